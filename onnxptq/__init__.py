@@ -1,0 +1,37 @@
+"""Post-training quantization of segmentation transformers in ONNX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Plan": "onnxptq.plan",
+    "Quantizer": "onnxptq.quantizer",
+    "Recipe": "onnxptq.recipe",
+    "Result": "onnxptq.result",
+    "library_path": "onnxptq.runtime",
+    "session": "onnxptq.runtime",
+}
+
+__all__ = ["Plan", "Quantizer", "Recipe", "Result", "__version__", "library_path", "session"]
+
+if TYPE_CHECKING:
+    from onnxptq.plan import Plan
+    from onnxptq.quantizer import Quantizer
+    from onnxptq.recipe import Recipe
+    from onnxptq.result import Result
+    from onnxptq.runtime import library_path, session
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        import importlib
+
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

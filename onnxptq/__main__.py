@@ -1,0 +1,5 @@
+"""``python -m onnxptq``."""
+
+from onnxptq.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Calibration: sources of samples, mergeable summaries, and the engine that fills them."""

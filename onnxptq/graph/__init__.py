@@ -1,0 +1,1 @@
+"""The in-memory model: loading, canonical form, shapes, saving."""

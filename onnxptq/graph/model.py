@@ -1,0 +1,115 @@
+"""Model: a graph being worked on (onnx-graphsurgeon inside), and its way back to a ModelProto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+IR_VERSION = 10
+OVERLOAD = "__overload__"
+"""Attribute under which a graphsurgeon node carries ONNX's ``overload`` field, which graphsurgeon does not know."""
+
+
+@dataclass
+class Model:
+    """A graph with unique node and tensor names, owned by whoever changes it."""
+
+    graph: gs.Graph
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    """Initialisers of types NumPy cannot hold (INT4): stored under the name of a placeholder constant in the graph."""
+    functions: dict[tuple[str, str, str], onnx.FunctionProto] = field(default_factory=dict)
+    """Model-local functions by (domain, name, overload)."""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto) -> Model:
+        """A working copy of ``proto`` (whose own functions are kept)."""
+        functions = {(f.domain, f.name, f.overload): f for f in proto.functions}
+        bare = onnx.ModelProto()
+        bare.CopyFrom(proto)
+        del bare.functions[:]
+        graph = gs.import_onnx(bare)
+        graph.functions.clear()
+        for imported in proto.opset_import:
+            if imported.domain not in {d.domain for d in graph.import_domains or ()}:
+                graph.import_domains = [*(graph.import_domains or ()), imported]
+        return cls(graph, {}, functions, {p.key: p.value for p in proto.metadata_props})
+
+    def to_proto(self) -> onnx.ModelProto:
+        """A ModelProto of the current state, opset imports and overloads included."""
+        proto = gs.export_onnx(self.graph, do_type_check=False)
+        proto.ir_version = max(IR_VERSION, 10)
+        for node in proto.graph.node:
+            for index, attribute in enumerate(node.attribute):
+                if attribute.name == OVERLOAD:
+                    node.overload = attribute.s.decode()
+                    del node.attribute[index]
+                    break
+        for index, tensor in enumerate(proto.graph.initializer):
+            if tensor.name in self.tensors:
+                proto.graph.initializer[index].CopyFrom(self.tensors[tensor.name])
+        proto.functions.extend(self.functions.values())
+        del proto.opset_import[:]
+        domains = {"": self.opset} | {d.domain: d.version for d in self.graph.import_domains or () if d.domain}
+        domains |= {domain: 1 for domain, _, _ in self.functions if domain not in domains}
+        proto.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in sorted(domains.items()))
+        for key, value in self.metadata.items():
+            proto.metadata_props.add(key=key, value=value)
+        proto.producer_name = "onnxptq"
+        return proto
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return int(self.graph.opset)
+
+    def copy(self) -> Model:
+        """An independent copy (constants are shared until replaced: never write into an array in place)."""
+        return Model(self.graph.copy(), dict(self.tensors), dict(self.functions), dict(self.metadata))
+
+    def nodes(self) -> dict[str, gs.Node]:
+        """Nodes of the main graph by name."""
+        return {node.name: node for node in self.graph.nodes}
+
+    def tensor(self, name: str) -> gs.Tensor:
+        """The tensor of that name."""
+        tensor: gs.Tensor = self.graph.tensors()[name]
+        return tensor
+
+    def constants(self) -> Iterator[gs.Constant]:
+        """Every constant of the main graph, once."""
+        for tensor in self.graph.tensors().values():
+            if isinstance(tensor, gs.Constant):
+                yield tensor
+
+    def unique(self, base: str) -> str:
+        """A tensor or node name not yet used in the graph, starting with ``base``."""
+        taken = set(self.graph.tensors()) | {n.name for n in self.graph.nodes}
+        if base not in taken:
+            return base
+        number = 1
+        while f"{base}_{number}" in taken:
+            number += 1
+        return f"{base}_{number}"
+
+
+def value(tensor: gs.Tensor) -> NDArray[Any] | None:
+    """The array of a constant (an initialiser, or the output of a Constant node), else None."""
+    if isinstance(tensor, gs.Constant):
+        return np.asarray(tensor.values)
+    if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant":
+        held = tensor.inputs[0].attrs.get("value")
+        return np.asarray(held.values) if held is not None else None
+    return None
+
+
+def scalar(tensor: gs.Tensor) -> float | None:
+    """The one number a constant holds, else None."""
+    array = value(tensor)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None

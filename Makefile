@@ -1,0 +1,66 @@
+# On a machine with Python 3.11 and a C++ compiler: `make demo` runs the main job on an embedded model, `make test` the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+NATIVE := ops/native/CMakeLists.txt $(wildcard ops/native/*.cc ops/native/*.h ops/native/kernels/*)
+
+.PHONY: demo test test-slow test-native test-runtimes lint format bench native zoo-train clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
+
+$(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	$(PIP) install -q .
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install -q "torch==2.13.0"
+	$(PIP) install -q --group dev
+	touch $@
+
+$(VENV)/.editable: $(VENV)/.dev $(NATIVE)
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -q --no-build-isolation -e ".[learn,models,extensions,eval]"
+	touch $@
+
+demo: $(VENV)/.base            ## quantize the embedded zoo SAM, compare masks, write a report
+	$(BIN)/onnxptq demo
+
+test: $(VENV)/.editable        ## the whole suite but the slow tests
+	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.editable   ## the slow tests
+	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+test-native: $(BIN)/python     ## the library's own unit tests under AddressSanitizer and UBSan
+	$(PIP) install -q cmake ninja
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S ops/native -B build/sanitize -G Ninja -DONNXPTQ_SANITIZE=ON -DONNXPTQ_TESTS=ON
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize
+	./build/sanitize/onnxptq_tests
+
+test-runtimes: $(VENV)/.editable ## artifacts in OpenVINO and in onnxruntime-web under Node
+	$(PIP) install -q --group runtimes
+	cd tests/runtimes && npm install --no-audit --no-fund --silent
+	ONNXPTQ_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes $(ARGS)
+
+lint: $(VENV)/.editable        ## ruff, mypy --strict, import rules, clang-format, no weak symbols in instruction-set objects
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'ops/native/*.cc' 'ops/native/*.h')
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix -q . || true
+	$(BIN)/ruff format -q .
+	$(BIN)/clang-format -i $$(git ls-files 'ops/native/*.cc' 'ops/native/*.h')
+
+bench: $(VENV)/.editable       ## interleaved speed, size and accuracy against onnxruntime
+	$(BIN)/python -m benchmarks.models $(ARGS)
+
+native: $(VENV)/.editable      ## rebuild the op library into the editable install
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -q --no-build-isolation --no-deps -e .
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

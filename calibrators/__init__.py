@@ -4,3 +4,21 @@ from __future__ import annotations
 
 if __name__ != "onnxptq.calibrators":
     raise ImportError("this folder is imported as onnxptq.calibrators")
+
+import functools
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxptq.calibrators.base import Calibrator
+
+
+@functools.cache
+def calibrators() -> dict[str, Calibrator]:
+    """Every calibrator by name, found by walking this package."""
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        importlib.import_module(f"onnxptq.calibrators.{module.name}")
+    from onnxptq.calibrators.base import REGISTRY
+
+    return dict(sorted(REGISTRY.items()))

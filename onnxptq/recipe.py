@@ -82,7 +82,9 @@ class Recipe:
     @classmethod
     def names(cls) -> list[str]:
         """The shipped recipes."""
-        return sorted(p.name.removesuffix(".toml") for p in resources.files("onnxptq").joinpath("recipes").iterdir() if p.name.endswith(".toml"))
+        return sorted(
+            p.name.removesuffix(".toml") for p in resources.files("onnxptq").joinpath("recipes").iterdir() if p.name.endswith(".toml")
+        )
 
     @classmethod
     def load(cls, recipe: str | Path | Recipe, settings: Mapping[str, str] | None = None) -> Recipe:
@@ -152,7 +154,9 @@ class Recipe:
         try:
             return kind(name)
         except ValueError:
-            raise InputError(f"recipe {self.name}: unknown {kind.__name__.lower()} {name!r}{nearest(name, [m.value for m in kind])}") from None
+            raise InputError(
+                f"recipe {self.name}: unknown {kind.__name__.lower()} {name!r}{nearest(name, [m.value for m in kind])}"
+            ) from None
 
     def _rule(self, changes: Mapping[str, Any], **match: Any) -> Rule:
         changes = {k: v for k, v in changes.items() if k != "pattern"}
@@ -184,7 +188,7 @@ class Recipe:
 
     def plan(self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> tuple[Plan, list[str]]:
         """A choice for every site in scope, and warnings about patterns that matched nothing."""
-        hits = {pattern: 0 for pattern in (*exclude, *include)}
+        hits = dict.fromkeys((*exclude, *include), 0)
 
         def any_match(patterns: Sequence[str], site: Site) -> bool:
             found = [p for p in patterns if re.search(p, site.key) or re.search(p, site.tensor)]

@@ -29,6 +29,10 @@ class Params:
             plain[f.name] = value.tolist() if isinstance(value, np.ndarray) else value
         return plain
 
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """The arrays an op takes as inputs p0, p1 ... for this scheme, named and in order; {} where there are none."""
+        return {}
+
 
 P = TypeVar("P", bound=Params)
 REGISTRY: dict[str, Scheme[Any]] = {}

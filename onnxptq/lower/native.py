@@ -1,0 +1,260 @@
+"""Format ``native``: ops of our own domain, each with its function body, so that the file runs in any onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.model import Model
+from onnxptq.lower import Constants
+from onnxptq.lower.weights import store
+from onnxptq.lower.writer import Lowered, Writer
+from onnxptq.ops.uniform import UniformParams
+from onnxptq.plan import Choice, Plan
+from onnxptq.sites import Attention, Conv, Linear, Role, Structure
+
+LINEAR_ROLES = (Role.LINEAR_INPUT, Role.GELU)
+CONV_ROLES = (Role.CONV_INPUT, Role.GELU)
+EPILOGUES = {"Gelu": "gelu", "Relu": "relu"}
+
+
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
+    """Fused ops where the structure allows, coded edges around float ops elsewhere."""
+    writer = Writer(model.copy(), structure, plan)
+    for attention in structure.attentions.values():
+        _attention(writer, attention)
+    for name in structure.matmuls:
+        _matmul(writer, name)
+    for linear in structure.linears.values():
+        _linear(writer, linear)
+    for conv in structure.convs.values():
+        _conv(writer, conv)
+    return writer.finish(constants)
+
+
+def scheme_inputs(writer: Writer, base: str, choice: Choice) -> list[gs.Tensor | None]:
+    """The inputs p0.. that carry a choice's parameters, in the order its scheme gives them."""
+    if choice.params is None:
+        return []
+    return [writer.constant(f"{base}_{name}", array) for name, array in choice.params.inputs().items()]
+
+
+def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
+    """The tensor after coding and decoding, by the op pair of its scheme."""
+    like = tensor
+    if choice.scheme == "row":
+        choice = Choice(scheme="token", calibrator=choice.calibrator, bits=choice.bits)
+    if choice.scheme == "token":
+        scale, zero = writer.variable(f"{name}_scale"), writer.variable(f"{name}_zero", dtype=np.uint8)
+        writer.call("RowRange", [tensor], [scale, zero], name=f"{name}_range", bits=choice.bits)
+        parameters: list[gs.Tensor | None] = [scale, zero]
+    else:
+        parameters = scheme_inputs(writer, name, choice)
+    prefix = "" if choice.scheme in ("token", "uniform") else "".join(word.title() for word in choice.scheme.split("_"))
+    codes, decoded = writer.variable(f"{name}_codes", like, np.uint8), writer.variable(f"{name}_decoded", like)
+    writer.call(f"{prefix}QuantizeLinear", [tensor, *parameters], [codes], name=f"{name}_quantize", bits=choice.bits)
+    writer.call(f"{prefix}DequantizeLinear", [codes, *parameters], [decoded], name=f"{name}_dequantize", bits=choice.bits)
+    return decoded
+
+
+def code_edge(
+    writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str, edge: Callable[..., gs.Tensor] = coded_edge
+) -> None:
+    """Put coding on the edge from a tensor to its consumer, the float op staying as it is."""
+    tensor = writer.tensors[tensor_name]
+    reads = writer.reads(tensor, consumer)
+    assert reads, f"{consumer} does not read {tensor_name}"
+    decoded = edge(writer, tensor, choice, name=f"{consumer}_{role}")
+    for node, index in reads:
+        node.inputs[index] = decoded
+
+
+def _epilogue(output: gs.Tensor) -> tuple[str, gs.Tensor]:
+    """An activation function that alone reads the output: it is computed with it."""
+    if len(output.outputs) == 1:
+        reader = output.outputs[0]
+        if reader.op in EPILOGUES and reader.attrs.get("approximate", "none") == "none":
+            return EPILOGUES[reader.op], reader.outputs[0]
+    return "none", output
+
+
+def take_over(output: gs.Tensor) -> None:
+    """Detach a tensor from the node that makes it, so that a new node can."""
+    for maker in list(output.inputs):
+        maker.outputs = [gs.Variable(f"{t.name}__replaced", t.dtype, t.shape) if t is output else t for t in maker.outputs]
+
+
+def _linear(writer: Writer, linear: Linear) -> None:
+    weight, x = writer.choice(linear.name, Role.WEIGHT), writer.choice(linear.name, *LINEAR_ROLES)
+    if weight is None:
+        if x is not None:
+            code_edge(writer, linear.input, linear.name, x[1], "input")
+        return
+    held = store(writer, linear.weight, weight[1], linear.outputs)
+    bias = writer.tensors[linear.bias] if linear.bias is not None else None
+    output = writer.tensors[linear.output]
+    epilogue, result = _epilogue(output) if output not in writer.model.graph.outputs else ("none", output)
+    take_over(result)
+    attributes: dict[str, Any] = {"x_bits": 0, "x_scheme": "uniform"}
+    parameters: list[gs.Tensor | None] = []
+    if x is not None:
+        attributes = {"x_bits": x[1].bits, "x_scheme": x[1].scheme}
+        parameters = scheme_inputs(writer, linear.name, x[1])
+    writer.call(
+        "QLinear",
+        [writer.nodes[linear.name].inputs[0], held.codes, held.scale, held.zero, bias, *parameters],
+        [result],
+        name=f"{linear.name}_q",
+        w_bits=held.bits,
+        epilogue=epilogue,
+        K=linear.inputs,
+        N=linear.outputs,
+        **attributes,
+    )
+
+
+def _conv(writer: Writer, conv: Conv) -> None:
+    node = writer.nodes[conv.name]
+    weight, x = writer.choice(conv.name, Role.WEIGHT), writer.choice(conv.name, *CONV_ROLES)
+    spatial = len(writer.weight(conv.weight).shape) - 2
+    fused = weight is not None and not conv.transpose and spatial in (1, 2) and node.attrs.get("auto_pad", "NOTSET") == "NOTSET"
+    if not fused or (x is not None and x[1].scheme not in ("uniform", "table")):
+        if x is not None:
+            code_edge(writer, conv.input, conv.name, x[1], "input")
+        if weight is not None:
+            _coded_weight(writer, conv, weight[1], node)
+        return
+    assert weight is not None
+    shape = writer.weight(conv.weight).shape
+    held = store(writer, conv.weight, weight[1], shape[0])
+    bias = writer.tensors[conv.bias] if conv.bias is not None else None
+    output = writer.tensors[conv.output]
+    epilogue, result = _epilogue(output) if output not in writer.model.graph.outputs else ("none", output)
+    take_over(result)
+    parameters = scheme_inputs(writer, conv.name, x[1]) if x is not None else []
+    writer.call(
+        "QConv",
+        [node.inputs[0], held.codes, held.scale, held.zero, bias, *parameters],
+        [result],
+        name=f"{conv.name}_q",
+        x_bits=x[1].bits if x is not None else 0,
+        x_scheme=x[1].scheme if x is not None else "uniform",
+        w_bits=held.bits,
+        epilogue=epilogue,
+        shape=[int(n) for n in shape],
+        kernel_shape=[int(n) for n in shape[2:]],
+        strides=[int(n) for n in node.attrs.get("strides", [1] * spatial)],
+        pads=[int(n) for n in node.attrs.get("pads", [0] * 2 * spatial)],
+        dilations=[int(n) for n in node.attrs.get("dilations", [1] * spatial)],
+        group=int(node.attrs.get("group", 1)),
+    )
+
+
+def _coded_weight(writer: Writer, conv: Conv, choice: Choice, node: gs.Node) -> None:
+    """A float op that reads its weight from codes."""
+    weight = writer.weight(conv.weight)
+    axis = 1 if conv.transpose else 0
+    held = store(writer, conv.weight, choice, weight.shape[axis])
+    decoded = writer.variable(f"{conv.weight}_decoded", writer.tensors[conv.weight])
+    writer.call(
+        "DequantizeWeight",
+        [held.codes, held.scale, held.zero],
+        [decoded],
+        name=f"{conv.name}_weight",
+        bits=held.bits,
+        axis=axis,
+        shape=[int(n) for n in weight.shape],
+    )
+    node.inputs[1] = decoded
+
+
+def _attention(writer: Writer, attention: Attention) -> None:
+    chosen = {
+        Role.QUERY: writer.choice(attention.qk, Role.QUERY),
+        Role.KEY: writer.choice(attention.qk, Role.KEY),
+        Role.VALUE: writer.choice(attention.av, Role.VALUE),
+        Role.SOFTMAX: writer.choice(attention.av, Role.SOFTMAX),
+    }
+    tensors = {Role.QUERY: attention.q, Role.KEY: attention.k, Role.VALUE: attention.v, Role.SOFTMAX: attention.probabilities}
+    consumers = {Role.QUERY: attention.qk, Role.KEY: attention.qk, Role.VALUE: attention.av, Role.SOFTMAX: attention.av}
+    whole = {role: found[1] for role, found in chosen.items() if found is not None}
+    if attention.fusable and len(whole) == 4 and _fusable(writer, attention, whole):
+        _fuse(writer, attention, whole)
+        return
+    for role, choice in whole.items():
+        code_edge(writer, tensors[role], consumers[role], choice, str(role))
+
+
+def _fusable(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> bool:
+    same = {whole[Role.QUERY].scheme, whole[Role.KEY].scheme}
+    ranked = all(writer.tensors[t].shape is not None for t in (attention.q, attention.k, attention.v))
+    return ranked and same in ({"uniform"}, {"token"}) and whole[Role.VALUE].scheme == "uniform"
+
+
+def _per_head(choice: Choice, heads: int, *, channels: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero-point as the fused attention takes them: [], [heads], or [heads, dim]."""
+    params = choice.params
+    assert isinstance(params, UniformParams)
+    scale, zero = params.scale, params.zero
+    if scale.size == 1:
+        return scale.reshape(()), zero.reshape(())
+    if choice.granularity == "head":
+        return scale.reshape(heads), zero.reshape(heads)
+    assert channels and choice.granularity == "channel", choice
+    return np.tile(scale.reshape(1, -1), (heads, 1)), np.tile(zero.reshape(1, -1), (heads, 1))
+
+
+def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> None:
+    name = attention.name
+    parameters: list[gs.Tensor | None] = []
+    for role in (Role.QUERY, Role.KEY, Role.VALUE):
+        if whole[role].scheme == "token":
+            parameters += [None, None]
+            continue
+        scale, zero = _per_head(whole[role], attention.heads, channels=role is Role.VALUE)
+        parameters += [writer.constant(f"{name}_{role}_scale", scale), writer.constant(f"{name}_{role}_zero", zero)]
+    softmax = whole[Role.SOFTMAX]
+    additive: list[gs.Tensor | None] = [writer.tensors[t] for t in attention.additive]
+    if len(additive) > 2:
+        total = writer.variable(f"{name}_bias", additive[0])
+        writer.node("Sum", additive[1:], [total], name=f"{name}_sum")
+        additive = [additive[0], total]
+    additive += [None] * (2 - len(additive))
+    relative = [writer.tensors[t] if t is not None else None for t in (attention.rel_h, attention.rel_w)]
+    output = writer.tensors[attention.output]
+    take_over(output)
+    writer.call(
+        "QAttention",
+        [
+            writer.tensors[attention.q],
+            writer.tensors[attention.k],
+            writer.tensors[attention.v],
+            *additive,
+            *relative,
+            *parameters,
+            *scheme_inputs(writer, f"{name}_softmax", softmax),
+        ],
+        [output],
+        name=f"{name}_q",
+        q_bits=whole[Role.QUERY].bits,
+        k_bits=whole[Role.KEY].bits,
+        v_bits=whole[Role.VALUE].bits,
+        p_bits=softmax.bits,
+        qk_scheme=whole[Role.QUERY].scheme,
+        softmax_scheme=softmax.scheme,
+        softmax_norm=int(softmax.options.get("norm", 0)),
+        scale=float(attention.scale),
+        heads=attention.heads,
+    )
+
+
+def _matmul(writer: Writer, name: str) -> None:
+    """A product of two activations that is no attention."""
+    node = writer.nodes[name]
+    for tensor in dict.fromkeys(node.inputs):
+        found = writer.matmul_choice(name, tensor.name)
+        if found is not None:
+            code_edge(writer, tensor.name, name, found[1], str(Role.MATMUL_INPUT))

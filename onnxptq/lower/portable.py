@@ -1,0 +1,28 @@
+"""Format ``portable``: the native model with every function inlined, so standard ops only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+from onnx import inliner
+
+from onnxptq.graph.model import Model
+from onnxptq.lower import Constants, native
+from onnxptq.lower.writer import Lowered
+from onnxptq.plan import Plan
+from onnxptq.sites import Structure
+
+
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
+    """The same arithmetic as ``native``, spelled out in the standard operator set."""
+    lowered = native.lower(model, structure, plan, constants=constants, strict=strict)
+    weights = list(lowered.proto.graph.initializer)
+    del lowered.proto.graph.initializer[:]  # the inliner serialises the whole model: 2 GB of weights would not pass
+    proto: onnx.ModelProto = inliner.inline_local_functions(lowered.proto)
+    proto.graph.initializer.extend(weights)
+    for index, imported in enumerate(proto.opset_import):
+        if imported.domain == "onnxptq":
+            del proto.opset_import[index]
+            break
+    return replace(lowered, proto=proto)

@@ -1,0 +1,134 @@
+"""Format ``qdq``: standard QuantizeLinear and DequantizeLinear around float ops, for TensorRT, OpenVINO, QNN and onnxruntime.
+
+Widths the standard ops lack are said with the next wider one: weights keep their k-bit codes in a wider type, and
+activations are clipped to the k-bit range before an 8-bit pair of the same scale, so that the arithmetic is the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, helper
+
+from onnxptq.errors import InputError
+from onnxptq.graph.model import Model
+from onnxptq.lower import Constants
+from onnxptq.lower.weights import coded
+from onnxptq.lower.writer import Lowered, Writer
+from onnxptq.ops.uniform import UniformParams
+from onnxptq.plan import Choice, Plan
+from onnxptq.sites import Role, Structure
+
+
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
+    """Coded edges around float ops. Dynamic and non-uniform schemes must come with a uniform stand-in (``fallback``)."""
+    writer = Writer(model.copy(), structure, plan)
+    stand_ins = [key for key, choice in plan.items() if not isinstance(choice.params, UniformParams)]
+    if stand_ins:
+        what = f"{len(stand_ins)} sites use a scheme standard ops cannot say ({', '.join(sorted({plan[k].scheme for k in stand_ins}))})"
+        if strict:
+            raise InputError(f"--format qdq --strict: {what}; first: {stand_ins[0]}; use --format native or portable, or a uniform recipe")
+        writer.notes.append(f"format qdq: {what}; the nearest static uniform codes stand in")
+    widths = {choice.bits for choice in plan.values()} - {4, 8}
+    if widths:
+        writer.notes.append(f"format qdq: {', '.join(map(str, sorted(widths)))}-bit codes are stored in the next wider standard type")
+    for key, choice in plan.items():
+        site = plan.sites[key]
+        if site.role is Role.WEIGHT:
+            continue
+        _edge(writer, site.tensor, site.consumer, choice, str(site.role))
+    for linear in structure.linears.values():
+        _weight(writer, linear.name, linear.weight, axis=1)
+    for conv in structure.convs.values():
+        _weight(writer, conv.name, conv.weight, axis=1 if conv.transpose else 0)
+    return writer.finish(constants)
+
+
+def static_params(choice: Choice) -> UniformParams:
+    """The uniform parameters of a choice, or those that stand in for its scheme."""
+    found = choice.params if isinstance(choice.params, UniformParams) else choice.options.get("fallback")
+    assert isinstance(found, UniformParams), choice
+    return found
+
+
+def _edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
+    tensor = writer.tensors[tensor_name]
+    reads = writer.reads(tensor, consumer)
+    assert reads, f"{consumer} does not read {tensor_name}"
+    decoded = _pair(writer, tensor, choice, static_params(choice), f"{consumer}_{role}")
+    for node, index in reads:
+        node.inputs[index] = decoded
+
+
+def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformParams, name: str) -> gs.Tensor:
+    """QuantizeLinear and DequantizeLinear; shared by all readers of the tensor that use the same parameters."""
+    low, high = -params.zero.astype(np.float32), (2**choice.bits - 1) - params.zero.astype(np.float32)
+    axis = 0
+    scale, zero = params.scale.astype(np.float32), params.zero
+    if scale.size == 1:
+        scale, zero = scale.reshape(()), zero.reshape(())
+    else:
+        rank = len(tensor.shape)
+        padded = (1,) * (rank - scale.ndim) + scale.shape
+        wide = [i for i, n in enumerate(padded) if n != 1]
+        if len(wide) != 1:
+            raise InputError(f"format qdq: {name} has scales along {len(wide)} axes; use --format native or portable")
+        axis = wide[0]
+        scale, zero = scale.reshape(-1), zero.reshape(-1)
+    if choice.bits not in (4, 8):
+        broadcast = params.scale.astype(np.float32)
+        bottom, top = broadcast * low, broadcast * high
+        clipped = writer.variable(f"{name}_clipped", tensor)
+        if bottom.size == 1:
+            bounds = [writer.constant(f"{name}_low", bottom.reshape(())), writer.constant(f"{name}_high", top.reshape(()))]
+            writer.node("Clip", [tensor, *bounds], [clipped], name=f"{name}_clip")
+        else:
+            raised = writer.variable(f"{name}_raised", tensor)
+            writer.node("Max", [tensor, writer.constant(f"{name}_low", bottom)], [raised], name=f"{name}_max")
+            writer.node("Min", [raised, writer.constant(f"{name}_high", top)], [clipped], name=f"{name}_min")
+        tensor = clipped
+    scales = writer.constant(f"{name}_scale", scale)
+    if choice.bits == 4:
+        zeros: gs.Constant = writer.initializer(
+            f"{name}_zero", helper.make_tensor("", TensorProto.UINT4, zero.shape, zero.reshape(-1).tolist())
+        )
+    else:
+        zeros = writer.constant(f"{name}_zero", zero.astype(np.uint8))
+    codes, decoded = writer.variable(f"{name}_codes", tensor, np.uint8), writer.variable(f"{name}_decoded", tensor)
+    writer.node("QuantizeLinear", [tensor, scales, zeros], [codes], name=f"{name}_quantize", axis=axis)
+    writer.node("DequantizeLinear", [codes, scales, zeros], [decoded], name=f"{name}_dequantize", axis=axis)
+    return decoded
+
+
+def _weight(writer: Writer, consumer: str, weight: str, *, axis: int) -> None:
+    found = writer.choice(consumer, Role.WEIGHT)
+    if found is None:
+        return
+    choice = found[1]
+    codes, scale, zero = coded(writer, weight, choice)
+    offset = 1 << (choice.bits - 1)
+    signed, zeros = codes.astype(np.int16) - offset, zero.astype(np.int16) - offset
+    if choice.bits <= 4:
+        held = writer.initializer(f"{weight}_codes", int4(signed.astype(np.int8)))
+        shift = writer.initializer(f"{weight}_zero", int4(zeros.astype(np.int8)))
+        writer.weight_bytes += (codes.size + 1) // 2 + scale.nbytes + zeros.size
+    else:
+        held = writer.constant(f"{weight}_codes", signed.astype(np.int8))
+        shift = writer.constant(f"{weight}_zero", zeros.astype(np.int8))
+        writer.weight_bytes += codes.size + scale.nbytes + zeros.size
+    decoded = writer.variable(f"{weight}_decoded", writer.tensors[weight])
+    scales = writer.constant(f"{weight}_scale", scale.astype(np.float32))
+    writer.node("DequantizeLinear", [held, scales, shift], [decoded], name=f"{consumer}_weight", axis=axis)
+    node = writer.nodes[consumer]
+    node.inputs[1] = decoded
+
+
+def int4(values: np.ndarray) -> TensorProto:
+    """Signed codes as an INT4 tensor, two in a byte."""
+    flat = values.reshape(-1)
+    low = flat[0::2].astype(np.uint8) & 0xF
+    high = np.zeros_like(low)
+    high[: flat[1::2].size] = flat[1::2].astype(np.uint8) & 0xF
+    tensor = TensorProto(data_type=TensorProto.INT4, dims=values.shape)
+    tensor.raw_data = (low | (high << 4)).astype(np.uint8).tobytes()
+    return tensor

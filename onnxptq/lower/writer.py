@@ -1,0 +1,184 @@
+"""Writer: what the lowerings share. It edits its own copy of the model and remembers what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxptq.graph.model import OVERLOAD, Model, value
+from onnxptq.ops import DOMAIN, VERSION, specs
+from onnxptq.ops.uniform import UniformParams
+from onnxptq.plan import Choice, Plan
+from onnxptq.sites import Role, Site, Structure
+
+HALF_MINIMUM = 32
+"""Constants of fewer elements stay FP32: nothing to save, and scalars are often epsilons and masks."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A quantized model, what each site's tensor is called in it, and what could not be said as planned."""
+
+    proto: onnx.ModelProto
+    notes: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    """Bytes of all coded weights, scales and zero-points included."""
+
+
+@dataclass
+class Writer:
+    """A model being lowered."""
+
+    model: Model
+    structure: Structure
+    plan: Plan
+    notes: list[str] = field(default_factory=list)
+    exact: set[str] = field(default_factory=set)
+    """Names of constants that must stay FP32: scales, tables, edges."""
+    weight_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.nodes = self.model.nodes()
+        self.tensors = self.model.graph.tensors()
+        self._names = set(self.nodes) | set(self.tensors)
+
+    # -- names and pieces of graph
+
+    def fresh(self, base: str) -> str:
+        """A name not yet used, starting with ``base``."""
+        name, number = base, 0
+        while name in self._names:
+            number += 1
+            name = f"{base}_{number}"
+        self._names.add(name)
+        return name
+
+    def constant(self, base: str, values: NDArray[Any]) -> gs.Constant:
+        """A new constant kept exactly as given."""
+        constant = gs.Constant(self.fresh(base), np.ascontiguousarray(values))
+        self.exact.add(constant.name)
+        return constant
+
+    def initializer(self, base: str, tensor: onnx.TensorProto) -> gs.Constant:
+        """A new constant of a type NumPy cannot hold."""
+        placeholder = gs.Constant(self.fresh(base), np.zeros(1, np.int8))
+        tensor.name = placeholder.name
+        self.model.tensors[placeholder.name] = tensor
+        self.exact.add(placeholder.name)
+        return placeholder
+
+    def variable(self, base: str, like: gs.Tensor | None = None, dtype: Any = np.float32) -> gs.Variable:
+        """A new intermediate tensor, shaped like another."""
+        return gs.Variable(self.fresh(base), dtype, like.shape if like is not None else None)
+
+    def node(self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any) -> gs.Node:
+        """A new node of the standard domain."""
+        given = [tensor if tensor is not None else gs.Variable.empty() for tensor in inputs]
+        made = gs.Node(op, self.fresh(name), attributes, given, list(outputs))
+        self.model.graph.nodes.append(made)
+        return made
+
+    def call(self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any) -> gs.Node:
+        """A new node of our domain; its function body joins the model."""
+        spec = specs()[op]
+        trimmed = list(inputs)
+        while trimmed and trimmed[-1] is None:
+            trimmed.pop()
+        present = tuple(tensor is not None for tensor in trimmed) + (False,) * (len(spec.inputs) - len(trimmed))
+        rank = len(trimmed[0].shape) if trimmed[0] is not None and trimmed[0].shape is not None else 0
+        overload = spec.overload(attributes, present, rank)
+        key = (DOMAIN, op, overload)
+        if key not in self.model.functions:
+            self.model.functions[key] = spec.function(attributes, present, rank, self.model.opset)
+        given = [tensor if tensor is not None else gs.Variable.empty() for tensor in trimmed]
+        made = gs.Node(op, self.fresh(name), {**spec.complete(attributes), OVERLOAD: overload}, given, list(outputs), domain=DOMAIN)
+        self.model.graph.nodes.append(made)
+        return made
+
+    # -- the plan
+
+    def choice(self, consumer: str, *roles: Role) -> tuple[Site, Choice] | None:
+        """The choice for the site where ``consumer`` reads a tensor in one of these roles."""
+        for role in roles:
+            key = f"{consumer}:{role}"
+            if key in self.plan:
+                return self.plan.sites[key], self.plan[key]
+        return None
+
+    def matmul_choice(self, consumer: str, tensor: str) -> tuple[Site, Choice] | None:
+        """The choice for one operand of a product of two activations."""
+        key = f"{consumer}:{Role.MATMUL_INPUT}:{tensor}"
+        return (self.plan.sites[key], self.plan[key]) if key in self.plan else None
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """The float values of a constant."""
+        values = value(self.tensors[name])
+        assert values is not None, name
+        return np.asarray(values, np.float32)
+
+    # -- edges
+
+    def reads(self, tensor: gs.Tensor, consumer: str) -> list[tuple[gs.Node, int]]:
+        """Where on the way to ``consumer`` the tensor is read: by it, or by the first of the single-reader nodes before it."""
+        target = self.nodes[consumer]
+        direct = [(target, i) for i, read in enumerate(target.inputs) if read is tensor]
+        if direct:
+            return direct
+        for operand in target.inputs:
+            while operand.inputs:
+                maker = operand.inputs[0]
+                found = [(maker, i) for i, read in enumerate(maker.inputs) if read is tensor]
+                if found:
+                    return found
+                operand = next((t for t in maker.inputs if not isinstance(t, gs.Constant)), None)
+                if operand is None:
+                    break
+        return []
+
+    def float_params(self, choice: Choice) -> UniformParams:
+        """The static uniform parameters of a choice; an AssertionError where calibration was skipped is our bug."""
+        assert isinstance(choice.params, UniformParams), choice
+        return choice.params
+
+    def finish(self, constants: str) -> Lowered:
+        """Clean up, store what is left of the constants as half floats, and export."""
+        self.model.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+        if constants == "fp16":
+            self._store_half()
+        used = {(n.domain, n.op, n.attrs.get(OVERLOAD, "")) for n in self.model.graph.nodes}
+        self.model.functions = {key: f for key, f in self.model.functions.items() if key in used or key[0] != DOMAIN}
+        domains = {d.domain: d.version for d in self.model.graph.import_domains or ()}
+        if any(domain == DOMAIN for domain, _, _ in used):
+            domains[DOMAIN] = VERSION
+        domains[""] = self.model.opset
+        self.model.graph.import_domains = [onnx.helper.make_opsetid(d, v) for d, v in sorted(domains.items())]
+        return Lowered(self.model.to_proto(), tuple(dict.fromkeys(self.notes)), self.weight_bytes)
+
+    def _store_half(self) -> None:
+        for constant in [c for c in self.model.constants() if c.name not in self.exact and c.dtype == np.float32]:
+            values = np.asarray(constant.values)
+            if values.size < HALF_MINIMUM or not fits_half(values):
+                continue
+            half = gs.Constant(self.fresh(f"{constant.name}_fp16"), values.astype(np.float16))
+            wide = gs.Variable(self.fresh(f"{constant.name}_fp32"), np.float32, values.shape)
+            for reader in list(constant.outputs):
+                reader.inputs = [wide if tensor is constant else tensor for tensor in reader.inputs]
+            self.node("Cast", [half], [wide], name=wide.name, to=int(onnx.TensorProto.FLOAT))
+        self.model.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+
+def fits_half(values: NDArray[Any]) -> bool:
+    """Whether half floats hold these values to their usual precision, relative to the largest."""
+    if not np.isfinite(values).all():
+        return False
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > 65504.0:
+        return False
+    error = float(np.abs(values.astype(np.float16).astype(np.float32) - values).max(initial=0.0))
+    return error <= 2**-10 * largest

@@ -1,0 +1,1 @@
+"""Comparisons anyone can re-run: interleaved ratios, never absolute times."""

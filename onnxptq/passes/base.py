@@ -1,27 +1,47 @@
-"""What a pass is, and how passes are run."""
+"""What a pass is, and how passes are run: statistics first, then the change, then the proof that outputs stayed."""
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from onnxptq.calibration.summary import Request, Summary
+from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
+from onnxptq.passes.proof import Outputs, prove
 from onnxptq.sites import Structure
 
-REGISTRY: "dict[str, Pass]" = {}
+REGISTRY: dict[str, Pass] = {}
 Asking = Generator[Mapping[str, Request], Mapping[str, Summary], list["Change"]]
+Discover = Callable[[Model], Structure]
+Fill = Callable[[Model, Mapping[str, Request], str], Mapping[str, Summary]]
+"""One walk over the samples with the model as it is now: (model, requests, stage name) -> the filled summaries."""
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing a pass did, for the report."""
+    """One thing a pass did, or (``done`` False) why it left a place alone; for the report."""
 
     pass_name: str
     where: str
     what: str
+    done: bool = True
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Plain numbers and lists behind the decision, for drawing."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What the passes did, the structure of the model as it is now, and how far each output moved."""
+
+    changes: tuple[Change, ...]
+    structure: Structure
+    drift: Mapping[str, float] = field(default_factory=dict)
+    """Output name -> signal to difference, dB (inf: not a bit moved). Empty where nothing was changed, so nothing was run."""
 
 
 class Pass(ABC):
@@ -29,11 +49,20 @@ class Pass(ABC):
 
     ``run`` is a generator: it may yield requests for statistics (name -> which tensor, which empty summary), is answered
     with the filled summaries, changes the model in place, and returns its changes; [] means there was nothing to do.
+    Up to its first request it only reads; what it needs to know of weights and biases it reads from the model after the answer.
     """
 
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
     """Option names with defaults; set by recipes and ``--set``."""
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """The values an option may take, where they can be listed."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of tensors it asks statistics of: any of ``query``, ``key``, ``value``, ``norm`` (what a LayerNormalization puts out)."""
+    moves: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of tensors whose values it changes. Passes that read nothing an earlier one moves share a walk over the samples."""
+    restructures: ClassVar[bool] = False
+    """Whether nodes that the structure names may be gone afterwards."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -43,4 +72,106 @@ class Pass(ABC):
 
     @abstractmethod
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
-        """Change ``model``; see the class."""
+        """Change ``model``; see the class. ``options`` holds every option."""
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All options, defaults filled in; a wrong one is an InputError."""
+        for key, setting in given.items():
+            if key not in self.options:
+                raise InputError(f"pass {self.name!r} has no option {key!r}{nearest(key, self.options)}")
+            if key in self.choices and setting not in self.choices[key]:
+                raise InputError(f"pass {self.name!r}, option {key!r}: {setting!r} is none of {', '.join(map(repr, self.choices[key]))}")
+            default = self.options[key]
+            fits = isinstance(setting, (int, float)) if isinstance(default, float) else isinstance(setting, type(default))
+            if not fits or isinstance(setting, bool) != isinstance(default, bool):
+                raise InputError(f"pass {self.name!r}, option {key!r}: expected {type(default).__name__}, got {setting!r}")
+        return {**self.options, **given}
+
+
+def run_passes(
+    model: Model,
+    chosen: Mapping[str, Mapping[str, Any]],
+    *,
+    discover: Discover,
+    fill: Fill,
+    outputs: Outputs,
+    tolerance: float = TOLERANCE,
+) -> Passed:
+    """Run the passes ``chosen`` (name -> options, in order) on ``model``, in place, and prove that its outputs stayed.
+
+    The outputs before and after are compared once for all passes; only when they differ by more than ``tolerance`` of an
+    output's maximum is the guilty pass searched for, by halving, and a PassError raised. Nothing is run where nothing changed.
+    """
+    from onnxptq.passes import passes
+
+    known = passes()
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"no pass is named {name!r}{nearest(name, known)}")
+    settings = {name: known[name].settings(options) for name, options in chosen.items()}
+    states = [("", model.copy())]
+    changes: list[Change] = []
+    structure = discover(model)
+    for batch in _batches([known[name] for name in chosen]):
+        before = len(states)
+        for one, made in _run_batch(batch, model, structure, settings, fill):
+            changes += made
+            if any(change.done for change in made):
+                states.append((one.name, model.copy()))
+        if len(states) > before:
+            structure = discover(model)
+    drift = prove(states, outputs, tolerance) if len(states) > 1 else {}
+    return Passed(tuple(changes), structure, drift)
+
+
+def nearest(name: str, known: Mapping[str, Any]) -> str:
+    """`` (did you mean 'x'?)`` for an error message, or the list of what there is."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known) or 'none'}"
+
+
+def _batches(chosen: Sequence[Pass]) -> Iterator[list[Pass]]:
+    """Runs of passes whose statistics can be taken in one walk, before any of them changes the model."""
+    batch: list[Pass] = []
+    moved: frozenset[str] = frozenset()
+    for one in chosen:
+        if batch and (one.reads & moved or one.restructures or batch[-1].restructures):
+            yield batch
+            batch, moved = [], frozenset()
+        batch.append(one)
+        moved |= one.moves
+    if batch:
+        yield batch
+
+
+def _run_batch(
+    batch: Sequence[Pass], model: Model, structure: Structure, settings: Mapping[str, Mapping[str, Any]], fill: Fill
+) -> Iterator[tuple[Pass, list[Change]]]:
+    """Each pass with its changes, the first requests of all answered together."""
+    running = {one.name: one.run(model, structure, settings[one.name]) for one in batch}
+    asked: dict[str, Mapping[str, Request]] = {}
+    finished: dict[str, list[Change]] = {}
+    for one in batch:
+        if one.reads:
+            try:
+                asked[one.name] = next(running[one.name])
+            except StopIteration as stop:
+                finished[one.name] = stop.value
+    together = {f"{name}:{key}": request for name, requests in asked.items() for key, request in requests.items()}
+    answer = fill(model, together, "passes") if together else {}
+    for one in batch:
+        if one.name not in finished:
+            first = {key: answer[f"{one.name}:{key}"] for key in asked[one.name]} if one.name in asked else None
+            finished[one.name] = _finish(one.name, running[one.name], first, model, fill)
+        yield one, finished[one.name]
+
+
+def _finish(name: str, running: Asking, answer: Mapping[str, Summary] | None, model: Model, fill: Fill) -> list[Change]:
+    """Drive one pass to its end."""
+    try:
+        requests = next(running) if answer is None else running.send(answer)
+        while True:
+            requests = running.send(fill(model, requests, name))
+    except StopIteration as stop:
+        made: list[Change] = stop.value
+        return made

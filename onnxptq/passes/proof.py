@@ -1,0 +1,84 @@
+"""Proof that passes kept what the model computes: outputs before and after, and the pass to blame where they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.errors import ArtifactError
+from onnxptq.graph.model import Model
+
+Outputs = Callable[[Model], Sequence[Mapping[str, NDArray[Any]]]]
+"""The model's outputs on the samples that prove a pass, one mapping a sample."""
+
+
+class PassError(ArtifactError):
+    """A pass moved the model's outputs: it was not exact on this model. Names the pass and the output."""
+
+
+def prove(states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: float) -> dict[str, float]:
+    """Drift in dB by output, or a PassError that names the first pass found to have moved one."""
+    reference = outputs(states[0][1])
+    drift, worst = compare(reference, outputs(states[-1][1]))
+    if worst[1] <= tolerance:
+        return drift
+    good, bad = 0, len(states) - 1
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        _, there = compare(reference, outputs(states[middle][1]))
+        if there[1] <= tolerance:
+            good = middle
+        else:
+            bad, worst = middle, there
+    raise PassError(
+        f"pass {states[bad][0]!r}: output {worst[0]!r} moved by {worst[1]:.2g} of its maximum (allowed: {tolerance:g}); leave this pass out"
+    )
+
+
+def compare(
+    reference: Sequence[Mapping[str, NDArray[Any]]], other: Sequence[Mapping[str, NDArray[Any]]]
+) -> tuple[dict[str, float], tuple[str, float]]:
+    """Signal to difference in dB by output, and the output that moved most with the largest difference relative to its maximum.
+
+    Outputs that are no floats (class numbers, masks) step where a float output moves a hair: of them the share that differs counts.
+    """
+    signal: dict[str, float] = {}
+    noise: dict[str, float] = {}
+    worst = ("", 0.0)
+    for before, after in zip(reference, other, strict=True):
+        for name, wanted in before.items():
+            moved, power, error = _difference(wanted, after[name])
+            signal[name] = signal.get(name, 0.0) + power
+            noise[name] = noise.get(name, 0.0) + error
+            if not moved <= worst[1]:
+                worst = (name, moved)
+    decibels = {
+        name: 10 * math.log10(signal[name] / noise[name]) if noise[name] and signal[name] else -math.inf if noise[name] else math.inf
+        for name in signal
+    }
+    return decibels, worst
+
+
+def _difference(wanted: NDArray[Any], got: NDArray[Any]) -> tuple[float, float, float]:
+    """Largest difference relative to the maximum, power of the output, power of the difference."""
+    if wanted.shape != got.shape:
+        return math.inf, 0.0, math.inf
+    if wanted.size == 0:
+        return 0.0, 0.0, 0.0
+    if wanted.dtype.kind != "f":
+        share = float(np.mean(wanted != got))
+        return share, 1.0, share
+    same = (wanted == got) | (np.isnan(wanted) & np.isnan(got))
+    if same.all():
+        return 0.0, float(np.nansum(np.square(np.where(np.isfinite(wanted), wanted, 0), dtype=np.float64))), 0.0
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, wanted.astype(np.float64) - got)
+    if not np.isfinite(difference).all():
+        return math.inf, 0.0, math.inf
+    finite = np.where(np.isfinite(wanted), wanted, 0).astype(np.float64)
+    scale = float(np.abs(finite).max())
+    return float(np.abs(difference).max()) / (scale or 1.0), float(np.sum(finite**2)), float(np.sum(difference**2))

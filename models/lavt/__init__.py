@@ -1,0 +1,1 @@
+"""LAVT, the language-aware vision transformer for referring segmentation, to ONNX."""

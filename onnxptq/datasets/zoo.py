@@ -1,0 +1,155 @@
+"""The embedded zoo models, and samples of the procedural scenes as these models take them. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.datasets import scenes
+from onnxptq.datasets.normalise import imagenet, sam_pixels
+from onnxptq.datasets.wordpiece import WordPiece
+from onnxptq.errors import InputError
+
+MODELS = ("sam-mini-encoder", "sam-mini-decoder", "lavt-mini")
+IMAGE_SIZE = 128
+
+Array = NDArray[Any]
+Feeds = dict[str, Array]
+
+
+class Runs(Protocol):
+    """What of an onnxruntime session is used here."""
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Feeds) -> list[Any]:
+        """Outputs by name, or all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class PromptSample:
+    """One scene, and a box for every object of it."""
+
+    image: Array
+    """uint8 [3, S, S]"""
+    masks: Array
+    """bool [n, S, S]"""
+    boxes: Array
+    """float32 [n, 4]: x0, y0, x1, y1 in pixels, all inclusive."""
+
+    @property
+    def encoder_feeds(self) -> Feeds:
+        """Input of the encoder."""
+        return {"image": sam_pixels(self.image)[None]}
+
+    def decoder_feeds(self, embeddings: Array) -> Feeds:
+        """Inputs of the decoder: all boxes of the image in one batch, two points each."""
+        return box_feeds(embeddings, self.boxes)
+
+
+@dataclass(frozen=True)
+class RefSample:
+    """One scene with one expression and its mask."""
+
+    image: Array
+    """uint8 [3, S, S]"""
+    mask: Array
+    """bool [S, S]"""
+    text: str
+    kind: str
+
+    @property
+    def feeds(self) -> Feeds:
+        """Inputs of LAVT."""
+        ids, attention = tokenizer().batch([self.text])
+        return {"image": imagenet(self.image)[None], "input_ids": ids, "attention_mask": attention}
+
+
+def path(name: str) -> Path:
+    """Where an embedded model lies."""
+    if name not in MODELS:
+        raise InputError(f"zoo model '{name}': choose {', '.join(MODELS)}")
+    return _folder() / f"{name}.onnx"
+
+
+def metrics() -> dict[str, Any]:
+    """The published figures of the embedded models in FP32."""
+    found: dict[str, Any] = json.loads((_folder() / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def tokenizer() -> WordPiece:
+    """The tokenizer of the embedded LAVT."""
+    return WordPiece.load(_folder() / "lavt-mini.vocab.txt")
+
+
+def prompt_samples(split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE) -> Iterator[PromptSample]:
+    """``count`` scenes of a split from index ``start`` on."""
+    _known("split", split, scenes.SPLITS)
+    for index in range(start, start + count):
+        scene = scenes.scene_for(split, index)
+        planes, idmap = scenes.at_size(scene, size)
+        masks = np.stack([idmap == o.index + 1 for o in scene.objects])
+        yield PromptSample(planes, masks, np.array([mask_box(mask) for mask in masks], np.float32))
+
+
+def ref_samples(benchmark: str, split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE) -> Iterator[RefSample]:
+    """``count`` (scene, expression, mask) triples of a benchmark split from index ``start`` on."""
+    _known("split", split, scenes.SPLITS)
+    _known("benchmark", benchmark, scenes.BENCHMARKS)
+    for index in range(start, start + count):
+        scene, ref = scenes.ref_sample(benchmark, split, index)
+        planes, idmap = scenes.at_size(scene, size)
+        yield RefSample(planes, idmap == ref.target + 1, ref.text, ref.kind)
+
+
+def encoder_calibration(count: int, *, seed: int = 0) -> Iterator[Feeds]:
+    """Encoder inputs from the train split."""
+    return (sample.encoder_feeds for sample in prompt_samples("train", count, start=_first(seed)))
+
+
+def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Iterator[Feeds]:
+    """Decoder inputs of the same scenes: embeddings of the (FP32) ``encoder`` session, boxes batched per image."""
+    for sample in prompt_samples("train", count, start=_first(seed)):
+        yield sample.decoder_feeds(encoder.run(None, sample.encoder_feeds)[0])
+
+
+def lavt_calibration(count: int, *, seed: int = 0) -> Iterator[Feeds]:
+    """LAVT inputs from the train split, the three benchmarks in turn."""
+    for i in range(count):
+        yield next(ref_samples(scenes.BENCHMARKS[i % 3], "train", 1, start=_first(seed) + i)).feeds
+
+
+def box_feeds(embeddings: Array, boxes: Array) -> Feeds:
+    """Decoder inputs of boxes [n, 4] in pixels of the encoder's input; no padding point, so seven tokens."""
+    coords = np.ascontiguousarray(boxes, np.float32).reshape(-1, 2, 2)
+    labels = np.tile(np.array([2.0, 3.0], np.float32), (len(coords), 1))
+    return {"image_embeddings": embeddings, "point_coords": coords, "point_labels": labels}
+
+
+def mask_box(mask: Array) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of a mask that is not empty, all inclusive."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(cols[0]), int(rows[0]), int(cols[-1]), int(rows[-1])
+
+
+def _first(seed: int) -> int:
+    """Each seed has its own stretch of the train split, clear of the scenes the models were trained on."""
+    return 700_000_000 + 100_000 * seed
+
+
+def _known(what: str, value: str, options: Sequence[str]) -> None:
+    if value not in options:
+        raise InputError(f"{what} '{value}': choose {', '.join(options)}")
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("onnxptq"))) / "data" / "zoo"

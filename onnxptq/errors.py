@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """Something the user gave cannot be used. One line: what, where, what to do. The CLI exits with 2."""
@@ -9,3 +12,10 @@ class InputError(Exception):
 
 class ArtifactError(Exception):
     """The artifact we made does not load or does not compute what it should. Our bug: the CLI exits with 1."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error line about an unknown name: the nearest known one, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

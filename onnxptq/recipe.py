@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.calibrators import calibrators
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
 from onnxptq.passes import passes as known_passes
 from onnxptq.plan import Choice, Plan
@@ -215,13 +214,6 @@ class Recipe:
                 options = {**choice.options, **changes.pop("options", {})}
                 choice = replace(choice, **changes, options=options)
         return choice
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error line: the nearest known name, or all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
 
 
 def plain_value(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,7 +66,7 @@ def code_edge(
     tensor = writer.tensors[tensor_name]
     reads = writer.reads(tensor, consumer)
     assert reads, f"{consumer} does not read {tensor_name}"
-    decoded = edge(writer, tensor, choice, name=f"{consumer}_{role}")
+    decoded = coded_edge(writer, tensor, choice, name=f"{consumer}_{role}")
     for node, index in reads:
         node.inputs[index] = decoded
 
@@ -203,7 +202,7 @@ def _per_head(choice: Choice, heads: int, *, channels: bool) -> tuple[np.ndarray
         return scale.reshape(()), zero.reshape(())
     if choice.granularity == "head":
         return scale.reshape(heads), zero.reshape(heads)
-    assert channels and choice.granularity == "channel", choice
+    assert channels, choice
     return np.tile(scale.reshape(1, -1), (heads, 1)), np.tile(zero.reshape(1, -1), (heads, 1))
 
 

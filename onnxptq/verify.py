@@ -1,0 +1,148 @@
+"""Running models on samples: outputs one sample at a time, inner tensors on request, and errors that say which model failed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxptq.errors import ArtifactError
+from onnxptq.runtime import Executor, session
+
+Sample = Mapping[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
+FLOATS: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+
+
+class Runner:
+    """One model ready to run. What goes wrong is raised as ``error``, with the model's ``name`` in front."""
+
+    def __init__(
+        self,
+        model: str | Path | bytes | onnx.ModelProto,
+        *,
+        name: str = "model",
+        executor: Executor | None = None,
+        threads: int | None = None,
+        error: type[Exception] = ArtifactError,
+    ) -> None:
+        self.name, self.error = name, error
+        try:
+            self._session = session(model, executor=executor, threads=threads)
+        except error:
+            raise
+        except Exception as failure:
+            raise error(f"{name}: onnxruntime does not load it: {one_line(failure)}") from failure
+        self._inputs = {i.name: FLOATS.get(i.type) for i in self._session.get_inputs()}
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    def __call__(self, sample: Sample) -> Outputs:
+        """All outputs for one sample. Floats of another width are converted; inputs the model does not have are left out."""
+        missing = [name for name in self._inputs if name not in sample]
+        if missing:
+            raise self.error(f"{self.name}: its input {missing[0]!r} is not in the samples, which have {', '.join(sample)}")
+        feed = {
+            name: sample[name].astype(kind, copy=False) if kind is not None and sample[name].dtype.kind == "f" else sample[name]
+            for name, kind in self._inputs.items()
+        }
+        try:
+            values = self._session.run(None, feed)
+        except Exception as failure:
+            raise self.error(f"{self.name}: onnxruntime fails to run it: {one_line(failure)}") from failure
+        return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
+
+
+def run(
+    model: str | Path | bytes | onnx.ModelProto,
+    samples: Iterable[Sample],
+    *,
+    name: str = "model",
+    executor: Executor | None = None,
+    threads: int | None = None,
+    error: type[Exception] = ArtifactError,
+) -> Iterator[Outputs]:
+    """The outputs of ``model``, one sample after the other; nothing is kept."""
+    runner = Runner(model, name=name, executor=executor, threads=threads, error=error)
+    for sample in samples:
+        yield runner(sample)
+
+
+class Spool:
+    """Outputs of a run kept on disk, one file a sample, so that two models need never be in memory together."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="onnxptq-")
+        self._names: list[list[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._folder.cleanup()
+
+    def _path(self, index: int) -> Path:
+        return Path(self._folder.name) / f"{index}.npz"
+
+    def fill(self, outputs: Iterable[Outputs]) -> Self:
+        """Keep all of ``outputs``, but those that hold text."""
+        for sample in outputs:
+            held = {name: array for name, array in sample.items() if array.dtype.kind != "O"}
+            np.savez(self._path(len(self._names)), *held.values())
+            self._names.append(list(held))
+        return self
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Outputs]:
+        for index, names in enumerate(self._names):
+            with np.load(self._path(index)) as held:
+                yield {name: held[f"arr_{i}"] for i, name in enumerate(names)}
+
+
+class Tapped:
+    """A copy of a model whose outputs can be exchanged for inner tensors."""
+
+    def __init__(self, model: str | Path | bytes | onnx.ModelProto) -> None:
+        self.proto = onnx.ModelProto()
+        if isinstance(model, onnx.ModelProto):
+            self.proto.CopyFrom(model)
+        elif isinstance(model, bytes):
+            self.proto.ParseFromString(model)
+        else:
+            self.proto = onnx.load(model)
+        graph = self.proto.graph
+        self._typed = {v.name: v for v in (*graph.output, *graph.input)}
+        self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
+        self._nodes = len(graph.node)
+
+    def outputs(self, names: Sequence[str]) -> onnx.ModelProto:
+        """The model with exactly these tensors as outputs. The same object every time: it is valid until the next call."""
+        graph = self.proto.graph
+        del graph.node[self._nodes :]
+        del graph.output[:]
+        graph.output.extend(self._typed.get(name) or onnx.ValueInfoProto(name=name) for name in names)
+        return self.proto
+
+    def sizes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, int]:
+        """Number of elements of each tensor for one sample: counted inside the graph, so that none of them leaves it."""
+        proto = self.outputs([])
+        counters = {f"onnxptq_size_{i}": name for i, name in enumerate(names)}
+        for counter, name in counters.items():
+            proto.graph.node.append(onnx.helper.make_node("Size", [name], [counter]))
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(counter, onnx.TensorProto.INT64, []))
+        counted = Runner(proto, **how)(sample)
+        return {counters[counter]: int(size) for counter, size in counted.items()}
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, at most 300 characters of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

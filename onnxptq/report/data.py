@@ -1,0 +1,221 @@
+"""Report: everything a run says about itself. Plain data, filled by the quantizer; text and page are views of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.compare import Metrics
+from onnxptq.errors import InputError
+from onnxptq.passes.base import Change
+from onnxptq.sites import Part, Role
+
+FORMAT = 1
+WORST = 10
+BINS = 128
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes, external data included."""
+
+    before: int
+    after: int
+    weights_before: int = 0
+    """The weights that were quantized, as FP32."""
+    weights_after: int = 0
+    """The same weights coded, with their scales and zero-points."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the file is."""
+        return self.before / self.after if self.after else math.inf
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the samples came from."""
+
+    source: str
+    samples: int
+    held_back: int = 0
+    """Samples kept out of calibration to measure the outputs on."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the run."""
+
+    name: str
+    seconds: float
+    peak: int | None = None
+    """Peak memory of the process up to the end of this stage, bytes; None where the system does not say."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A tensor's values and the grid they are rounded to."""
+
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+    levels: tuple[float, ...]
+    """The values codes decode to; for many channels those of the first."""
+
+    @classmethod
+    def of(cls, counts: NDArray[Any], edges: NDArray[Any], levels: Sequence[float], *, bins: int = BINS) -> Drawing:
+        """A histogram cut to where there is something, in at most ``bins`` bars."""
+        used = np.flatnonzero(counts)
+        if not used.size:
+            return cls((), (), tuple(float(v) for v in levels))
+        first, last = int(used[0]), int(used[-1]) + 1
+        step = -(-(last - first) // bins)
+        starts = np.arange(first, last, step)
+        sums = np.add.reduceat(counts[:last], starts)
+        kept = edges[np.append(starts, last)]
+        return cls(tuple(int(v) for v in sums), tuple(float(v) for v in kept), tuple(float(v) for v in levels))
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """One site and what it got."""
+
+    key: str
+    tensor: str
+    role: Role
+    part: Part
+    scheme: str
+    calibrator: str
+    bits: int
+    bits_per_element: float
+    """True storage of one element, scales, tables and index bits included."""
+    granularity: str
+    params: str = ""
+    """The parameters in a few words."""
+    sqnr: float | None = None
+    """SQNR of the tensor itself after coding, dB; None where it was not measured."""
+    drawing: Drawing | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The error of one inner tensor of the finished model, in order of depth."""
+
+    name: str
+    part: Part
+    kind: str
+    """linear, conv or attention."""
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run."""
+
+    model: str
+    recipe: str
+    bits: str
+    format: str
+    sizes: Sizes
+    calibration: Calibration
+    sites: tuple[SiteReport, ...]
+    outputs: Mapping[str, Metrics]
+    output_file: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Everything that decided the result: preprocessing, seed, constants, switches of the recipe ..."""
+    structure: Mapping[str, int] = field(default_factory=dict)
+    """How many linears, convolutions, attentions ... were found."""
+    stages: tuple[Stage, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What happened that is no reason to worry."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions, machine, executor."""
+
+    @property
+    def worst(self) -> list[SiteReport]:
+        """The ten sites with the lowest SQNR, worst first."""
+        measured = [site for site in self.sites if site.sqnr is not None]
+        return sorted(measured, key=lambda site: (site.sqnr, site.key))[:WORST]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``json.dumps``; infinities become the texts "inf" and "-inf"."""
+        plain: dict[str, Any] = {"report": FORMAT, **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, name: str = "report") -> Report:
+        """The inverse of ``to_json``; anything else is an InputError."""
+        try:
+            given = dict(data)
+            if given.pop("report") != FORMAT:
+                raise InputError(f"{name}: report format {data['report']!r}, this version reads {FORMAT}")
+            given["sizes"] = Sizes(**given["sizes"])
+            given["calibration"] = Calibration(**given["calibration"])
+            given["sites"] = tuple(_site(entry) for entry in given["sites"])
+            given["outputs"] = {key: Metrics.from_json(value) for key, value in given["outputs"].items()}
+            given["stages"] = tuple(Stage(**entry) for entry in given["stages"])
+            given["layers"] = tuple(
+                Layer(entry["name"], Part(entry["part"]), entry["kind"], Metrics.from_json(entry["metrics"])) for entry in given["layers"]
+            )
+            given["changes"] = tuple(Change(**entry) for entry in given["changes"])
+            return cls(**given | {key: tuple(given[key]) for key in ("warnings", "notes")})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{name}: not a report written by onnxptq ({type(error).__name__}: {error})") from error
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON has them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(held) for held in value]
+    if isinstance(value, (float, np.floating)):
+        return None if math.isnan(value) else str(float(value)) if math.isinf(value) else float(value)
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _site(entry: Mapping[str, Any]) -> SiteReport:
+    drawn = entry["drawing"]
+    drawing = Drawing(**{key: tuple(held) for key, held in drawn.items()}) if drawn is not None else None
+    sqnr = float(entry["sqnr"]) if entry["sqnr"] is not None else None
+    changed: dict[str, Any] = {"role": Role(entry["role"]), "part": Part(entry["part"]), "sqnr": sqnr, "drawing": drawing}
+    return SiteReport(**{**entry, **changed})
+
+
+class Stopwatch:
+    """Seconds and peak memory of each stage of a run."""
+
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block; a stage that fails is not recorded."""
+        start = time.perf_counter()
+        yield
+        self.stages.append(Stage(name, time.perf_counter() - start, peak_memory()))
+
+
+def peak_memory() -> int | None:
+    """Peak resident memory of this process so far, bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -59,9 +59,7 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
     return decoded
 
 
-def code_edge(
-    writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str, edge: Callable[..., gs.Tensor] = coded_edge
-) -> None:
+def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
     """Put coding on the edge from a tensor to its consumer, the float op staying as it is."""
     tensor = writer.tensors[tensor_name]
     reads = writer.reads(tensor, consumer)

@@ -74,6 +74,10 @@ class Pass(ABC):
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
         """Change ``model``; see the class. ``options`` holds every option."""
 
+    def left(self, where: str, why: str) -> Change:
+        """The entry of a place left alone."""
+        return Change(self.name, where, f"left alone: {why}", done=False)
+
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options, defaults filled in; a wrong one is an InputError."""
         for key, setting in given.items():
@@ -171,7 +175,7 @@ def _finish(name: str, running: Asking, answer: Mapping[str, Summary] | None, mo
     try:
         requests = next(running) if answer is None else running.send(answer)
         while True:
-            requests = running.send(fill(model, requests, name))
+            requests = running.send(fill(model, requests, name) if requests else {})
     except StopIteration as stop:
         made: list[Change] = stop.value
         return made

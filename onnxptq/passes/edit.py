@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import ArrayLike, NDArray
 
 from onnxptq.graph.model import Model, value
-from onnxptq.sites import Linear
+from onnxptq.sites import Attention, Linear, Source, Structure
 
 F64 = NDArray[np.float64]
 COPIES = {
@@ -127,3 +127,19 @@ def obstacle(model: Model, source: str, target: str, *, zeros: bool) -> str | No
             return f"Pad {node.name} adds tokens that no bias reaches"
         pending += node.inputs if node.op == "Concat" else node.inputs[:1]
     return None
+
+
+def operand(
+    model: Model, structure: Structure, attention: Attention, which: Literal["q", "k", "v"], *, zeros: bool = False
+) -> Source | str:
+    """The linear that alone makes an attention's queries, keys or values and whose channels nothing else reads, or why there is none.
+
+    ``zeros``: tokens of zeros may have been added behind the linear (harmless where channels are only scaled).
+    """
+    word = {"q": "queries", "k": "keys", "v": "values"}[which]
+    source: Source | None = getattr(attention, f"{which}_source")
+    if source is None:
+        return f"no single linear makes its {word}"
+    if not source.exclusive:
+        return f"something else reads its {word} too"
+    return obstacle(model, structure.linears[source.linear].output, getattr(attention, which), zeros=zeros) or source

@@ -164,3 +164,69 @@ def apply(model: Model, structure: Structure, feeds: Feeds, *names: str, toleran
         outputs=lambda now: run(now, feeds),
         tolerance=tolerance,
     )
+
+
+def cross(
+    seed: int = 0, *, heads: int = 2, dim: int = 4, bias: bool = True, offset: float = 0.0, mask: bool = False, token_to_image: bool = True
+) -> tuple[Model, Structure, Feeds]:
+    """Tokens [2, 5, C] read an image [2, 12, C] through four separate linears; ``offset`` shifts key channels by + and -."""
+    b = Builder(seed)
+    width = heads * dim
+    channels = np.arange(width).reshape(heads, dim)
+    shift = offset * np.where(b.rng.random(width) < 0.5, -1, 1)
+    biases = [b.floats(width) if bias else None for _ in range(3)]
+    if bias:
+        biases[1] = (biases[1] + shift).astype(np.float32)
+    names = [b.linear(x, b.floats(6, width), c) for x, c in zip(("tokens", "image", "image"), biases, strict=True)]
+    q, k, v = (b.heads(name, 2, heads, dim) for name in names)
+    extra = [b.const(np.where(b.rng.random((2, 1, 1, 12)) < 0.3, -1e4, 0).astype(np.float32))] if mask else []
+    y = b.attention(q, k, v, heads=heads, dim=dim, scale=dim**-0.5, additive=extra)
+    b.linear(b.merge(y, 2, width), b.floats(width, 6), b.floats(6) if bias else None, out="y")
+    projection = next(reversed(b.linears))
+    sources = [b.source(name, channels) for name in names]
+    b.know(
+        q_source=sources[0], k_source=sources[1], v_source=sources[2], o_linear=projection, o_channels=channels,
+        token_to_image=token_to_image,
+    )  # fmt: skip
+    model, structure = b.build({"tokens": [2, 5, 6], "image": [2, 12, 6]}, ["y"])
+    feeds = [{"tokens": b.floats(2, 5, 6), "image": b.floats(2, 12, 6)} for _ in range(3)]
+    return model, structure, feeds
+
+
+def window(
+    seed: int = 0, *, heads: int = 2, dim: int = 4, pad: str = "before", relative: bool = True, bias: bool = True
+) -> tuple[Model, Structure, Feeds]:
+    """A block of a SAM encoder: LayerNorm, zero padding of 3 x 3 to 4 x 4, windows of 2 x 2, fused qkv, relative position from q.
+
+    ``pad``: where the padding sits, ``before`` the qkv linear as it should, ``behind`` it, or ``none`` (an image of 4 x 4).
+    """
+    b = Builder(seed)
+    width, side = heads * dim, 4 if pad == "none" else 3
+    x = b.norm("x", width)
+    if pad == "before":
+        x = b.node("Pad", x, b.ints(0, 0, 0, 0, 0, 1, 1, 0))
+    weight, offset = b.floats(width, 3 * width), b.floats(3 * width) * 3 if bias else None
+    if pad == "behind":
+        x = b.node("Pad", b.linear(x, weight, offset), b.ints(0, 0, 0, 0, 0, 1, 1, 0))
+        made = next(reversed(b.linears.values())).output
+        x = b.node("Transpose", b.node("Reshape", x, b.ints(1, 2, 2, 2, 2, 3 * width)), perm=[0, 1, 3, 2, 4, 5])
+        qkv = b.node("Reshape", x, b.ints(4, 2, 2, 3 * width))
+    else:
+        x = b.node("Transpose", b.node("Reshape", x, b.ints(1, 2, 2, 2, 2, width)), perm=[0, 1, 3, 2, 4, 5])
+        qkv = made = b.linear(b.node("Reshape", x, b.ints(4, 2, 2, width)), weight, offset)
+    parts = b.node("Transpose", b.node("Reshape", qkv, b.ints(4, 4, 3, heads, dim)), perm=[2, 0, 3, 1, 4])
+    q, k, v = (b.node("Squeeze", part, b.ints(0)) for part in b.node("Split", parts, outputs=3, axis=0, num_outputs=3))
+    extra = []
+    if relative:
+        table = b.const(b.floats(dim, 4))
+        extra = [b.node("MatMul", q, table)]
+    y = b.attention(q, k, v, heads=heads, dim=dim, scale=dim**-0.5, additive=extra)
+    b.linear(b.merge(y, 4, width), b.floats(width, width), b.floats(width) if bias else None, out="y")
+    projection = next(reversed(b.linears))
+    channels = np.arange(width).reshape(heads, dim)
+    b.know(
+        q_source=b.source(made, channels, exclusive=not relative), k_source=b.source(made, channels + width),
+        v_source=b.source(made, channels + 2 * width), o_linear=projection, o_channels=channels,
+    )  # fmt: skip
+    model, structure = b.build({"x": [1, side, side, width]}, ["y"])
+    return model, structure, [{"x": b.floats(1, side, side, width)} for _ in range(3)]

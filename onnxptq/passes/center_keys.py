@@ -1,0 +1,64 @@
+"""center-keys: softmax(q . (k - c) + b) = softmax(q . k + b), so every key channel can be put around zero for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from onnxptq.calibration.summary import Request
+from onnxptq.graph.model import Model
+from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.edit import operand, shift_output
+from onnxptq.passes.spread import Spread
+from onnxptq.sites import Attention, Source, Structure
+
+
+class CenterKeys(Pass):
+    """Take each key channel's centre out of the bias of the linear that makes the keys.
+
+    q . c is one number for all keys of a row, and a softmax does not see what is added to its whole row. Tokens that pad
+    a window are zeros before the linear, so their keys carry the bias too, and lose the same c.
+
+    1. Every key is an output of one linear, and nothing else reads those channels.
+    2. The scores go to the softmax alone.
+    """
+
+    name = "center-keys"
+    options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
+    """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean (which can widen a skewed channel)."""
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
+    reads = moves = frozenset({"key"})
+
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+        """See the class."""
+        found = {name: _keys(model, structure, attention) for name, attention in structure.attentions.items()}
+        legal = {name: source for name, source in found.items() if isinstance(source, Source)}
+        changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
+        filled = yield {
+            name: Request(structure.linears[source.linear].output, Spread(options["quantile"], np.unique(source.channels)))
+            for name, source in legal.items()
+        }
+        for name, source in legal.items():
+            spread = cast(Spread, filled[name])
+            centre = spread.middle if options["centre"] == "range" else spread.mean
+            if not centre.any():
+                changes.append(self.left(name, "its keys are centred"))
+                continue
+            linear = structure.linears[source.linear]
+            shift = np.zeros(linear.outputs)
+            shift[np.unique(source.channels)] = -centre
+            shift_output(model, linear, shift)
+            before = f"{spread.low.min():.3g} .. {spread.high.max():.3g}"
+            after = f"{(spread.low - centre).min():.3g} .. {(spread.high - centre).max():.3g}"
+            data = {"centre": centre.tolist(), "low": spread.low.tolist(), "high": spread.high.tolist()}
+            changes.append(Change(self.name, name, f"keys centred in the bias of {linear.name}: {before} became {after}", data=data))
+        return changes
+
+
+def _keys(model: Model, structure: Structure, attention: Attention) -> Source | str:
+    """Where the keys come from, or which rule of the class is broken."""
+    if not attention.fusable:
+        return "its scores go elsewhere than straight to the softmax"
+    return operand(model, structure, attention, "k")

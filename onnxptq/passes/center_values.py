@@ -1,0 +1,84 @@
+"""center-values: the rows of a softmax sum to 1, so A V = A (V - 1c') + 1c', and c can go through the output projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from onnxptq.calibration.summary import Request
+from onnxptq.graph.model import Model
+from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.edit import obstacle, operand, shift_output, weight
+from onnxptq.passes.spread import Spread
+from onnxptq.sites import Attention, Linear, Source, Structure
+
+
+@dataclass(frozen=True)
+class _Fold:
+    attention: Attention
+    source: Source
+    maker: Linear
+    projection: Linear
+
+
+class CenterValues(Pass):
+    """Take each value channel's centre out of the bias of the linear that makes the values, and give the projection what it was worth.
+
+    1. Every value is an output of one linear, and nothing else reads those channels.
+    2. The probabilities are what the softmax puts out: rows that something zeroes afterwards (fully masked ones) do not sum to 1.
+    3. The output goes to one linear and nowhere else, with nothing but copies between.
+    """
+
+    name = "center-values"
+    options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
+    """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean."""
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
+    reads = moves = frozenset({"value"})
+
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+        """See the class."""
+        found = {name: _values(model, structure, attention) for name, attention in structure.attentions.items()}
+        legal = {name: fold for name, fold in found.items() if isinstance(fold, _Fold)}
+        changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
+        filled = yield {
+            name: Request(fold.maker.output, Spread(options["quantile"], np.unique(fold.source.channels))) for name, fold in legal.items()
+        }
+        for name, fold in legal.items():
+            spread = cast(Spread, filled[name])
+            centre = np.zeros(fold.maker.outputs)
+            centre[np.unique(fold.source.channels)] = spread.middle if options["centre"] == "range" else spread.mean
+            if not centre.any():
+                changes.append(self.left(name, "its values are centred"))
+                continue
+            carried = np.zeros(fold.projection.inputs)
+            carried[np.asarray(fold.attention.o_channels)] = centre[fold.source.channels]
+            shift_output(model, fold.maker, -centre)
+            shift_output(model, fold.projection, carried @ weight(model, fold.projection))
+            what = (
+                f"values centred, from the bias of {fold.maker.name} to that of {fold.projection.name}: by up to {np.abs(centre).max():.3g}"
+            )
+            data = {"centre": centre.tolist(), "low": spread.low.tolist(), "high": spread.high.tolist()}
+            changes.append(Change(self.name, name, what, data=data))
+        return changes
+
+
+def _values(model: Model, structure: Structure, attention: Attention) -> _Fold | str:
+    """What takes part in the fold, or which rule of the class is broken."""
+    source = operand(model, structure, attention, "v")
+    if isinstance(source, str):
+        return source
+    makers = model.tensor(attention.probabilities).inputs
+    if (
+        not makers
+        or makers[0].name != attention.name
+        or not any(tensor.name == attention.probabilities for tensor in model.nodes()[attention.av].inputs)
+    ):
+        return "its probabilities are changed behind the softmax, so that rows need not sum to 1"
+    if attention.o_linear is None or attention.o_channels is None:
+        return "no linear alone reads its output"
+    projection = structure.linears[attention.o_linear]
+    why = obstacle(model, attention.output, projection.input, zeros=False)
+    return why or _Fold(attention, source, structure.linears[source.linear], projection)

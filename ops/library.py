@@ -1,0 +1,62 @@
+"""The compiled op library: where it is, and which instruction set it would use."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.resources
+import os
+import sys
+from pathlib import Path
+
+from onnxptq.errors import InputError
+
+_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+
+def path() -> Path | None:
+    """The library of this installation, or the one that ``$ONNXPTQ_LIBRARY`` names; None where there is none."""
+    named = os.environ.get("ONNXPTQ_LIBRARY")
+    if named is not None:
+        if not Path(named).is_file():
+            raise InputError(f"ONNXPTQ_LIBRARY={named}: no such file; unset it or name the compiled library")
+        return Path(named)
+    folder = importlib.resources.files("onnxptq.ops") / "_lib"
+    if not folder.is_dir():
+        return None
+    found = sorted(Path(str(f)) for f in folder.iterdir() if f.name.endswith(_SUFFIX))
+    return found[0] if found else None
+
+
+@functools.cache
+def _load(file: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(file))
+    library.onnxptq_isa.restype = ctypes.c_char_p
+    library.onnxptq_isa_name.restype = ctypes.c_char_p
+    library.onnxptq_isa_name.argtypes = [ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)]
+    return library
+
+
+def isa() -> str | None:
+    """The instruction set a session opened now would use (capped by ``$ONNXPTQ_ISA``); None without a library."""
+    file = path()
+    if file is None:
+        return None
+    name: bytes | None = _load(file).onnxptq_isa()
+    if name is None:
+        known = ", ".join(isas(usable=False))
+        raise InputError(f"ONNXPTQ_ISA={os.environ.get('ONNXPTQ_ISA')}: not an instruction set of this library; use one of {known}")
+    return name.decode()
+
+
+def isas(*, usable: bool = True) -> list[str]:
+    """The library's instruction sets from worst to best, by default only those that this CPU has."""
+    file = path()
+    if file is None:
+        return []
+    library, flag, names = _load(file), ctypes.c_int(), list[str]()
+    while (name := library.onnxptq_isa_name(len(names), ctypes.byref(flag))) is not None:
+        if usable and not flag.value:
+            break
+        names.append(name.decode())
+    return names

@@ -1,6 +1,6 @@
 """Trained zoo checkpoints to the ONNX files the package carries.
 
-    python -m onnxptq.models.zoo.embed --sam sam-mini.safetensors --lavt lavt-mini.safetensors --vocab lavt-mini.vocab.txt -o onnxptq/data/zoo
+    python -m onnxptq.models.zoo.embed --sam sam-mini.safetensors --lavt lavt-mini.safetensors -o onnxptq/data/zoo
 
 Weights are stored as FP16 with a Cast each, wherever that is exact, so that the files are half the size and compute in FP32.
 """

@@ -97,7 +97,7 @@ class SamPredictor:
         return Masks(masks, scores)
 
     def _input(self, role: str) -> str:
-        name = next((name for name in self._inputs if role in name), None)
+        name: str | None = next((name for name in self._inputs if role in name), None)
         if name is None:
             raise InputError(
                 f"SAM decoder: no input named like '{role}' among {', '.join(self._inputs)}; export it with `onnxptq export sam`"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxptq.calibration.summary import Request
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.edit import operand, shift_output
-from onnxptq.passes.spread import Spread
+from onnxptq.passes.spread import Spread, ask
 from onnxptq.sites import Attention, Source, Structure
 
 
@@ -36,19 +35,15 @@ class CenterKeys(Pass):
         found = {name: _keys(model, structure, attention) for name, attention in structure.attentions.items()}
         legal = {name: source for name, source in found.items() if isinstance(source, Source)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
-        filled = yield {
-            name: Request(structure.linears[source.linear].output, Spread(options["quantile"], np.unique(source.channels)))
-            for name, source in legal.items()
-        }
+        filled = yield {name: ask(structure.linears[source.linear].output) for name, source in legal.items()}
         for name, source in legal.items():
-            spread = cast(Spread, filled[name])
-            centre = spread.middle if options["centre"] == "range" else spread.mean
-            if not centre.any():
+            linear, channels = structure.linears[source.linear], np.unique(source.channels)
+            spread = Spread.of(filled[name], options["quantile"], channels)
+            if spread is None or not (centre := spread.centre(options["centre"])).any():
                 changes.append(self.left(name, "its keys are centred"))
                 continue
-            linear = structure.linears[source.linear]
             shift = np.zeros(linear.outputs)
-            shift[np.unique(source.channels)] = -centre
+            shift[channels] = -centre
             shift_output(model, linear, shift)
             before = f"{spread.low.min():.3g} .. {spread.high.max():.3g}"
             after = f"{(spread.low - centre).min():.3g} .. {(spread.high - centre).max():.3g}"

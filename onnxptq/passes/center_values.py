@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxptq.calibration.summary import Request
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.edit import obstacle, operand, shift_output, weight
-from onnxptq.passes.spread import Spread
+from onnxptq.passes.spread import Spread, ask
 from onnxptq.sites import Attention, Linear, Source, Structure
 
 
@@ -43,16 +42,15 @@ class CenterValues(Pass):
         found = {name: _values(model, structure, attention) for name, attention in structure.attentions.items()}
         legal = {name: fold for name, fold in found.items() if isinstance(fold, _Fold)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
-        filled = yield {
-            name: Request(fold.maker.output, Spread(options["quantile"], np.unique(fold.source.channels))) for name, fold in legal.items()
-        }
+        filled = yield {name: ask(fold.maker.output) for name, fold in legal.items()}
         for name, fold in legal.items():
-            spread = cast(Spread, filled[name])
-            centre = np.zeros(fold.maker.outputs)
-            centre[np.unique(fold.source.channels)] = spread.middle if options["centre"] == "range" else spread.mean
-            if not centre.any():
+            channels = np.unique(fold.source.channels)
+            spread = Spread.of(filled[name], options["quantile"], channels)
+            if spread is None or not spread.centre(options["centre"]).any():
                 changes.append(self.left(name, "its values are centred"))
                 continue
+            centre = np.zeros(fold.maker.outputs)
+            centre[channels] = spread.centre(options["centre"])
             carried = np.zeros(fold.projection.inputs)
             carried[np.asarray(fold.attention.o_channels)] = centre[fold.source.channels]
             shift_output(model, fold.maker, -centre)
@@ -60,7 +58,7 @@ class CenterValues(Pass):
             what = (
                 f"values centred, from the bias of {fold.maker.name} to that of {fold.projection.name}: by up to {np.abs(centre).max():.3g}"
             )
-            data = {"centre": centre.tolist(), "low": spread.low.tolist(), "high": spread.high.tolist()}
+            data = {"centre": centre[channels].tolist(), "low": spread.low.tolist(), "high": spread.high.tolist()}
             changes.append(Change(self.name, name, what, data=data))
         return changes
 

@@ -143,3 +143,10 @@ def operand(
     if not source.exclusive:
         return f"something else reads its {word} too"
     return obstacle(model, structure.linears[source.linear].output, getattr(attention, which), zeros=zeros) or source
+
+
+def unmatched(q: Source, k: Source) -> str | None:
+    """Why query and key channels are not partners one to one in what meets in a score, or None where they are."""
+    partner = np.full(int(q.channels.max()) + 1, -1)
+    partner[q.channels] = k.channels
+    return None if np.array_equal(partner[q.channels], k.channels) else "a channel of its queries meets several of its keys"

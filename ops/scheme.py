@@ -1,25 +1,77 @@
-"""Scheme: a way to write floats as k-bit codes."""
+"""Scheme: a way to write floats as k-bit codes, said twice: in NumPy and as a function body.
+
+A scheme's parameters travel as a few arrays, its *inputs*: they are the inputs of its op pair and p0, p1 .. of the fused ops.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from onnxptq.errors import InputError
+from onnxptq.ops.body import UINT8, Body
 
 F32 = NDArray[np.float32]
+Array = NDArray[Any]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
+Options = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+FLOATS: Mapping[str, Any] = {"dtype": np.dtype(np.float32)}
+"""Metadata of a field of ``Params`` that holds float32 values; likewise ``UINT8S`` and ``INT8S``."""
+UINT8S: Mapping[str, Any] = {"dtype": np.dtype(np.uint8)}
+INT8S: Mapping[str, Any] = {"dtype": np.dtype(np.int8)}
+
+
+@dataclass(frozen=True, eq=False)
 class Params:
-    """What a scheme needs to encode one tensor. Array fields are NumPy arrays; JSON in and out."""
+    """What a scheme needs to encode one tensor. Array fields are read-only NumPy arrays; JSON in and out."""
 
     bits: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, (int, np.integer)) or not 2 <= self.bits <= 8:
+            raise InputError(f"{type(self).__name__}: bits = {self.bits!r}; codes have 2 to 8 bits")
+        object.__setattr__(self, "bits", int(self.bits))
+        for f in dataclasses.fields(self):
+            if "dtype" in f.metadata:
+                object.__setattr__(self, f.name, self._array(f.name, getattr(self, f.name), f.metadata["dtype"]))
+
+    def _array(self, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> Array:
+        given = np.asarray(value)
+        held: Array = given.astype(dtype)
+        same = np.isfinite(held).all() if held.dtype.kind == "f" else np.array_equal(held, given)
+        if not same:
+            raise InputError(f"{type(self).__name__}: {name} holds a value that is no finite {dtype}; calibrate again or mend the plan")
+        held.flags.writeable = False
+        return held
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.to_json())))
+
+    def require(self, holds: bool, message: str) -> None:
+        """Raise an InputError unless a condition on the fields holds."""
+        if not holds:
+            raise InputError(f"{type(self).__name__}: {message}; calibrate again or mend the plan")
+
+    def inputs(self) -> dict[str, Array]:
+        """The arrays that carry these parameters, by name, in the order in which ops take them."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if "dtype" in f.metadata}
+
+    def attributes(self) -> dict[str, int | str]:
+        """Attributes that the ops need besides the width; ``x_`` is put before their names in fused ops."""
+        return {}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: arrays become nested lists of Python numbers (float32 values survive the round trip exactly)."""
@@ -29,20 +81,28 @@ class Params:
             plain[f.name] = value.tolist() if isinstance(value, np.ndarray) else value
         return plain
 
-    def inputs(self) -> dict[str, NDArray[Any]]:
-        """The arrays an op takes as inputs p0, p1 ... for this scheme, named and in order; {} where there are none."""
-        return {}
-
 
 P = TypeVar("P", bound=Params)
 REGISTRY: dict[str, Scheme[Any]] = {}
 
 
 class Scheme(ABC, Generic[P]):
-    """One way to write floats as codes. Subclasses are registered by being defined; two of one name are an error."""
+    """One way to write floats as codes. Subclasses are registered by being defined; two of one name are an error.
+
+    ``codes``, ``values`` and ``bind`` are the meaning, ``codes_body``, ``values_body`` and ``bind_body`` say the same in
+    standard ops: there tensors are names, and codes are kept in whatever type is handy (``code_type`` at the ops' outputs).
+    """
 
     name: ClassVar[str]
     params: ClassVar[type[Params]]
+    doc: ClassVar[str]
+    """What the code is, in one sentence; the op reference prints it."""
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Names of the arrays of ``Params.inputs``."""
+    attributes: ClassVar[Mapping[str, int | str]] = {}
+    """Names and defaults of ``Params.attributes``."""
+    ops: ClassVar[str | None] = None
+    """Prefix of the op pair ``...QuantizeLinear`` / ``...DequantizeLinear``; None where the scheme has none of its own."""
     dynamic: ClassVar[bool] = False
     """Whether ranges come from the tensor itself at run time (no calibration)."""
 
@@ -53,25 +113,70 @@ class Scheme(ABC, Generic[P]):
         REGISTRY[cls.name] = cls()
 
     @abstractmethod
-    def encode(self, x: F32, p: P) -> Codes:
-        """Codes of ``x``: honest k-bit numbers (plus group index bits where the scheme has groups)."""
+    def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:
+        """Codes of ``x``."""
 
     @abstractmethod
-    def decode(self, codes: Codes, p: P) -> F32:
+    def values(self, codes: Codes, inputs: Sequence[Array], bits: int, options: Options) -> F32:
         """Values of codes."""
 
-    def fake(self, x: F32, p: P) -> F32:
-        """``x`` as it looks after coding: what calibrators measure and simulations use."""
-        return self.decode(self.encode(x, p), p)
+    def bind(self, x: F32, inputs: Sequence[Array], bits: int) -> Sequence[Array]:
+        """The arrays by which ``x`` is coded: those given, or, in a dynamic scheme, those made from ``x``."""
+        return inputs
+
+    @abstractmethod
+    def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """``codes`` in standard ops."""
+
+    @abstractmethod
+    def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """``values`` in standard ops; ``codes`` as ``codes_body`` gives them, or read by ``codes_input``."""
+
+    def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
+        """``bind`` in standard ops."""
+        return inputs
+
+    @abstractmethod
+    def codes_input(self, body: Body, codes: str) -> str:
+        """Integer codes in the type that ``values_body`` wants."""
+
+    def code_type(self, bits: int, options: Options) -> int:
+        """ONNX element type of codes outside of a body."""
+        return UINT8
 
     @abstractmethod
     def grid(self, low: float, high: float, bits: int) -> Iterator[P]:
         """The candidates a search may try for a tensor whose values lie in [low, high]."""
 
+    def encode(self, x: F32, p: P) -> Codes:
+        """Codes of ``x``: honest k-bit numbers (plus group index bits where the scheme has groups)."""
+        x = np.asarray(x, np.float32)
+        return self.codes(x, self.bind(x, tuple(p.inputs().values()), p.bits), p.bits, p.attributes())
+
+    def decode(self, codes: Codes, p: P) -> F32:
+        """Values of codes; a dynamic scheme's codes mean nothing without their tensor, so there it is a TypeError."""
+        if self.dynamic:
+            raise TypeError(f"codes of scheme {self.name!r} need the ranges of their tensor: use `fake`")
+        return self.values(codes, tuple(p.inputs().values()), p.bits, p.attributes())
+
+    def fake(self, x: F32, p: P) -> F32:
+        """``x`` as it looks after coding: what calibrators measure and simulations use."""
+        return self.fake_arrays(np.asarray(x, np.float32), tuple(p.inputs().values()), p.bits, p.attributes())
+
+    def fake_arrays(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> F32:
+        """``fake`` with parameters as ops hold them."""
+        bound = self.bind(x, inputs, bits)
+        return self.values(self.codes(x, bound, bits, options), bound, bits, options)
+
+    def fake_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """``fake`` in standard ops: what a fused op does to its operand."""
+        bound = self.bind_body(body, x, inputs, bits)
+        return self.values_body(body, self.codes_body(body, x, bound, bits, options), bound, bits, options)
+
     def bits_per_element(self, p: P, count: int) -> float:
         """True storage of one element, index bits included."""
         return float(p.bits)
 
-    def from_json(self, data: dict[str, Any]) -> P:
+    def from_json(self, data: Mapping[str, Any]) -> P:
         """The inverse of ``Params.to_json``."""
-        raise NotImplementedError
+        return cast("P", self.params(**data))

@@ -1,22 +1,22 @@
 """OpSpec: everything about an operator of our domain that is not speed.
 
-A node's attributes decide its *variant*; each variant has its own function body, told apart by ONNX's ``overload``
-field (measured: onnxruntime picks the body by overload, and a registered native kernel wins over every body). So a body
-is plain text without branches.
+A node's attributes and inputs decide its *variant*; each variant has its own function body, told apart by ONNX's
+``overload`` field (measured: onnxruntime picks the body by overload, and a registered native kernel wins over every body).
+So a body is plain text without branches, and the overload is a digest of that text: equal bodies are stored once.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
-from onnx import parser
+from onnx import helper, parser
 
 from onnxptq.ops import DOMAIN
+from onnxptq.ops.body import Body
 
 Attributes = Mapping[str, int | float | str | Sequence[int]]
 REGISTRY: dict[str, OpSpec] = {}
@@ -28,16 +28,17 @@ class OpSpec:
 
     name: str
     inputs: tuple[str, ...]
+    """Names; a trailing ``?`` marks one that may be absent."""
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     """Attribute names with their defaults; ``None`` marks a required one."""
-    body: Callable[[dict[str, Any], tuple[bool, ...], int], str]
-    """(all attributes, which inputs are present, rank of the first input) -> body text, standard ops only."""
+    body: Callable[[Body, dict[str, Any], Mapping[str, str], int], None]
+    """Writes the body: (body, all attributes, names of the inputs that are present, rank of the first input)."""
     reference: Callable[..., Any]
     """NumPy meaning: (inputs in order, absent ones None, then attributes by name) -> array or tuple of arrays."""
     doc: str = ""
-    ranked: bool = field(default=False)
-    """Whether the body depends on the rank of the first input."""
+    types: tuple[str, ...] = field(default=())
+    """Element types of the inputs, in words, for the reference page."""
 
     def __post_init__(self) -> None:
         if self.name in REGISTRY:
@@ -52,21 +53,46 @@ class OpSpec:
             raise TypeError(f"{self.name}: unknown attributes {sorted(unknown)}, missing {missing}")
         return {**self.attributes, **attributes}
 
+    def text(self, attributes: Attributes, present: Sequence[bool], rank: int = 0) -> str:
+        """The body of one variant in ONNX's text syntax."""
+        given = {
+            name.rstrip("?"): name.rstrip("?")
+            for name, there in zip(self.inputs, (*present, *[False] * len(self.inputs)), strict=False)
+            if there
+        }
+        absent = [name for name in self.inputs if not name.endswith("?") and name not in given]
+        if absent:
+            raise TypeError(f"{self.name}: inputs {absent} are missing")
+        body = Body()
+        self.body(body, self.complete(attributes), given, rank)
+        return str(body)
+
     def overload(self, attributes: Attributes, present: Sequence[bool], rank: int = 0) -> str:
-        """The variant's name: a function of what its body depends on."""
-        values = [f"{k}={v}" for k, v in sorted(self.complete(attributes).items())]
-        shape = "".join("1" if p else "0" for p in present) + (f".r{rank}" if self.ranked else "")
-        return re.sub(r"[^A-Za-z0-9_.=,-]", "", ",".join([*values, shape]).replace(" ", ""))
+        """The variant's name."""
+        return hashlib.sha256(self.text(attributes, present, rank).encode()).hexdigest()[:12]
 
     def function(self, attributes: Attributes, present: Sequence[bool], rank: int = 0, opset: int = 21) -> onnx.FunctionProto:
         """The function body of one variant, to be carried by every artifact that uses it."""
-        full = self.complete(attributes)
-        present = tuple(present) + (False,) * (len(self.inputs) - len(present))
-        attrs = f"<{', '.join(self.attributes)}>" if self.attributes else ""
-        text = (
-            f'<opset_import: ["" : {opset}], domain: "{DOMAIN}"> {self.name} {attrs} '
-            f"({', '.join(self.inputs)}) => ({', '.join(self.outputs)}) {{ {self.body(full, present, rank)} }}"
+        text = self.text(attributes, present, rank)
+        inputs = ", ".join(name.rstrip("?") for name in self.inputs)
+        function = parser.parse_function(
+            f'<opset_import: ["" : {opset}], domain: "{DOMAIN}"> {self.name} <{", ".join(self.attributes)}> '
+            f"({inputs}) => ({', '.join(self.outputs)}) {{ {text} }}"
         )
-        function = parser.parse_function(text)
-        function.overload = self.overload(attributes, present, rank)
+        function.overload = hashlib.sha256(text.encode()).hexdigest()[:12]
         return function
+
+    def call(
+        self, inputs: Sequence[str | None], outputs: Sequence[str], *, name: str = "", rank: int = 0, opset: int = 21, **attributes: Any
+    ) -> tuple[onnx.NodeProto, onnx.FunctionProto]:
+        """A node and the function it calls; inputs that are absent are None or the empty name."""
+        given = [tensor or "" for tensor in inputs]
+        while given and not given[-1]:
+            given.pop()
+        if len(given) > len(self.inputs) or len(outputs) != len(self.outputs):
+            raise TypeError(f"{self.name} takes inputs {self.inputs} and gives {self.outputs}, not {len(given)} and {len(outputs)}")
+        function = self.function(attributes, [bool(tensor) for tensor in given], rank, opset)
+        node = helper.make_node(
+            self.name, given, list(outputs), name=name, domain=DOMAIN, overload=function.overload, **self.complete(attributes)
+        )
+        return node, function

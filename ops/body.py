@@ -1,0 +1,79 @@
+"""Body: writes a function body, one standard op at a time, in ONNX's text syntax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+Literal = int | float | str | Sequence[int]
+FLOAT, UINT8, INT8, UINT16, INT32, INT64 = (
+    int(t)
+    for t in (
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.UINT8,
+        onnx.TensorProto.INT8,
+        onnx.TensorProto.UINT16,
+        onnx.TensorProto.INT32,
+        onnx.TensorProto.INT64,
+    )
+)
+
+
+def _written(value: Literal) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return f"[{', '.join(str(int(v)) for v in value)}]"
+
+
+class Body:
+    """Each call adds a node and returns the name of its output; the text of all of them is ``str(body)``."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._constants: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+    def __call__(self, op: str, *inputs: str, out: str = "", **attributes: Literal) -> str:
+        """Add ``out = op <attributes> (inputs)``; without ``out`` a fresh name is made."""
+        out = out or f"t{len(self._lines)}"
+        given = f" <{', '.join(f'{k} = {_written(v)}' for k, v in attributes.items())}>" if attributes else ""
+        self._lines.append(f"{out} = {op}{given} ({', '.join(inputs)})")
+        return out
+
+    def _constant(self, value: str) -> str:
+        if value not in self._constants:
+            self._constants[value] = self(f"Constant <{value}>")
+        return self._constants[value]
+
+    def number(self, value: float) -> str:
+        """A float scalar."""
+        return self._constant(f"value_float = {float(value)!r}")
+
+    def integer(self, value: int) -> str:
+        """An INT32 scalar."""
+        return self._constant(f"value = int32 {{{int(value)}}}")
+
+    def integers(self, values: Sequence[int], kind: str = "int64") -> str:
+        """A vector of integers."""
+        return self._constant(f"value = {kind}[{len(values)}] {{{', '.join(str(int(v)) for v in values)}}}")
+
+    def cast(self, x: str, to: int) -> str:
+        """``x`` as another element type."""
+        return self("Cast", x, to=to)
+
+    def unless_nan(self, tested: str, x: str) -> str:
+        """``x``, but 0 where ``tested`` is NaN."""
+        return self("Where", self("IsNaN", tested), self.number(0.0), x)
+
+    def shape(self, x: str, start: int, end: int | None = None) -> str:
+        """Some of the dimensions of ``x``."""
+        return self("Shape", x, start=start) if end is None else self("Shape", x, start=start, end=end)
+
+    def reshape(self, x: str, *dims: str) -> str:
+        """``x`` with the concatenation of ``dims`` for its shape; zeros there mean zero."""
+        return self("Reshape", x, dims[0] if len(dims) == 1 else self("Concat", *dims, axis=0), allowzero=1)

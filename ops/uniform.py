@@ -1,0 +1,225 @@
+"""Schemes ``uniform`` (evenly spaced values, parameters fixed at calibration), ``token`` and ``row`` (parameters from the row itself)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onnxptq.ops.body import FLOAT, UINT8, Body
+from onnxptq.ops.pack import dequantize, dequantize_body
+from onnxptq.ops.pair import define_pair
+from onnxptq.ops.scheme import F32, FLOATS, UINT8S, Array, Codes, Options, Params, Scheme
+from onnxptq.ops.spec import OpSpec
+
+U8 = NDArray[np.uint8]
+SMALLEST = 1.1754943508222875e-38
+"""The smallest normal float32: no scale is smaller."""
+LARGEST = 3.4028234663852886e38
+SHRINK = tuple(i / 100 for i in range(1, 101))
+"""The parts of a range that searches try."""
+NO_ZERO: U8 = np.zeros((), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class UniformParams(Params):
+    """value = (code - zero) * scale. The arrays broadcast against the tensor: one number, one per channel, per head, per row ..."""
+
+    scale: F32 = field(metadata=FLOATS)
+    zero: U8 = field(metadata=UINT8S)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(bool((self.scale > 0).all()), "scale must be positive")
+        self.require(bool((self.zero < 2**self.bits).all()), f"zero must fit {self.bits} bits")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenParams(Params):
+    """Nothing but the width: scale and zero-point come from each row."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowParams(Params):
+    """Nothing but the width: the scale comes from each row's maximum."""
+
+
+def affine(low: ArrayLike, high: ArrayLike, bits: int) -> UniformParams:
+    """Codes 0 .. 2^bits - 1 over [low, high], widened to hold 0; arrays give one range each."""
+    n = np.float32(2**bits - 1)
+    lo = np.clip(np.minimum(np.asarray(low, np.float64), 0), -LARGEST, 0).astype(np.float32)
+    hi = np.clip(np.maximum(np.asarray(high, np.float64), 0), 0, LARGEST).astype(np.float32)
+    scale = np.maximum(hi / n - lo / n, np.float32(SMALLEST))
+    return UniformParams(bits, scale, np.clip(np.rint(-lo / scale), 0, n).astype(np.uint8))
+
+
+def symmetric(largest: ArrayLike, bits: int) -> UniformParams:
+    """Signed codes -2^(bits-1) .. 2^(bits-1) - 1 with 0 in the middle; scale = largest / (2^(bits-1) - 1/2), as PTQ4ViT has it."""
+    half = 2 ** (bits - 1)
+    scale = np.maximum(np.abs(np.asarray(largest, np.float64)) / (half - 0.5), SMALLEST).astype(np.float32)
+    return UniformParams(bits, scale, np.full(scale.shape, half, np.uint8))
+
+
+def affine_codes(x: F32, scale: F32, zero: U8, bits: int) -> U8:
+    """clip(rint(x / scale) + zero, 0, 2^bits - 1); NaN gives 0."""
+    with np.errstate(all="ignore"):
+        ratio = np.asarray(x / scale, np.float32)
+        codes = np.clip(np.rint(ratio) + np.asarray(zero, np.float32), 0, 2**bits - 1)
+        return np.where(np.isnan(ratio), 0, codes).astype(np.uint8)
+
+
+def affine_values(codes: Codes, scale: F32, zero: U8) -> F32:
+    """(code - zero) * scale."""
+    return ((codes.astype(np.float32) - np.asarray(zero, np.float32)) * scale).astype(np.float32)
+
+
+def affine_codes_body(body: Body, x: str, scale: str, zero: str | None, bits: int) -> str:
+    """``affine_codes`` in standard ops, as floats; no zero-point means 0."""
+    ratio = body("Div", x, scale)
+    codes = body("Round", ratio)
+    if zero is not None:
+        codes = body("Add", codes, body.cast(zero, FLOAT))
+    return body.unless_nan(ratio, body("Clip", codes, body.number(0), body.number(2**bits - 1)))
+
+
+def affine_values_body(body: Body, codes: str, scale: str, zero: str | None) -> str:
+    """``affine_values`` in standard ops."""
+    return body("Mul", body("Sub", codes, body.cast(zero, FLOAT)) if zero is not None else codes, scale)
+
+
+def row_range(x: F32, bits: int) -> tuple[F32, U8]:
+    """Scale and zero-point [..., 1] of each row: ``affine`` of its extrema, NaN read as 0 and infinities as the largest float."""
+    held = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+    p = affine(held.min(-1, keepdims=True, initial=0), held.max(-1, keepdims=True, initial=0), bits)
+    return p.scale, p.zero
+
+
+def row_range_body(body: Body, x: str, bits: int) -> tuple[str, str]:
+    """``row_range`` in standard ops."""
+    held = body("Clip", body.unless_nan(x, x), body.number(-LARGEST), body.number(LARGEST))
+    nothing, n, last = body.number(0), body.number(2**bits - 1), body.integers([-1])
+    low = body("Min", body("ReduceMin", held, last), nothing)
+    high = body("Max", body("ReduceMax", held, last), nothing)
+    scale = body("Max", body("Sub", body("Div", high, n), body("Div", low, n)), body.number(SMALLEST))
+    zero = body("Clip", body("Round", body("Div", body("Neg", low), scale)), nothing, n)
+    return scale, body.cast(zero, UINT8)
+
+
+class Affine:
+    """What the three schemes share: codes are evenly spaced once scale and zero-point are known."""
+
+    def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:
+        """Codes by scale and zero-point."""
+        return affine_codes(x, inputs[0], inputs[1] if len(inputs) > 1 else NO_ZERO, bits)
+
+    def values(self, codes: Codes, inputs: Sequence[Array], bits: int, options: Options) -> F32:
+        """Values by scale and zero-point."""
+        return affine_values(codes, inputs[0], inputs[1] if len(inputs) > 1 else NO_ZERO)
+
+    def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """Codes, as floats."""
+        return affine_codes_body(body, x, inputs[0], inputs[1] if len(inputs) > 1 else None, bits)
+
+    def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """Values of codes that are floats."""
+        return affine_values_body(body, codes, inputs[0], inputs[1] if len(inputs) > 1 else None)
+
+    def codes_input(self, body: Body, codes: str) -> str:
+        """Codes as floats."""
+        return body.cast(codes, FLOAT)
+
+
+class Uniform(Affine, Scheme[UniformParams]):
+    """Evenly spaced values."""
+
+    name = "uniform"
+    params = UniformParams
+    doc = "code = clip(rint(x / scale) + zero, 0, 2^bits - 1), value = (code - zero) * scale; scale and zero broadcast against x."
+    inputs = ("scale", "zero")
+    ops = ""
+
+    def grid(self, low: float, high: float, bits: int) -> Iterator[UniformParams]:
+        """The range shrunk by 100 factors; an end at 0 stays there."""
+        for factor in SHRINK:
+            yield affine(factor * low, factor * high, bits)
+
+
+class Token(Affine, Scheme[TokenParams]):
+    """Affine, by the range of each row (the last axis)."""
+
+    name = "token"
+    params = TokenParams
+    doc = "like `uniform`, with scale and zero of each row taken from the row itself (op RowRange)."
+    dynamic = True
+
+    def bind(self, x: F32, inputs: Sequence[Array], bits: int) -> Sequence[Array]:
+        """The ranges of the rows."""
+        return row_range(x, bits)
+
+    def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
+        """The ranges of the rows."""
+        return row_range_body(body, x, bits)
+
+    def grid(self, low: float, high: float, bits: int) -> Iterator[TokenParams]:
+        """There is nothing to search."""
+        yield TokenParams(bits)
+
+
+class Row(Affine, Scheme[RowParams]):
+    """For softmax outputs: 0 to the row's maximum."""
+
+    name = "row"
+    params = RowParams
+    doc = "for softmax outputs: zero = 0 and scale = the row's maximum / (2^bits - 1)."
+    dynamic = True
+
+    def bind(self, x: F32, inputs: Sequence[Array], bits: int) -> Sequence[Array]:
+        """The maxima of the rows as scales."""
+        held = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=LARGEST, neginf=0.0)
+        return (np.maximum(held.max(-1, keepdims=True, initial=0) / np.float32(2**bits - 1), np.float32(SMALLEST)),)
+
+    def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
+        """The maxima of the rows as scales."""
+        held = body("Clip", body.unless_nan(x, x), body.number(0), body.number(LARGEST))
+        return (body("Max", body("Div", body("ReduceMax", held, body.integers([-1])), body.number(2**bits - 1)), body.number(SMALLEST)),)
+
+    def grid(self, low: float, high: float, bits: int) -> Iterator[RowParams]:
+        """There is nothing to search."""
+        yield RowParams(bits)
+
+
+def _row_range_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
+    for value, out in zip(row_range_body(body, "x", attributes["bits"]), ("scale", "zero"), strict=True):
+        body("Identity", value, out=out)
+
+
+def _weight_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
+    body("Identity", dequantize_body(body, "codes", "scale", "zero", **attributes), out="y")
+
+
+QUANTIZE, DEQUANTIZE = define_pair("uniform", ("float", "uint8"))
+ROW_RANGE = OpSpec(
+    name="RowRange",
+    inputs=("x",),
+    outputs=("scale", "zero"),
+    attributes={"bits": None},
+    body=_row_range_body,
+    reference=lambda x, bits: row_range(x, bits),
+    doc="Scale and zero-point [..., 1] of each row of x (its last axis), 0 inside the range: NaN counts as 0, infinities as the largest "
+    "float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, n) with n = 2^bits - 1.",
+    types=("float",),
+)
+DEQUANTIZE_WEIGHT = OpSpec(
+    name="DequantizeWeight",
+    inputs=("codes", "scale", "zero"),
+    outputs=("y",),
+    attributes={"bits": None, "axis": 0, "group": 0, "shape": None},
+    body=_weight_body,
+    reference=dequantize,
+    doc="Floats of a stored weight of the given shape: (code - zero) * scale, with scale and zero along `axis`, or, with `group` > 0, "
+    "[ceil(rows / group), columns] over the rows of a matrix.",
+    types=("int8, int4 or uint8 stream", "float", "int8"),
+)

@@ -1,0 +1,131 @@
+"""Other runtimes as plain functions (model, samples) -> outputs, and small quantized models to run in them."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+HERE = Path(__file__).parent
+Sample = dict[str, NDArray[Any]]
+Runtime = Callable[[onnx.ModelProto, Iterable[Sample]], list[Sample]]
+
+
+def missing(what: str) -> NoReturn:
+    if os.environ.get("ONNXPTQ_REQUIRE_RUNTIMES") == "1":
+        pytest.fail(f"{what}, and ONNXPTQ_REQUIRE_RUNTIMES=1")
+    pytest.skip(f"{what}; run `make test-runtimes`")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use torch's exporters share one thread with it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    """onnxruntime-web: WebAssembly in Node."""
+    if shutil.which("node") is None:
+        missing("Node is not installed")
+    if not (HERE / "node_modules" / "onnxruntime-web").is_dir():
+        missing("onnxruntime-web is not installed")
+    folder = tmp_path_factory.mktemp("web")
+
+    def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
+        path = folder / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        records = [{name: _encode(array) for name, array in sample.items()} for sample in samples]
+        done = subprocess.run(["node", HERE / "run.mjs", path], input=json.dumps(records).encode(), capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+        return [{name: _decode(record) for name, record in one.items()} for one in json.loads(done.stdout)]
+
+    return run
+
+
+def _encode(array: NDArray[Any]) -> dict[str, Any]:
+    return {"type": str(array.dtype), "dims": list(array.shape), "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
+
+
+def _decode(record: dict[str, Any]) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(record["data"]), record["type"]).reshape(record["dims"])
+
+
+@pytest.fixture(scope="session")
+def openvino() -> Runtime:
+    """OpenVINO on the CPU, in float32 where the model says float."""
+    try:
+        import openvino as ov
+    except ImportError:
+        missing("openvino is not installed")
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+
+    def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
+        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
+        names = [o.name for o in model.graph.output]
+        return [{name: np.array(done[name]) for name in names} for done in (compiled(dict(sample)) for sample in samples)]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plain() -> Runtime:
+    """onnxruntime without the op library: function bodies."""
+    from onnxptq.runtime import session
+
+    def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
+        opened = session(model, executor="function", threads=1)
+        names = [o.name for o in opened.get_outputs()]
+        return [dict(zip(names, opened.run(names, sample), strict=True)) for sample in samples]
+
+    return run
+
+
+class Artifacts:
+    """Quantized mini models, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @functools.cache  # noqa: B019
+    def original(self, name: str) -> onnx.ModelProto:
+        from onnxptq.models import mini
+
+        return onnx.load(mini.cached(name, self._folder).path)
+
+    @functools.cache  # noqa: B019
+    def held_out(self, name: str) -> list[Sample]:
+        from onnxptq.models import mini
+
+        return mini.samples(name, 2, seed=99)
+
+    @functools.cache  # noqa: B019
+    def _calibrated(self, name: str, recipe: str, bits: str) -> Any:
+        from onnxptq import Quantizer
+        from onnxptq.models import mini
+
+        quantizer = Quantizer(self.original(name), recipe=recipe, bits=bits, threads=1)
+        quantizer.calibrate(mini.samples(name, 4))
+        return quantizer
+
+    @functools.cache  # noqa: B019
+    def quantized(self, name: str, recipe: str, bits: str, format: str) -> onnx.ModelProto:
+        model: onnx.ModelProto = self._calibrated(name, recipe, bits).quantize(format=format).model
+        return model
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    pytest.importorskip("torch", reason="the models come from torch's exporter")
+    return Artifacts(tmp_path_factory.mktemp("mini"))

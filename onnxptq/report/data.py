@@ -38,7 +38,7 @@ class Sizes:
     @property
     def ratio(self) -> float:
         """How many times smaller the file is."""
-        return self.before / self.after if self.after else math.inf
+        return max(self.before, 1) / max(self.after, 1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from onnxptq.compare import Metrics
-from onnxptq.report.data import Report
+from onnxptq.report.data import Report, Sizes
 
 
 def summary(report: Report) -> str:
@@ -30,7 +30,7 @@ def _head(report: Report) -> str:
     roles = Counter(site.role.value for site in report.sites)
     done = Counter(change.pass_name for change in report.changes if change.done)
     lines = [
-        ("size", f"{megabytes(sizes.before)} -> {megabytes(sizes.after)}, {sizes.ratio:.2f} times smaller"),
+        ("size", f"{megabytes(sizes.before)} -> {megabytes(sizes.after)}, {times_smaller(sizes)}"),
         ("quantized", f"{report.bits} by recipe {report.recipe}, format {report.format}"),
         ("calibration", f"{report.calibration.source}: {count(report.calibration.samples, 'sample')}{held}"),
         ("sites", f"{len(report.sites)}: " + ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in roles.items())),
@@ -41,7 +41,14 @@ def _head(report: Report) -> str:
 
 
 def outputs_table(outputs: Mapping[str, Metrics], *, title: str = "output") -> str:
-    """Metrics of each output; columns that say nothing about any of them are left out."""
+    """Metrics of each output."""
+    columns = outputs_columns(outputs, title=title)
+    rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
+    return table([name for name, _ in columns], rows, right=range(1, len(columns)))
+
+
+def outputs_columns(outputs: Mapping[str, Metrics], *, title: str = "output") -> list[tuple[str, list[str]]]:
+    """Header and cells of each column; columns that say nothing about any output are left out."""
     columns: list[tuple[str, list[str]]] = [(title, list(outputs))]
     held = list(outputs.values())
     if any(one.sqnr is not None for one in held):
@@ -55,8 +62,7 @@ def outputs_table(outputs: Mapping[str, Metrics], *, title: str = "output") -> s
         columns.append(("mask agreement", [f"{one.agreement:.4f}" if one.agreement is not None else "-" for one in held]))
     if any(one.broken for one in held):
         columns.append(("NaN or inf", [str(one.broken) for one in held]))
-    rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
-    return table([name for name, _ in columns], rows, right=range(1, len(columns)))
+    return columns
 
 
 def _stages(report: Report) -> str:
@@ -92,10 +98,15 @@ def megabytes(size: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds, or minutes where there are many."""
-    if value >= 120:
-        return f"{int(value // 60)} min {int(value % 60)} s"
-    return f"{value:.1f} s"
+    """Seconds, or minutes and hours where there are many."""
+    if value >= 7200:
+        return f"{value / 3600:.1f} h"
+    return f"{value / 60:.1f} min" if value >= 120 else f"{value:.1f} s"
+
+
+def times_smaller(sizes: Sizes) -> str:
+    """How many times, and which way."""
+    return f"{sizes.ratio:.2f} times smaller" if sizes.ratio >= 1 else f"{1 / sizes.ratio:.2f} times larger"
 
 
 def count(number: int, noun: str) -> str:

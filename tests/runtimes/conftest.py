@@ -28,11 +28,6 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"{what}; run `make test-runtimes`")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use torch's exporters share one thread with it."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="session")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """onnxruntime-web: WebAssembly in Node."""
@@ -127,5 +122,6 @@ class Artifacts:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
-    pytest.importorskip("torch", reason="the models come from torch's exporter")
+    torch = pytest.importorskip("torch", reason="the models come from torch's exporter")
+    torch.set_num_threads(1)
     return Artifacts(tmp_path_factory.mktemp("mini"))

@@ -30,9 +30,8 @@ class Graph:
         self.expected: dict[str, NDArray[Any]] = {}
 
     def constant(self, held: Any) -> str:
-        tensor = (
-            TensorProto.FromString(held.SerializeToString()) if isinstance(held, TensorProto) else numpy_helper.from_array(np.asarray(held))
-        )
+        tensor = TensorProto()
+        tensor.CopyFrom(held if isinstance(held, TensorProto) else numpy_helper.from_array(np.asarray(held)))
         tensor.name = f"c{len(self.constants)}"
         self.constants.append(tensor)
         return tensor.name
@@ -69,15 +68,8 @@ def weights() -> Graph:
         codes.flat[:2] = 0, 2**bits - 1
         scale = rng.uniform(0.01, 1, 9).astype(np.float32)
         zero = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 9).astype(np.int8)
-        stored = store_weight(codes, bits)
-        graph.node(
-            "DequantizeWeight",
-            [graph.constant(stored), graph.constant(scale), graph.constant(zero)],
-            [f"w{bits}"],
-            bits=bits,
-            axis=1,
-            shape=[7, 9],
-        )
+        inputs = [graph.constant(held) for held in (store_weight(codes, bits), scale, zero)]
+        graph.node("DequantizeWeight", inputs, [f"w{bits}"], bits=bits, axis=1, shape=[7, 9])
         value = ((codes.astype(np.float32) - 2 ** (bits - 1) - zero) * scale).astype(np.float32)
         graph.expected[f"w{bits}"] = value
         identity = np.eye(7, dtype=np.float32)

@@ -1,0 +1,134 @@
+"""What a task is, and running several models on it side by side, one pass over the samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.errors import InputError
+from onnxptq.evaluate.overlap import Agreement
+from onnxptq.evaluate.predictors import Masks
+
+Array = NDArray[Any]
+S = TypeVar("S")
+
+
+class Scorer(Protocol[S]):  # type: ignore[misc]
+    """Collects one model's predictions."""
+
+    def add(self, sample: S, found: Masks) -> None:
+        """Count one sample."""
+        ...
+
+    def summary(self) -> dict[str, float]:
+        """The task's figures so far; percentages, and counts."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """How a sample is shown: pixels uint8 [H, W, 3], true masks bool [n, H, W], and a caption."""
+
+    image: Array
+    truth: Array
+    caption: str = ""
+
+
+class Task(ABC, Generic[S]):
+    """Samples, what a model predicts for each, and how predictions are scored."""
+
+    name: ClassVar[str]
+    main: ClassVar[str]
+    """The figure that tables compare first."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def samples(self) -> Iterator[S]:
+        """The samples, always in the same order."""
+
+    @abstractmethod
+    def predict(self, predictor: Any, sample: S) -> Masks:
+        """One model's masks."""
+
+    @abstractmethod
+    def scorer(self) -> Scorer[S]:
+        """A fresh one."""
+
+    @abstractmethod
+    def view(self, sample: S) -> View:
+        """For pictures."""
+
+
+@dataclass
+class Row:
+    """One model's figures."""
+
+    model: str
+    figures: dict[str, float]
+    agreement: float | None = None
+    """Mean IoU with the first model's predictions, percent; None for the first model itself."""
+
+
+@dataclass
+class Evaluation:
+    """What came out, first model first."""
+
+    task: str
+    samples: int
+    rows: list[Row] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = [{"model": r.model, **r.figures, **({} if r.agreement is None else {"agreement": r.agreement})} for r in self.rows]
+        return {"task": self.task, "samples": self.samples, "models": rows}
+
+
+Watcher = Callable[[int, int], None]
+"""Told how many samples are done, and of how many."""
+
+Painter = Callable[[int, View, Mapping[str, Masks]], None]
+"""Shown every sample with each model's masks."""
+
+
+def evaluate(
+    task: Task[S],
+    models: Mapping[str, Any],
+    *,
+    limit: int | None = None,
+    watch: Watcher | None = None,
+    paint: Painter | None = None,
+) -> Evaluation:
+    """Score every model (name to predictor) on the first ``limit`` samples; the first is the reference of the agreement."""
+    total = len(task) if limit is None else min(limit, len(task))
+    if total < 1:
+        raise InputError(f"{task.name}: no samples to evaluate")
+    scorers = {name: task.scorer() for name in models}
+    reference = next(iter(models))
+    agreements = {name: Agreement() for name in models if name != reference}
+    for index, sample in enumerate(task.samples()):
+        if index == total:
+            break
+        found = {name: task.predict(predictor, sample) for name, predictor in models.items()}
+        for name, masks in found.items():
+            scorers[name].add(sample, masks)
+            if name != reference:
+                agreements[name].add(found[reference].masks, masks.masks)
+        if paint is not None:
+            paint(index, task.view(sample), found)
+        if watch is not None:
+            watch(index + 1, total)
+    rows = [Row(name, scorers[name].summary(), agreements[name].percent if name in agreements else None) for name in models]
+    return Evaluation(task.name, total, rows)
+
+
+def stacked(masks: list[Array], height: int, width: int) -> Array:
+    """Masks [n, H, W], also of none."""
+    return np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)

@@ -20,6 +20,7 @@ from onnxptq.sites import Part, Role, Site, Structure
 WIDTHS = range(2, 9)
 FLOAT = 32
 CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "bits", "options"}
+HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
 GRANULARITIES = ("tensor", "channel", "head", "row")
 
 
@@ -195,13 +196,17 @@ class Recipe:
                 hits[p] += 1
             return bool(found)
 
+        heads = {consumer: one.heads for one in structure.attentions.values() for consumer in (one.qk, one.av)}
         choices: dict[Site, Choice] = {}
         for site in structure.sites:
             excluded, included = any_match(exclude, site), any_match(include, site)
             width = bits.weights if site.role is Role.WEIGHT else bits.activations
             if width == FLOAT or excluded or not (site.default or included):
                 continue
-            choices[site] = self.choice(site, width)
+            choice = self.choice(site, width)
+            if site.role in HEADED and choice.granularity in ("channel", "head"):
+                choice = replace(choice, options={**choice.options, "heads": heads[site.consumer]})
+            choices[site] = choice
         warnings = [f"pattern {p!r} matches no site; `onnxptq inspect` lists them" for p, count in hits.items() if not count]
         return Plan(choices, recipe=self.name, bits=str(bits)), warnings
 

@@ -188,20 +188,18 @@ def _attention(writer: Writer, attention: Attention) -> None:
 def _fusable(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> bool:
     same = {whole[Role.QUERY].scheme, whole[Role.KEY].scheme}
     ranked = all(writer.tensors[t].shape is not None for t in (attention.q, attention.k, attention.v))
-    return ranked and same in ({"uniform"}, {"token"}) and whole[Role.VALUE].scheme == "uniform"
+    per_channel = any(whole[role].granularity == "channel" for role in (Role.QUERY, Role.KEY))
+    return ranked and not per_channel and same in ({"uniform"}, {"token"}) and whole[Role.VALUE].scheme == "uniform"
 
 
-def _per_head(choice: Choice, heads: int, *, channels: bool) -> tuple[np.ndarray, np.ndarray]:
+def _per_head(choice: Choice) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero-point as the fused attention takes them: [], [heads], or [heads, dim]."""
     params = choice.params
     assert isinstance(params, UniformParams)
-    scale, zero = params.scale, params.zero
-    if scale.size == 1:
-        return scale.reshape(()), zero.reshape(())
-    if choice.granularity == "head":
-        return scale.reshape(heads), zero.reshape(heads)
-    assert channels, choice
-    return np.tile(scale.reshape(1, -1), (heads, 1)), np.tile(zero.reshape(1, -1), (heads, 1))
+    if params.scale.size == 1:
+        return params.scale.reshape(()), params.zero.reshape(())
+    shape = (choice.options["heads"], -1) if choice.granularity == "channel" else (-1,)
+    return params.scale.reshape(shape), params.zero.reshape(shape)
 
 
 def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> None:
@@ -211,7 +209,7 @@ def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> No
         if whole[role].scheme == "token":
             parameters += [None, None]
             continue
-        scale, zero = _per_head(whole[role], attention.heads, channels=role is Role.VALUE)
+        scale, zero = _per_head(whole[role])
         parameters += [writer.constant(f"{name}_{role}_scale", scale), writer.constant(f"{name}_{role}_zero", zero)]
     softmax = whole[Role.SOFTMAX]
     additive: list[gs.Tensor | None] = [writer.tensors[t] for t in attention.additive]

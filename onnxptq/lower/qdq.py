@@ -23,7 +23,7 @@ from onnxptq.sites import Role, Structure
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
     """Coded edges around float ops. Dynamic and non-uniform schemes must come with a uniform stand-in (``fallback``)."""
     writer = Writer(model.copy(), structure, plan)
-    stand_ins = [key for key, choice in plan.items() if not isinstance(choice.params, UniformParams)]
+    stand_ins = [key for key, choice in plan.items() if not expressible(choice)]
     if stand_ins:
         what = f"{len(stand_ins)} sites use a scheme standard ops cannot say ({', '.join(sorted({plan[k].scheme for k in stand_ins}))})"
         if strict:
@@ -44,9 +44,14 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
     return writer.finish(constants)
 
 
+def expressible(choice: Choice) -> bool:
+    """Whether standard ops can say it: static uniform codes with scales along one axis at most."""
+    return isinstance(choice.params, UniformParams) and sum(n != 1 for n in choice.params.scale.shape) <= 1
+
+
 def static_params(choice: Choice) -> UniformParams:
     """The uniform parameters of a choice, or those that stand in for its scheme."""
-    found = choice.params if isinstance(choice.params, UniformParams) else choice.options.get("fallback")
+    found = choice.params if expressible(choice) else choice.options.get("fallback")
     assert isinstance(found, UniformParams), choice
     return found
 
@@ -70,10 +75,7 @@ def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformPara
     else:
         rank = len(tensor.shape)
         padded = (1,) * (rank - scale.ndim) + scale.shape
-        wide = [i for i, n in enumerate(padded) if n != 1]
-        if len(wide) != 1:
-            raise InputError(f"format qdq: {name} has scales along {len(wide)} axes; use --format native or portable")
-        axis = wide[0]
+        axis = next(i for i, n in enumerate(padded) if n != 1)
         scale, zero = scale.reshape(-1), zero.reshape(-1)
     if choice.bits not in (4, 8):
         broadcast = params.scale.astype(np.float32)

@@ -87,17 +87,16 @@ class Writer:
     def call(self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any) -> gs.Node:
         """A new node of our domain; its function body joins the model."""
         spec = specs()[op]
-        trimmed = list(inputs)
-        while trimmed and trimmed[-1] is None:
-            trimmed.pop()
-        present = tuple(tensor is not None for tensor in trimmed) + (False,) * (len(spec.inputs) - len(trimmed))
-        rank = len(trimmed[0].shape) if trimmed[0] is not None and trimmed[0].shape is not None else 0
-        overload = spec.overload(attributes, present, rank)
-        key = (DOMAIN, op, overload)
-        if key not in self.model.functions:
-            self.model.functions[key] = spec.function(attributes, present, rank, self.model.opset)
-        given = [tensor if tensor is not None else gs.Variable.empty() for tensor in trimmed]
-        made = gs.Node(op, self.fresh(name), {**spec.complete(attributes), OVERLOAD: overload}, given, list(outputs), domain=DOMAIN)
+        given = list(inputs)
+        while given and given[-1] is None:
+            given.pop()
+        rank = len(given[0].shape) if given[0] is not None and given[0].shape is not None else 0
+        function = spec.function(attributes, [tensor is not None for tensor in given], rank, self.model.opset)
+        self.model.functions[(DOMAIN, op, function.overload)] = function
+        named = [tensor if tensor is not None else gs.Variable.empty() for tensor in given]
+        made = gs.Node(
+            op, self.fresh(name), {**spec.complete(attributes), OVERLOAD: function.overload}, named, list(outputs), domain=DOMAIN
+        )
         self.model.graph.nodes.append(made)
         return made
 

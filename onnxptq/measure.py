@@ -1,0 +1,110 @@
+"""What coding does to each site's tensor: its SQNR, its histogram with the grid, and the parameters in a few words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.engine import Engine
+from onnxptq.calibration.histogram import Histogram
+from onnxptq.calibration.rows import RowSample
+from onnxptq.calibration.summary import Request, Several, Summary
+from onnxptq.compare import decibels
+from onnxptq.graph.model import Model, value
+from onnxptq.ops import schemes
+from onnxptq.ops.uniform import UniformParams
+from onnxptq.plan import Choice, Plan
+from onnxptq.report.data import Drawing
+from onnxptq.sites import Role, Site
+
+ROWS = 512
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One site after coding."""
+
+    sqnr: float | None
+    drawing: Drawing | None
+    words: str
+    bits_per_element: float
+
+
+def measure_sites(model: Model, plan: Plan, engine: Engine) -> dict[str, Measured]:
+    """Every site of the plan, activations on the engine's samples (one walk), weights as they are."""
+    requests = {
+        key: Request(site.tensor, Several(Histogram(), RowSample(ROWS, axes(site, plan[key]), plan[key].options.get("heads"))))
+        for key, site in plan.sites.items()
+        if site.role is not Role.WEIGHT
+    }
+    filled = engine.fill(requests, stage="measure")
+    tensors = model.graph.tensors()
+    found: dict[str, Measured] = {}
+    for key, site in plan.sites.items():
+        if site.role is Role.WEIGHT:
+            weight = value(tensors[site.tensor])
+            assert weight is not None
+            found[key] = _weight(np.asarray(weight, np.float32), plan[key])
+        else:
+            found[key] = _activation(filled[key], plan[key])
+    return found
+
+
+def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
+    """The axes of a sampled row: the channels, and the heads where they have parameters of their own."""
+    return (-3, -1) if "heads" in choice.options else site.axis
+
+
+def _weight(weight: NDArray[np.float32], choice: Choice) -> Measured:
+    counts, edges = np.histogram(weight, bins=512)
+    return Measured(_sqnr(weight, choice), Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
+
+
+def _activation(summary: Summary, choice: Choice) -> Measured:
+    both = cast(Several, summary)
+    seen, rows = cast(Histogram, both.members[0]), cast(RowSample, both.members[1]).sample
+    edges = (np.arange(seen.bins + 1) - seen.bins // 2) * seen.width
+    heads = choice.options.get("heads")
+    if heads is not None and rows.size:
+        rows = rows.reshape(len(rows), heads, 1, -1)
+    return Measured(
+        _sqnr(rows, choice) if rows.size else None,
+        Drawing.of(seen.counts, edges, _levels(choice)),
+        _words(choice),
+        _true_bits(choice, max(seen.count, 1)),
+    )
+
+
+def _sqnr(x: NDArray[np.float32], choice: Choice) -> float | None:
+    if choice.params is None:
+        return None
+    error = x.astype(np.float64) - schemes()[choice.scheme].fake(x, choice.params)
+    return decibels(float(np.square(x, dtype=np.float64).sum()), float(np.square(error).sum()))
+
+
+def _true_bits(choice: Choice, count: int) -> float:
+    return schemes()[choice.scheme].bits_per_element(choice.params, count) if choice.params is not None else float(choice.bits)
+
+
+def _levels(choice: Choice) -> list[float]:
+    """The values of all codes, of the first channel where there are many; [] where they change at run time."""
+    if choice.params is None or schemes()[choice.scheme].dynamic or choice.bits > 8:
+        return []
+    params = choice.params
+    if isinstance(params, UniformParams):
+        scale, zero = float(params.scale.reshape(-1)[0]), int(params.zero.reshape(-1)[0])
+        return [(code - zero) * scale for code in range(2**choice.bits)]
+    codes = np.arange(2**choice.bits, dtype=np.uint8)
+    return [float(v) for v in schemes()[choice.scheme].decode(codes, params)]
+
+
+def _words(choice: Choice) -> str:
+    params = choice.params
+    if isinstance(params, UniformParams):
+        if params.scale.size > 1:
+            return f"{params.scale.size} scales, {params.scale.min():.4g} to {params.scale.max():.4g}"
+        return f"scale {float(params.scale.reshape(())):.4g}, zero {int(params.zero.reshape(()))}"
+    return "range of each row at run time" if schemes()[choice.scheme].dynamic else ""

@@ -1,18 +1,23 @@
-"""A calibrator is a generator: it asks for a summary, is answered, and returns the parameters."""
+"""A calibrator is a generator: it asks for a summary, is answered, and returns the completed choice."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from onnxptq.calibration.summary import Request, Summary
-from onnxptq.ops.scheme import Params
+from numpy.typing import ArrayLike
+
+from onnxptq.calibration.objectives import uniform_codes
+from onnxptq.calibration.summary import Axes, Request, Summary
+from onnxptq.errors import InputError
+from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice
 from onnxptq.sites import Site
 
-Search = Generator[Request, Summary, Params | None]
-REGISTRY: dict[str, "Calibrator"] = {}
+Search = Generator[Request, Summary, Choice]
+REGISTRY: dict[str, Calibrator] = {}
 
 
 class Calibrator(ABC):
@@ -28,4 +33,55 @@ class Calibrator(ABC):
 
     @abstractmethod
     def search(self, site: Site, choice: Choice) -> Search:
-        """Yield requests (one walk over the samples each, in lock-step over all sites), return the parameters."""
+        """Yield requests (one walk over the samples each, in lock-step over all sites), return ``choice`` with its parameters.
+
+        The choice returned may be another one: ``best`` decides between schemes.
+        """
+
+
+def channel_axes(site: Site, choice: Choice) -> tuple[Axes, int | None]:
+    """The axes that the choice's granularity keeps apart, and the number of heads folded into axis -3.
+
+    Attention operands are [..., heads, tokens, dim]; option ``heads`` says how many where the batch is folded in too.
+    """
+    heads = choice.options.get("heads")
+    match choice.granularity:
+        case "tensor":
+            return None, None
+        case "channel":
+            return ((-3, -1), heads) if heads is not None else (site.axis, None)
+        case "head":
+            return -3, heads
+    raise InputError(
+        f"site {site.key}: calibrator {choice.calibrator!r} finds static ranges, per tensor, channel or head, not per {choice.granularity}"
+    )
+
+
+def uniform_only(site: Site, choice: Choice) -> None:
+    """An InputError where a calibrator of ranges is asked for another scheme."""
+    if choice.scheme != "uniform":
+        raise InputError(
+            f"site {site.key}: calibrator {choice.calibrator!r} finds uniform ranges; scheme {choice.scheme!r} needs another one"
+        )
+
+
+def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, count: int, rank: int = 0) -> Choice:
+    """The choice with the uniform codes of a range: numbers, or vectors over the channels of a tensor of that rank.
+
+    ``count`` says from how many values; an InputError where there were none.
+    """
+    if not count:
+        raise InputError(
+            f"site {site.key}: the calibration samples give tensor {site.tensor!r} no value at all; give samples that are not empty"
+        )
+    codes = uniform_codes(low, high, choice.bits, signed=choice.symmetric)
+    scale, zero = codes.scale, codes.zero
+    if scale.ndim:
+        axes, heads = channel_axes(site, choice)
+        kept = [a if a < 0 else a - rank for a in (axes if isinstance(axes, tuple) else (axes if axes is not None else -1,))]
+        sizes = [heads or 1, scale.size // (heads or 1)] if len(kept) == 2 else [scale.size]
+        shape = [1] * -min(kept)
+        for axis, size in zip(kept, sizes, strict=True):
+            shape[axis] = size
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    return replace(choice, params=UniformParams(choice.bits, scale, zero))

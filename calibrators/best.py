@@ -1,0 +1,90 @@
+"""best: of several calibrators' answers, the one that changes the consumer's output least on sampled rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from onnxptq.calibration.objectives import output_error
+from onnxptq.calibration.rows import RowSample, Whole
+from onnxptq.calibration.summary import F32, Observed, Request, Several
+from onnxptq.calibrators.base import REGISTRY, Calibrator, Search
+from onnxptq.errors import InputError
+from onnxptq.ops import schemes
+from onnxptq.plan import Choice
+from onnxptq.sites import Role, Site
+
+ROWS = 512
+WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
+"""Roles whose consumer multiplies by a constant weight."""
+
+
+class Best(Calibrator):
+    """Option ``candidates`` names calibrators (of static ranges, or ``token``); measured is |(x - x^) W|^2 for the input of a
+    linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. The choice returned names the winner.
+    """
+
+    name = "best"
+
+    def search(self, site: Site, choice: Choice) -> Search:
+        """One walk (as many as the longest candidate takes)."""
+        names = choice.options.get("candidates", ())
+        unknown = [name for name in names if name not in REGISTRY or name == self.name]
+        if not names or unknown:
+            raise InputError(f"site {site.key}: calibrator 'best' needs `candidates`, names of other calibrators; got {list(names)!r}")
+        options = {key: value for key, value in choice.options.items() if key != "candidates"}
+        running = {}
+        for name in names:
+            dynamic = {"scheme": "token", "granularity": "row"} if name == "token" else {}
+            running[name] = REGISTRY[name].search(site, replace(choice, calibrator=name, options=options, **dynamic))
+        answers: dict[str, Choice] = {}
+        asked: dict[str, Observed] = {}
+        for name in names:
+            _advance(name, running[name], None, asked, answers)
+        rows = RowSample(ROWS, site.axis)
+        wanted: list[Observed] = [rows]
+        while asked or wanted:
+            order = list(asked)
+            yield Request(site.tensor, Several(*wanted, *(asked[name] for name in order)))
+            filled, asked, wanted = asked, {}, []
+            for name in order:
+                _advance(name, running[name], filled[name], asked, answers)
+        weight = None
+        if site.role in WEIGHTED:
+            held = cast(Whole, (yield Request(site.consumer, Whole()))).value
+            weight = as_matrix(held, rows.sample.shape[1])
+        errors = {name: _error(rows.sample, answers[name], weight) for name in names}
+        winner = min(names, key=lambda name: errors[name])
+        return replace(answers[winner], options={**options, "errors": errors})
+
+
+def _advance(name: str, search: Search, answer: Observed | None, asked: dict[str, Observed], answers: dict[str, Choice]) -> None:
+    try:
+        request = next(search) if answer is None else search.send(answer)
+        assert isinstance(request.summary, Observed)
+        asked[name] = request.summary
+    except StopIteration as stop:
+        answers[name] = stop.value
+
+
+def as_matrix(weight: F32, channels: int) -> F32 | None:
+    """A weight as [channels in, everything else]; None where the channels are in groups."""
+    if weight.ndim == 2:
+        return weight
+    for axis in (1, 0):
+        if weight.shape[axis] == channels:
+            return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(channels, -1))
+    return None
+
+
+def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
+    """Mean squared change of the output by an answer; the parameters of channels broadcast along rows whatever the tensor's rank."""
+    scheme = schemes()[choice.scheme]
+    if choice.params is None:
+        coded = scheme.fake(rows, scheme.params(choice.bits))
+    else:
+        flat = {name: array.reshape(-1) if array.ndim else array for name, array in choice.params.inputs().items()}
+        coded = scheme.fake(rows, replace(choice.params, **flat))
+    return output_error(rows, coded, weight) / max(rows.size, 1)

@@ -1,0 +1,22 @@
+"""minmax: extrema over all samples."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from onnxptq.calibration.summary import Range, Request
+from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
+from onnxptq.plan import Choice
+from onnxptq.sites import Site
+
+
+class MinMax(Calibrator):
+    """Extrema over all samples: nothing is clipped that was seen."""
+
+    name = "minmax"
+
+    def search(self, site: Site, choice: Choice) -> Search:
+        """One walk."""
+        uniform_only(site, choice)
+        seen = cast(Range, (yield Request(site.tensor, Range(*channel_axes(site, choice)))))
+        return with_range(site, choice, seen.low, seen.high, seen.count, seen.rank)

@@ -1,0 +1,22 @@
+"""token: nothing to calibrate, ranges are taken from each row when it is coded."""
+
+from __future__ import annotations
+
+from onnxptq.calibrators.base import Calibrator, Search
+from onnxptq.errors import InputError
+from onnxptq.ops import schemes
+from onnxptq.plan import Choice
+from onnxptq.sites import Site
+
+
+class Token(Calibrator):
+    """For dynamic schemes: no walk over the samples, no parameters."""
+
+    name = "token"
+
+    def search(self, site: Site, choice: Choice) -> Search:
+        """No walk."""
+        if not schemes()[choice.scheme].dynamic:
+            raise InputError(f"site {site.key}: calibrator 'token' is for schemes that take ranges at run time, not {choice.scheme!r}")
+        return choice
+        yield

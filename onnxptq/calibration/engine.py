@@ -1,0 +1,249 @@
+"""Engine: walks over the samples, fills every requested summary, and drives searches and passes in lock-step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxptq import runtime
+from onnxptq.calibration import memory
+from onnxptq.calibration.checkpoint import Checkpoint
+from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
+from onnxptq.calibration.padding import Padding
+from onnxptq.calibration.progress import Advance, Progress, Silent
+from onnxptq.calibration.sources import Sample, Source
+from onnxptq.calibration.summary import NotFinite, Request, Summary
+from onnxptq.calibration.taps import Wire, can_tap, instrument, with_shapes
+from onnxptq.errors import InputError
+from onnxptq.graph.model import Model, value
+
+T = TypeVar("T")
+_SHARE = 4
+"""Without a limit, fetched tensors may take this part of the available memory."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One walk over the samples, for the report."""
+
+    stage: str
+    seconds: float
+    forwards: int
+    """Forward passes run (of the whole model or of its first part)."""
+    tapped: int
+    """Statistics computed inside the graph."""
+    fetched: int
+    """Statistics computed on tensors fetched from it."""
+
+
+class Engine:
+    """Fills summaries by running a model on samples.
+
+    Tensors are reduced where they are by in-graph observers if the op library is there and the summary offers one;
+    others are fetched in groups that stay within ``memory_limit`` bytes, with a forward pass for each group. Samples are
+    folded in order, so the answer does not depend on groups, threads or interruptions.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        *,
+        masks: Mapping[str, str] | None = None,
+        memory_limit: int | None = None,
+        threads: int | None = None,
+        checkpoint: Checkpoint | None = None,
+        progress: Progress | None = None,
+        taps: bool = True,
+    ) -> None:
+        self.model = model
+        self.source = source
+        self.masks = dict(masks or {})
+        self.walks: list[Walk] = []
+        self._limit = memory_limit
+        self._threads = threads
+        self._checkpoint = checkpoint
+        self._progress: Progress = progress if progress is not None else Silent()
+        self._taps = taps and runtime.library_path() is not None
+        self._count = 0
+
+    def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Summary]:
+        """The summaries of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is now."""
+        model = self.model if model is None else model
+        jobs = jobs_of(requests, self._paddings(model))
+        walking = [job for job in jobs if not self._constant(model, job)]
+        if walking:
+            self._walk(model, walking, stage)
+        for job in jobs:
+            job.answer()
+        return {name: request.summary for name, request in requests.items()}
+
+    def drive(self, searches: Mapping[str, Generator[Request, Summary, T]], *, stage: str) -> dict[str, T]:
+        """Advance all searches in lock-step, one walk a round, and return what each returns."""
+        found: dict[str, T] = {}
+        asked: dict[str, Request] = {}
+        for name, search in searches.items():
+            self._step(name, search, None, asked, found)
+        number = 0
+        while asked:
+            number += 1
+            answers = self.fill(asked, stage=stage if number == 1 else f"{stage}, round {number}")
+            asked = {}
+            for name, answer in answers.items():
+                self._step(name, searches[name], answer, asked, found)
+        return {name: found[name] for name in searches}
+
+    @staticmethod
+    def _step(
+        name: str, search: Generator[Request, Summary, T], answer: Summary | None, asked: dict[str, Request], found: dict[str, T]
+    ) -> None:
+        try:
+            asked[name] = next(search) if answer is None else search.send(answer)
+        except StopIteration as stop:
+            found[name] = stop.value
+
+    def run_pass(self, asking: Generator[Mapping[str, Request], Mapping[str, Summary], T], *, stage: str, model: Model | None = None) -> T:
+        """Answer a pass's requests, on the model as it is at each of them, and return what the pass returns."""
+        try:
+            requests = next(asking)
+            while True:
+                requests = asking.send(self.fill(requests, stage=stage, model=model))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _paddings(self, model: Model) -> Mapping[str, Padding]:
+        return {}
+
+    @staticmethod
+    def _constant(model: Model, job: Job) -> bool:
+        """Answer a job on a constant, or on the constant operand of a node, without a walk."""
+        tensors = model.graph.tensors()
+        tensor = tensors.get(job.tensor)
+        if tensor is None:
+            node = model.nodes().get(job.tensor)
+            constants = [i for i in node.inputs[:2] if value(i) is not None] if node is not None else []
+            if not constants:
+                raise KeyError(f"no tensor {job.tensor!r} in the graph, and no node of that name with a constant operand")
+            tensor = constants[-1]
+        held = value(tensor) if isinstance(tensor, gs.Tensor) else None
+        if held is None:
+            return False
+        job.summary.update(np.asarray(held, np.float32))
+        return True
+
+    def _walk(self, model: Model, jobs: list[Job], stage: str) -> None:
+        """Fold every sample into every job, in as many sessions as memory asks for."""
+        start, forwards, number, mark = time.monotonic(), 0, self._count, signature(jobs)
+        self._count += 1
+        state = self._checkpoint.load(number, mark) if self._checkpoint is not None else None
+        if state is not None:
+            for job, seen, arrays in zip(jobs, state.seen, state.arrays, strict=True):
+                if seen:
+                    job.summary.load(arrays)
+                job.seen = seen
+        total = len(self.source)
+        groups = list(self._groups(model, [job for job in jobs if job.seen < total]))
+        with self._progress.task(stage, sum(total - group[0].seen for group in groups)) as advance:
+            for group in groups:
+                forwards += total - group[0].seen
+                for _ in self._run(model, group, advance):
+                    if self._checkpoint is not None and self._checkpoint.due():
+                        self._save(number, mark, jobs)
+        if self._checkpoint is not None and groups:
+            self._save(number, mark, jobs)
+        tapped = sum(self._taps and can_tap(job) for job in jobs)
+        self.walks.append(Walk(stage, time.monotonic() - start, forwards, tapped, len(jobs) - tapped))
+
+    def _save(self, number: int, mark: str, jobs: list[Job]) -> None:
+        assert self._checkpoint is not None
+        self._checkpoint.save(number, mark, [job.seen for job in jobs], [job.summary.arrays() for job in jobs])
+
+    def _groups(self, model: Model, jobs: list[Job]) -> Iterator[list[Job]]:
+        """Jobs that share a session: equally far, and fetching no more than the limit allows, in graph order."""
+        limit = self._limit if self._limit is not None else memory.available() // _SHARE
+        position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
+        for seen in sorted({job.seen for job in jobs}, reverse=True):
+            level = [job for job in jobs if job.seen == seen]
+            group = [job for job in level if self._taps and can_tap(job)]
+            fetched = [job for job in level if not (self._taps and can_tap(job))]
+            names = list(dict.fromkeys(name for job in fetched for name in (job.tensor, *job.partners)))
+            sizes = self._sizes(model, names) if names else {}
+            held: set[str] = set()
+            for job in sorted(fetched, key=lambda j: max(position.get(n, -1) for n in (j.tensor, *j.partners))):
+                wanted = held | {job.tensor, *job.partners}
+                if held and sum(sizes[n] for n in wanted) > limit:
+                    yield group
+                    group, wanted = [], {job.tensor, *job.partners}
+                group.append(job)
+                held = wanted
+            yield group
+
+    def _sizes(self, model: Model, names: list[str]) -> dict[str, int]:
+        """Bytes of tensors: from the inferred shapes, or measured on the first sample where those are open."""
+        tensors = model.graph.tensors()
+        shapes = {name: tensors[name].shape for name in names}
+        open_ = [name for name, shape in shapes.items() if shape is None or not all(isinstance(n, int) for n in shape)]
+        if open_:
+            session = self._session(with_shapes(model.to_proto(), open_))
+            sample = next(self.source.iterate(0))
+            for name, shape in zip(open_, session.run(None, self._feed(session, sample)), strict=True):
+                shapes[name] = shape.tolist()
+        return {name: 4 * math.prod(shape or ()) for name, shape in shapes.items()}
+
+    def _session(self, proto: onnx.ModelProto) -> ort.InferenceSession:
+        return runtime.session(proto, executor=None if self._taps else "function", threads=self._threads)
+
+    @staticmethod
+    def _feed(session: ort.InferenceSession, sample: Sample) -> dict[str, NDArray[Any]]:
+        return {i.name: sample[i.name] for i in session.get_inputs()}
+
+    def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
+        """Fold the samples not yet seen into a group of jobs; yields after each."""
+        proto = model.to_proto()
+        wires = instrument(proto, group, taps=self._taps)
+        session = self._session(proto) if proto.graph.output else None
+        del proto
+        first = group[0].seen
+        for index, sample in enumerate(self.source.iterate(first), start=first):
+            values = self._forward(session, sample, index) if session is not None else {}
+            self._fold(wires, values, sample, index)
+            advance()
+            yield
+
+    def _forward(self, session: ort.InferenceSession, sample: Sample, index: int) -> dict[str, Any]:
+        outputs = [output.name for output in session.get_outputs()]
+        feed = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self._feed(session, sample).items()}
+        try:
+            return dict(zip(outputs, session.run_with_ort_values(outputs, feed), strict=True))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"calibration {self.source.label(index)}: onnxruntime cannot run the model on it: {reason}") from error
+
+    def _fold(self, wires: list[Wire], values: dict[str, Any], sample: Sample, index: int) -> None:
+        """Fold one sample's outputs in; each fetched tensor is copied out, used, and let go."""
+        readers = Counter(name for wire in wires for name in wire.outputs)
+        arrays: dict[str, NDArray[Any]] = {}
+        for wire in wires:
+            for name in wire.outputs:
+                if name not in arrays:
+                    arrays[name] = sample[name] if name in sample else values.pop(name).numpy()
+            try:
+                wire.fold([arrays[name] for name in wire.outputs], sample)
+            except NotFinite:
+                raise not_finite(wire.job, self.source.label(index)) from None
+            wire.job.seen = index + 1
+            readers.subtract(wire.outputs)
+            for name in wire.outputs:
+                if not readers[name]:
+                    arrays.pop(name, None)

@@ -1,0 +1,76 @@
+"""Jobs: what a walk has to find out, equal requests brought together, and how one sample's tensor becomes a statistic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.padding import Padding, valid_rows
+from onnxptq.calibration.summary import NotFinite, Observed, Request, Summary
+from onnxptq.errors import InputError
+
+
+@dataclass
+class Job:
+    """One tensor and one summary to fill with it; ``twins`` are equal ones that get the same answer."""
+
+    tensor: str
+    summary: Summary
+    padding: Padding | None = None
+    partners: tuple[str, ...] = ()
+    twins: list[Summary] = field(default_factory=list)
+    seen: int = 0
+    """Samples folded in so far."""
+
+    def fold(self, value: NDArray[Any], partners: list[NDArray[Any]], sample: Mapping[str, NDArray[Any]]) -> None:
+        """Fold in one sample's tensor, padding left out."""
+        x = np.asarray(value, np.float32)
+        if self.padding is not None:
+            axis = self.summary.axis if isinstance(self.summary, Observed) and hasattr(self.summary, "axis") else None
+            x = valid_rows(x, np.asarray(sample[self.padding.mask]), self.padding.axis, axis)
+        self.summary.update(x, *partners)
+
+    def answer(self) -> None:
+        """Hand what was found to the twins."""
+        for twin in self.twins:
+            twin.load(self.summary.arrays())
+
+
+def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) -> list[Job]:
+    """The jobs behind some requests, in order of first mention; summaries of several parts are taken apart."""
+    jobs: dict[Hashable, Job] = {}
+    for request in requests.values():
+        padding = Padding(request.mask, request.rows) if request.mask is not None else paddings.get(request.tensor)
+        parts = request.summary.parts() if isinstance(request.summary, Observed) else (request.summary,)
+        for part in parts:
+            kind = part.kind() if isinstance(part, Observed) else id(part)
+            key = (request.tensor, padding, request.partners, kind)
+            if key in jobs:
+                jobs[key].twins.append(part)
+            else:
+                jobs[key] = Job(request.tensor, part, padding, request.partners)
+    return list(jobs.values())
+
+
+def signature(jobs: list[Job]) -> str:
+    """Equal for two lists of jobs that ask the same, across processes."""
+    text = "\n".join(
+        repr((j.tensor, j.padding, j.partners, j.summary.kind() if isinstance(j.summary, Observed) else type(j.summary).__name__))
+        for j in jobs
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def not_finite(job: Job, label: str) -> InputError:
+    """The error of a tensor that holds NaN or infinity."""
+    return InputError(
+        f"calibration {label}: tensor {job.tensor!r} holds NaN or infinity; leave this sample out, or check the model on it in FP32"
+    )
+
+
+__all__ = ["Job", "NotFinite", "jobs_of", "not_finite", "signature"]

@@ -1,0 +1,47 @@
+"""How much memory there is to work with."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from onnxptq.errors import InputError
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_FALLBACK = 4 * 2**30
+
+
+def available() -> int:
+    """Bytes that could be allocated now without swapping: what the machine or the container has left."""
+    found = [_meminfo(), _cgroup()]
+    known = [n for n in found if n is not None]
+    return min(known) if known else _FALLBACK
+
+
+def _meminfo() -> int | None:
+    try:
+        with open("/proc/meminfo") as file:
+            match = re.search(r"^MemAvailable:\s+(\d+) kB", file.read(), re.MULTILINE)
+        return int(match[1]) * 1024 if match else None
+    except OSError:
+        try:
+            return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
+        except (ValueError, OSError, AttributeError):
+            return None
+
+
+def _cgroup() -> int | None:
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            return max(int(limit.read()) - int(used.read()), 0)
+    except (OSError, ValueError):
+        return None
+
+
+def parse_size(text: str) -> int:
+    """``4GB``, ``512M``, ``2.5 GiB``, ``1000000`` in bytes (K = 1024)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if size <= 0:
+        raise InputError(f"memory limit {text!r}: write a size such as 4GB or 512MB")
+    return size

@@ -1,0 +1,90 @@
+"""Progress of long steps: a bar on a terminal, plain lines in a pipe, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+Advance = Callable[[], None]
+_SECONDS = 10.0
+
+
+class Progress(Protocol):
+    """Told of each long step and of its parts."""
+
+    def task(self, label: str, total: int) -> _Task:
+        """A context in which the function it gives is called once for each of ``total`` parts done."""
+
+
+class _Task(Protocol):
+    def __enter__(self) -> Advance: ...
+
+    def __exit__(self, *error: object) -> bool | None: ...
+
+
+class Silent:
+    """Says nothing."""
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """See Progress."""
+        yield lambda: None
+
+
+class Lines:
+    """One line when a step starts, when it ends, and every ten seconds between."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """See Progress."""
+        start = said = self._clock()
+        done = 0
+
+        def advance() -> None:
+            nonlocal done, said
+            done += 1
+            if self._clock() - said >= _SECONDS and done < total:
+                said = self._clock()
+                print(f"{label}: {done} of {total}", file=self._stream, flush=True)
+
+        print(f"{label}: {total} steps", file=self._stream, flush=True)
+        yield advance
+        print(f"{label}: done in {self._clock() - start:.1f} s", file=self._stream, flush=True)
+
+
+class Bar:
+    """A bar that vanishes when the step is done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """See Progress."""
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=Console(file=self._stream), transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda: bar.advance(task)
+
+
+def progress_on(stream: TextIO | None = None, *, quiet: bool = False) -> Progress:
+    """What suits the stream (standard error by default, so that standard output stays machine-readable)."""
+    stream = sys.stderr if stream is None else stream
+    if quiet:
+        return Silent()
+    return Bar(stream) if stream.isatty() else Lines(stream)

@@ -1,0 +1,122 @@
+"""RowSample: a bounded sample of a tensor's rows, for errors that need whole rows; Whole: a constant as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.summary import F32, Axes, NotFinite, Observed, Tap, arranged
+
+U64 = NDArray[np.uint64]
+
+
+def split_mix(z: U64) -> U64:
+    """The splitmix64 generator's output for each state."""
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    result: U64 = z ^ z >> np.uint64(31)
+    return result
+
+
+def spread_rows(rows: int, wanted: int, seed: int) -> NDArray[np.int64]:
+    """One row of each of ``wanted`` equal stretches: a fixed stride could meet the period of windows or image rows."""
+    taken = min(rows, wanted)
+    edges = np.array([k * rows // taken for k in range(taken + 1)], np.int64)
+    noise = split_mix((seed + np.arange(taken)).astype(np.uint64))
+    return edges[:-1] + (noise % np.diff(edges).astype(np.uint64)).astype(np.int64)
+
+
+class RowSample(Observed):
+    """At most ``rows`` rows of everything seen: from each sample evenly spread ones, of these the ones with the least hash.
+
+    The hash is of the row's content, so neither order nor grouping of the samples matters. Columns are the channels of
+    ``axis`` (several axes: all their combinations).
+    """
+
+    def __init__(self, rows: int = 512, axis: Axes = -1, heads: int | None = None, seed: int = 0) -> None:
+        self.rows, self.axis, self.heads, self.seed = rows, axis, heads, seed
+        self.sample: F32 = np.zeros((0, 0), np.float32)
+        self.seen = 0
+
+    def update(self, x: F32) -> None:
+        """Fold one sample's tensor in."""
+        if not x.size:
+            return
+        view, others = arranged(x, self.axis, self.heads)
+        kept = tuple(a for a in range(view.ndim) if a not in others)
+        matrix = view.transpose(*others, *kept).reshape(-1, int(np.prod([view.shape[a] for a in kept])))
+        self._add(matrix[spread_rows(len(matrix), self.rows, self.seed)], len(matrix))
+
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> None:
+        """Fold in the rows that op ``SampleRows`` chose."""
+        if 0 not in shape:
+            self._add(outputs[0], math.prod(shape) // outputs[0].shape[1])
+
+    def _add(self, chosen: F32, seen: int) -> None:
+        if not np.isfinite(chosen).all():
+            raise NotFinite
+        self.sample = self._least(chosen)
+        self.seen += seen
+
+    def _least(self, more: F32) -> F32:
+        together = np.concatenate([self.sample.reshape(-1, more.shape[1]), more]) if self.sample.size else more
+        together = np.ascontiguousarray(together, np.float32)
+        keys = split_mix(np.arange(together.shape[1], dtype=np.uint64) + np.uint64(self.seed)) | np.uint64(1)
+        hashes = split_mix((split_mix(together.view(np.uint32).astype(np.uint64)) * keys).sum(axis=1, dtype=np.uint64))
+        return together[np.argsort(hashes, kind="stable")[: self.rows]]
+
+    def merge(self, other: Self) -> Self:
+        """The sample of both."""
+        both = type(self)(self.rows, self.axis, self.heads, self.seed)
+        both.sample, both.seen = self.sample, self.seen
+        if other.seen:
+            both._add(other.sample, other.seen)
+        return both
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its whole state."""
+        return {"sample": self.sample, "seen": np.array(self.seen)}
+
+    def load(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of ``arrays``."""
+        self.sample, self.seen = np.array(arrays["sample"]), int(arrays["seen"])
+
+    def kind(self) -> Hashable:
+        """Type and settings."""
+        return ("RowSample", self.rows, self.axis, self.heads, self.seed)
+
+    def tap(self) -> Tap | None:
+        """Op ``SampleRows``."""
+        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, self.axis, self.heads, rows=True)
+
+
+class Whole(Observed):
+    """The tensor itself, for constants: the last one seen."""
+
+    def __init__(self) -> None:
+        self.value: F32 = np.zeros(0, np.float32)
+
+    def update(self, x: F32) -> None:
+        """Keep it."""
+        self.value = x
+
+    def merge(self, other: Self) -> Self:
+        """The other one, where it has seen any."""
+        return other if other.value.size else self
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its whole state."""
+        return {"value": self.value}
+
+    def load(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of ``arrays``."""
+        self.value = arrays["value"]
+
+    def kind(self) -> Hashable:
+        """Type."""
+        return "Whole"

@@ -25,6 +25,7 @@ from onnxptq.errors import InputError
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
+from onnxptq.graph.size import digest, source_size
 from onnxptq.lower import Constants, Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
 from onnxptq.measure import Measured, measure_sites
@@ -194,7 +195,7 @@ class Quantizer:
         """What a checkpoint must have been made with."""
         return {
             "version": __version__,
-            "model": digest(self.original.to_proto()),
+            "model": digest(self.original),
             "recipe": repr(self.recipe),
             "bits": str(self.bits),
             "samples": source.digest(),
@@ -330,12 +331,3 @@ class Quantizer:
             sqnr=measured.sqnr if measured else None,
             drawing=measured.drawing if measured else None,
         )
-
-
-def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
-    """Bytes of a model as given, external data included."""
-    if isinstance(model, onnx.ModelProto):
-        return model.ByteSize()
-    if isinstance(model, bytes):
-        return len(model)
-    return file_size(Path(model))

@@ -1,0 +1,43 @@
+"""How big a model is, and a hash that tells models apart."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.external_data_helper import uses_external_data
+
+from onnxptq.graph.model import Model
+
+
+def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
+    """Bytes of a model as given, external data included."""
+    if isinstance(model, onnx.ModelProto):
+        return int(model.ByteSize())
+    if isinstance(model, bytes):
+        return len(model)
+    path = Path(model)
+    proto = onnx.load(path, load_external_data=False)
+    files = {
+        entry.value
+        for tensor in proto.graph.initializer
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in files)
+
+
+def digest(model: Model) -> str:
+    """Equal for models of equal nodes and constants."""
+    held = hashlib.sha256()
+    for node in model.graph.nodes:
+        names = [t.name for t in (*node.inputs, *node.outputs)]
+        held.update(f"{node.op} {node.domain} {names} {sorted(node.attrs.items(), key=lambda item: item[0])!r}".encode())
+    for constant in sorted(model.constants(), key=lambda c: str(c.name)):
+        values = np.ascontiguousarray(constant.values)
+        held.update(f"{constant.name} {values.dtype} {values.shape}".encode())
+        held.update(values.data)
+    return held.hexdigest()

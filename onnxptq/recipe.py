@@ -183,8 +183,8 @@ class Recipe:
                 return self.extend({section: {name: plain_value(value)}})
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
-        sections = ["passes", "pass.NAME.OPTION", "weights.FIELD", "activations.FIELD", *(f"{r.value}.FIELD" for r in Role)]
-        raise InputError(f"--set {key}: no such setting{nearest(key, [*self.switches, *sections])}")
+        sections = [*self.switches, "passes", "pass", "weights", "activations", *Role]
+        raise InputError(f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE")
 
     def plan(self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> tuple[Plan, list[str]]:
         """A choice for every site in scope, and warnings about patterns that matched nothing."""

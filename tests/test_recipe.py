@@ -118,5 +118,5 @@ def test_unknown_names() -> None:
         Recipe.load("minmx")
     with pytest.raises(InputError, match="cannot read it"):
         Recipe.load("nowhere.toml")
-    with pytest.raises(InputError, match=r"did you mean 'softmax\.FIELD'"):
+    with pytest.raises(InputError, match="did you mean 'softmax'"):
         Recipe.load("minmax", {"sofmax.calibrator": "omse"})

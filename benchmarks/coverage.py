@@ -1,0 +1,78 @@
+"""What a quantized file computes from codes: read off its graph, so that rows of a table can be compared for what they cover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+CODED = {"MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "ConvInteger", "QLinearConv"}
+PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
+CONVS = {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv"}
+PASSING = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Slice", "Split", "Cast"}
+SECOND = {"QLinearMatMul": 3, "QGemm": 3, "MatMulInteger": 1, "QLinearConv": 3}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """(computed from codes on both sides, all) of each kind."""
+
+    linears: tuple[int, int]
+    """Products with a constant weight."""
+    products: tuple[int, int]
+    """Products of two activations: q k^T and A V."""
+    convs: tuple[int, int]
+
+    def __str__(self) -> str:
+        kinds = (("linears", self.linears), ("products", self.products), ("convs", self.convs))
+        return ", ".join(f"{done}/{total} {name}" for name, (done, total) in kinds if total)
+
+
+class _Reader:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.maker = {name: node for node in model.graph.node for name in node.output}
+        self.constants = {tensor.name for tensor in model.graph.initializer}
+
+    def constant(self, name: str) -> bool:
+        """Whether a tensor depends on no input of the model."""
+        if name in self.constants:
+            return True
+        node = self.maker.get(name)
+        if node is None or not all(self.constant(i) for i in node.input if i):
+            return False
+        self.constants.add(name)
+        return True
+
+    def coded(self, name: str) -> bool:
+        """Whether a tensor is decoded from codes, but for a change of shape."""
+        node = self.maker.get(name)
+        while node is not None and node.op_type in PASSING:
+            node = self.maker.get(node.input[0])
+        return node is not None and ("DequantizeLinear" in node.op_type or node.op_type == "DequantizeWeight")
+
+
+def coverage(model: onnx.ModelProto | Path) -> Coverage:
+    """What a model covers. Functions are read as single ops."""
+    if isinstance(model, Path):
+        model = onnx.load(model, load_external_data=False)
+    reader = _Reader(model)
+    counts = {kind: [0, 0] for kind in ("linears", "products", "convs")}
+
+    def count(kind: str, quantized: bool, times: int = 1) -> None:
+        counts[kind][0] += times * quantized
+        counts[kind][1] += times
+
+    for node in model.graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type in ("QLinear", "QConv"):
+            count("linears" if node.op_type == "QLinear" else "convs", attributes["x_bits"] > 0)
+        elif node.domain == "onnxptq" and node.op_type == "QAttention":
+            count("products", True, 2)
+        elif node.domain == "onnxptq" and node.op_type == "QMatMul":
+            count("products", True)
+        elif node.op_type in PRODUCTS | CONVS:
+            second = node.input[SECOND.get(node.op_type, 1)]
+            quantized = node.op_type in CODED or (reader.coded(node.input[0]) and reader.coded(second))
+            count("convs" if node.op_type in CONVS else "linears" if reader.constant(second) else "products", quantized)
+    return Coverage(*(tuple(counts[kind]) for kind in ("linears", "products", "convs")))

@@ -1,0 +1,119 @@
+"""The command line: parser and exit codes here, one file for each subcommand.
+
+Exit codes: 0; 2 for bad input, with one line on stderr; 1 for a bug of ours; 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from onnxptq import __version__
+from onnxptq.cli.output import Output
+from onnxptq.errors import ArtifactError, InputError, nearest
+
+COMMANDS = {
+    "quantize": "quantize a model: one file out, smaller and faster",
+    "inspect": "show what was found in a model: attention, sites, cost",
+    "compare": "compare two models' outputs: SQNR, cosine, mask agreement",
+    "evaluate": "task metrics on a dataset, models side by side",
+    "table": "the papers' tables, with one command",
+    "bench": "size, speed and memory of models, side by side",
+    "export": "checkpoints to ONNX",
+    "package": "bake pre- and post-processing into the file",
+    "demo": "the whole way on an embedded model",
+    "library": "where the compiled op library is",
+}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line and name the nearest known word."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
+        raise InputError(message if self.prog == "onnxptq" else f"{self.prog.removeprefix('onnxptq ')}: {message}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
+            raise argparse.ArgumentError(
+                None if what == "command" else action, f"unknown {what} {value!r}{nearest(str(value), action.choices)}"
+            )
+
+
+def parser() -> Parser:
+    """The whole parser. Importing a subcommand's file must stay cheap: it runs for every ``--help``."""
+    whole = Parser(
+        prog="onnxptq",
+        description="Post-training quantization of segmentation transformers in ONNX.",
+        epilog="`onnxptq COMMAND --help` shows the options of one command.",
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="version", version=f"onnxptq {__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for name, about in COMMANDS.items():
+        if importlib.util.find_spec(f"onnxptq.cli.{name}") is None:
+            commands.add_parser(name, help=f"{about} (not in this version)").set_defaults(run=None, command=name)
+            continue
+        one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+        module = importlib.import_module(f"onnxptq.cli.{name}")
+        module.add(one)
+        one.set_defaults(run=module.run, parser=one)
+    return whole
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    debug = os.environ.get("ONNXPTQ_DEBUG") == "1"
+    if not debug:
+        warnings.simplefilter("ignore")
+    try:
+        code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return code
+    except SystemExit as done:
+        return int(done.code or 0)
+    except KeyboardInterrupt:
+        return _end("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except InputError as problem:
+        if debug:
+            raise
+        return _end(str(problem), 2)
+    except Exception as bug:
+        if debug:
+            raise
+        if isinstance(bug, OSError) and bug.errno in DISK_FULL:
+            return _end(f"{bug.filename or 'output'}: {bug.strerror}; nothing was written", 2)
+        what = str(bug) if isinstance(bug, ArtifactError) else f"{type(bug).__name__}: {bug}"
+        return _end(f"internal error: {what} (please report it; ONNXPTQ_DEBUG=1 shows where it happened)", 1)
+
+
+def _run(argv: Sequence[str]) -> int:
+    whole = parser()
+    args, extra = whole.parse_known_args(argv)
+    if args.run is None:
+        raise InputError(f"{args.command} is not in this version")
+    if extra:
+        known = [option for action in args.parser._actions for option in action.option_strings]
+        unknown = next((word for word in extra if word.startswith("-")), None)
+        if unknown is None:
+            args.parser.error(f"unexpected argument {extra[0]!r}")
+        args.parser.error(f"unknown option {unknown!r}{nearest(unknown.split('=')[0], known)}")
+    code: int = args.run(args, Output(json=getattr(args, "json", False)))
+    return code
+
+
+def _end(text: str, code: int) -> int:
+    print("onnxptq: " + " ".join(text.split()), file=sys.stderr)
+    return code

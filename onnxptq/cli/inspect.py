@@ -1,0 +1,164 @@
+"""``onnxptq inspect``: what was found in a model, and what a recipe would do with it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from onnxptq.cli.output import Output
+from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
+
+if TYPE_CHECKING:
+    from onnxptq.calibration.histogram import Histogram
+    from onnxptq.plan import Plan
+    from onnxptq.quantizer import Inspection, Quantizer
+    from onnxptq.sites import Attention, Site
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def add(parser: ArgumentParser) -> None:
+    """Options."""
+    add_model(parser)
+    parser.add_argument("--cost", action="store_true", help="operations and storage by width")
+    add_samples(parser, "--calib", default=None)
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    parser.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors held at a time")
+    add_json(parser)
+
+
+def run(args: Namespace, out: Output) -> int:
+    """Structure, sites with their schemes, and on demand distributions and cost."""
+    from onnxptq.cli.quantize import quantizer
+    from onnxptq.report.text import table
+
+    q = quantizer(args, out)
+    inspection, plan = q.inspect(), q.plan()
+    for warning in q.warnings:
+        out.warn(warning)
+    data = _structure(args.model, inspection, out)
+    rows = [_site(site, plan) for site in inspection.structure.sites]
+    header = ["site", "tensor", "role", "part", "channels", "scheme", "bits", "calibrator", "granularity"]
+    out.say("\n" + table(header, rows, right=(4, 6)))
+    data["sites"] = [dict(zip(header, row, strict=True)) for row in rows]
+    if args.calib is not None:
+        data["distributions"] = _distributions(q, plan, args, out)
+    if args.cost:
+        data["cost"] = _cost(inspection, plan, args, out)
+    out.emit(data)
+    return 0
+
+
+def _structure(name: str, inspection: Inspection, out: Output) -> dict[str, Any]:
+    """Counts, attentions, masks and notes."""
+    import numpy as np
+
+    from onnxptq.report.text import table
+
+    model, found = inspection.model, inspection.structure
+    parameters = sum(c.values.size for c in model.constants() if np.asarray(c.values).dtype.kind == "f")
+    counts = {
+        "linears": len(found.linears),
+        "convolutions": len(found.convs),
+        "attentions": len(found.attentions),
+        "other products": len(found.matmuls),
+        "LayerNorm": len(found.norms),
+        "BatchNorm": len(found.batch_norms),
+        "GELU": len(found.gelus),
+    }
+    parts = Counter(site.part.value for site in found.sites)
+    out.say(f"{name}: opset {model.opset}, {len(model.graph.nodes)} nodes, {parameters / 1e6:.2f} million parameters")
+    out.say("  " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
+    out.say("  sites by part: " + (", ".join(f"{number} {part}" for part, number in parts.items()) or "none"))
+    for mask, tokens in found.masks.items():
+        out.say(f"  mask {mask}" + (f" marks the padding of {tokens}" if tokens else "") + "; what it hides is left out of every statistic")
+    for note in inspection.notes:
+        out.say(f"  note: {note}")
+    header = ["attention", "part", "heads", "dim", "queries", "keys", "also added", "what"]
+    rows = [_attention(one) for one in found.attentions.values()]
+    if rows:
+        out.say("\n" + table(header, rows, right=(2, 3, 4, 5)))
+    attentions = [dict(zip(header, row, strict=True)) for row in rows]
+    return {
+        "model": name,
+        "opset": model.opset,
+        "parameters": parameters,
+        "structure": counts,
+        "parts": dict(parts),
+        "masks": dict(found.masks),
+        "notes": list(inspection.notes),
+        "attentions": attentions,
+    }
+
+
+def _attention(one: Attention) -> list[str]:
+    added = [f"{len(one.additive)} terms"] * bool(one.additive) + ["relative position"] * (one.rel_h is not None) + ["mask"] * one.masked
+    kind = "token to image" if one.token_to_image else "" if one.fusable else "not fused"
+    sizes = [str(n) if n is not None else "?" for n in (one.queries, one.keys)]
+    return [one.name, one.part.value, str(one.heads), str(one.dim), *sizes, ", ".join(added), kind]
+
+
+def _site(site: Site, plan: Plan) -> list[str]:
+    choice = plan.get(site.key)
+    chosen = [choice.scheme, str(choice.bits), choice.calibrator, choice.granularity] if choice else ["float", "32", "", ""]
+    return [site.key, site.tensor, site.role.value, site.part.value, str(site.channels or "?"), *chosen]
+
+
+def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> list[dict[str, Any]]:
+    """Range, mean and shape of every activation in the plan."""
+    from onnxptq.calibration.engine import Engine
+    from onnxptq.calibration.histogram import Histogram
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.calibration.summary import Request
+    from onnxptq.cli.samples import open_for
+    from onnxptq.report.text import table
+    from onnxptq.sites import Role
+
+    found = q.inspect()
+    source = open_for(found.model, found.structure, args.calib, args, out)
+    tensors = dict.fromkeys(site.tensor for site in plan.sites.values() if site.role is not Role.WEIGHT)
+    engine = Engine(
+        found.model,
+        source,
+        masks=found.structure.masks,
+        memory_limit=args.memory_limit,
+        threads=args.threads,
+        progress=progress_on(out.stream),
+    )
+    filled = engine.fill({name: Request(name, Histogram()) for name in tensors}, stage="distributions")
+    entries, rows = [], []
+    for name, summary in filled.items():
+        assert isinstance(summary, Histogram)
+        tail = summary.quantile(0.9999), summary.quantile(0.0001)
+        outliers = max(summary.high, -summary.low) / max(*map(abs, tail), 1e-30) if summary.count else 1.0
+        entries.append({"tensor": name, "low": summary.low, "high": summary.high, "p0.01": tail[1], "p99.99": tail[0], "reach": outliers})
+        rows.append(
+            [name, f"{summary.low:.4g}", f"{summary.high:.4g}", f"{tail[1]:.4g}", f"{tail[0]:.4g}", f"{outliers:.1f}", _sketch(summary)]
+        )
+    out.say("\n" + table(["tensor", "low", "high", "0.01 %", "99.99 %", "reach", "log counts, low to high"], rows, right=range(1, 6)))
+    out.say("\nreach: the largest magnitude over that of the 0.01 and 99.99 percentiles; above about 2 a few outliers set the range")
+    return entries
+
+
+def _sketch(seen: Histogram, width: int = 24) -> str:
+    """A histogram in one line of block characters, logarithmic."""
+    import numpy as np
+
+    if not seen.count or seen.high <= seen.low:
+        return ""
+    centres = (np.arange(seen.bins) - seen.bins // 2 + 0.5) * seen.width
+    place = np.clip(((centres - seen.low) / (seen.high - seen.low) * width).astype(int), 0, width - 1)
+    heights = np.log1p(np.bincount(place, seen.counts, minlength=width))
+    return "".join(BARS[int(np.ceil(h / heights.max() * (len(BARS) - 1)))] for h in heights)
+
+
+def _cost(inspection: Inspection, plan: Plan, args: Namespace, out: Output) -> dict[str, Any]:
+    from onnxptq.cli.samples import open_for
+    from onnxptq.report.cost import cost, cost_tables
+
+    args.samples = 1
+    source = open_for(inspection.model, inspection.structure, args.calib or "synthetic", args, out)
+    found = cost(inspection.model, inspection.structure, plan, next(iter(source)))
+    out.say("\n" + cost_tables(found))
+    return found.to_json()

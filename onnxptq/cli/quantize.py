@@ -1,0 +1,118 @@
+"""``onnxptq quantize``: the main job."""
+
+from __future__ import annotations
+
+import shutil
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxptq.cli.output import Output, writable, write_text
+from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
+from onnxptq.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxptq.quantizer import Quantizer
+
+FORMATS = ("native", "portable", "qdq")
+CONSTANTS = ("fp16", "fp32")
+
+
+def add(parser: ArgumentParser) -> None:
+    """Options."""
+    add_model(parser)
+    parser.add_argument("-o", "--output", metavar="OUT", help="file to write (default: MODEL.wXaY.onnx beside the model)")
+    method = parser.add_argument_group("method")
+    method.add_argument("--no-bimodal", action="store_true", help="the recipe without the fold of bimodal keys")
+    method.add_argument("--no-agq", action="store_true", help="the recipe without adaptive granularity of softmax")
+    method.add_argument("--plan-in", metavar="FILE", help="take schemes, bits and parameters from a plan instead of the recipe")
+    method.add_argument("--plan-out", metavar="FILE", help="write the finished plan: it can be edited and used again")
+    written = parser.add_argument_group("artifact")
+    written.add_argument(
+        "--format", choices=FORMATS, default="native", help="native: our ops, function bodies inside (default); portable; qdq"
+    )
+    written.add_argument(
+        "--constants", choices=CONSTANTS, default="fp16", help="how constants no quantizer claims are stored (default fp16)"
+    )
+    written.add_argument("--strict", action="store_true", help="an error where the format cannot say what was planned")
+    written.add_argument("--report", metavar="OUT.html", help="write a page about what was done and why")
+    add_samples(parser, "--calib")
+    engine = parser.add_argument_group("run")
+    engine.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    engine.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time")
+    engine.add_argument("--resume", action="store_true", help="go on with a run that was killed")
+    add_json(engine)
+
+
+def run(args: Namespace, out: Output) -> int:
+    """Load, calibrate, lower, verify; then write."""
+    from onnxptq.plan import Plan
+    from onnxptq.recipe import Bits
+    from onnxptq.report.text import summary
+
+    model = Path(args.model)
+    output = Path(args.output) if args.output else default_output(model, str(Bits.parse(args.bits)))
+    if args.output or model.is_file():
+        writable(output, "output", source=model)
+    extra = {option: writable(Path(path), option) for option, path in (("--report", args.report), ("--plan-out", args.plan_out)) if path}
+    plan = Plan.read(args.plan_in) if args.plan_in else None
+    q = quantizer(args, out)
+    if plan is not None:
+        q.use(plan)
+    checkpoint = output.with_name(f"{output.name}.resume")
+    try:
+        q.calibrate(
+            args.calib,
+            limit=args.samples,
+            preprocess=args.preprocess,
+            memory_limit=args.memory_limit,
+            resume=checkpoint,
+            fresh=not args.resume,
+        )
+        result = q.quantize(format=args.format, constants=args.constants, strict=args.strict)
+        for warning in result.report.warnings:
+            out.warn(warning)
+        result.save(output)
+    except InputError:
+        if not args.resume:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        raise
+    if "--plan-out" in extra:
+        write_text(extra["--plan-out"], result.plan.to_json() + "\n")
+    if "--report" in extra:
+        from onnxptq.report.html import page
+
+        write_text(extra["--report"], page(result.report))
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    out.say(summary(result.report))
+    out.emit(result.report.to_json())
+    return 0
+
+
+def quantizer(args: Namespace, out: Output) -> Quantizer:
+    """A Quantizer with the options of the command line."""
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.quantizer import Quantizer
+
+    settings = dict(args.set)
+    settings |= {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
+    return Quantizer(
+        args.model,
+        recipe=args.recipe,
+        bits=args.bits,
+        exclude=args.exclude,
+        include=args.include,
+        mask=args.mask,
+        roles=dict(args.role),
+        shapes=dict(args.shape),
+        settings=settings,
+        seed=args.seed,
+        threads=args.threads,
+        progress=progress_on(out.stream),
+    )
+
+
+def default_output(model: Path, bits: str) -> Path:
+    """MODEL.wXaY.onnx beside the model."""
+    stem = model.name.removesuffix(".onnx")
+    return model.with_name(f"{stem}.{bits}.onnx")

@@ -1,0 +1,41 @@
+"""Samples for subcommands that run a model as it is."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from onnxptq.cli.output import Output
+
+if TYPE_CHECKING:
+    from onnxptq.calibration.sources import Source
+    from onnxptq.graph.model import Model
+    from onnxptq.sites import Structure
+
+
+def open_for(model: Model, structure: Structure, spec: str, args: Namespace, out: Output) -> Source:
+    """The samples ``spec`` names, for the inputs of ``model``; synthetic ones are warned of."""
+    from onnxptq.calibration.inputs import input_specs
+    from onnxptq.calibration.sources import open_source
+
+    source = open_source(
+        spec,
+        inputs=input_specs(model, masks=structure.masks),
+        samples=args.samples,
+        preprocess=args.preprocess,
+        seed=args.seed,
+        shapes=dict(args.shape),
+    )
+    if spec == "synthetic":
+        out.warn("synthetic samples: real ones say more; give a folder")
+    return source
+
+
+def found_in(path: str, args: Namespace) -> tuple[Model, Structure]:
+    """A model in canonical form, and what is in it."""
+    from onnxptq.graph.canonical import canonicalise
+    from onnxptq.graph.load import load
+    from onnxptq.sites import discover
+
+    model = canonicalise(load(path, shapes=dict(args.shape)))
+    return model, discover(model, mask=getattr(args, "mask", None), roles=dict(getattr(args, "role", ())))

@@ -1,0 +1,107 @@
+"""Types of option values: text in, value out, or one clear sentence."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError
+
+PREPROCESSING = ("imagenet", "sam", "unit", "raw")
+EXECUTORS = ("native", "function", "python")
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def size(text: str) -> int:
+    """Bytes: ``4GB``, ``512MiB``, ``1000000``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if not match or match[2].upper() not in UNITS:
+        raise ArgumentTypeError(f"{text!r} is not a size; write for example 4GB or 512MB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def regex(text: str) -> str:
+    """A regular expression that compiles."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+def pair(text: str) -> tuple[str, str]:
+    """``NAME=VALUE``."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ArgumentTypeError(f"{text!r}: write NAME=VALUE")
+    return name, value
+
+
+def named_regex(text: str) -> tuple[str, str]:
+    """``NAME=REGEX``."""
+    name, value = pair(text)
+    return name, regex(value)
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME=2,3,4``."""
+    name, value = pair(text)
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+        raise ArgumentTypeError(f"{text!r}: write NAME=2,3,4 with sizes of 1 or more")
+    return name, tuple(int(part) for part in value.split(","))
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """The model, and the options that say what is done to which of its sites."""
+    parser.add_argument("model", metavar="MODEL", help="ONNX model")
+    parser.add_argument("--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)")
+    parser.add_argument(
+        "--bits", default="w8a8", metavar="wXaY", help="bits of weights and activations, 2 to 8, or 32 for float (default w8a8)"
+    )
+    parser.add_argument("--set", type=pair, action="append", default=[], metavar="K=V", help="a setting of the recipe")
+    group = parser.add_argument_group("scope")
+    group.add_argument("--exclude", type=regex, action="append", default=[], metavar="REGEX", help="leave matching sites in float")
+    group.add_argument(
+        "--include", type=regex, action="append", default=[], metavar="REGEX", help="quantize matching sites that are out of scope"
+    )
+    group.add_argument("--mask", metavar="NAME", help="the input that marks padding, or none (default: found by structure)")
+    group.add_argument(
+        "--role",
+        type=named_regex,
+        action="append",
+        default=[],
+        metavar="NAME=REGEX",
+        help="part of matching nodes: visual, text, fusion or decoder",
+    )
+
+
+def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "synthetic") -> None:
+    """The options that say which samples to run on."""
+    group = parser.add_argument_group("samples")
+    note = " (default)" if default else ""
+    group.add_argument(option, metavar="SRC", default=default, help=f"folder of images, of .npz or of .npy; one .npz; or synthetic{note}")
+    group.add_argument("--samples", type=positive, metavar="N", help="use at most N samples")
+    group.add_argument("--preprocess", choices=PREPROCESSING, default="imagenet", help="how images become inputs (default imagenet)")
+    group.add_argument(
+        "--shape", type=shape, action="append", default=[], metavar="NAME=2,3,..", help="shape of an input with dynamic sizes"
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """The options that say how models are run, and ``--json``."""
+    parser.add_argument(
+        "--executor", choices=EXECUTORS, help="native (compiled ops), function (bodies only) or python (default: the best there is)"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    add_json(parser)
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, words on stderr")

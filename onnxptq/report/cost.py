@@ -1,0 +1,173 @@
+"""Cost: operations and storage of a model by width, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxptq.graph.model import Model, value
+from onnxptq.plan import Plan
+from onnxptq.recipe import FLOAT
+from onnxptq.report.text import megabytes, table
+from onnxptq.sites import Role, Structure
+from onnxptq.verify import Sample, Tapped
+
+
+@dataclass(frozen=True)
+class Product:
+    """Multiplications of one kind and width."""
+
+    kind: str
+    left: int
+    """Bits of the weights, of the queries, of the softmax output, or of the first operand; 32: float."""
+    right: int
+    """Bits of the input, of the keys, of the values, or of the second operand."""
+    count: int
+
+    @property
+    def share(self) -> float:
+        """What one costs, FP32 being 1: the wider operand decides (w4a4 is 1/8, w6a6 6/32, w4a8 1/4)."""
+        return max(self.left, self.right) / FLOAT
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Constants of one kind and width."""
+
+    kind: str
+    bits: int
+    elements: int
+    channels: int = 0
+    """Scales and zero-points stored beside them."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the artifact."""
+        return (self.elements * self.bits + 7) // 8 + 5 * self.channels
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Everything a sample multiplies and a file stores."""
+
+    products: tuple[Product, ...]
+    stored: tuple[Stored, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "products": [{**one.__dict__, "share": one.share} for one in self.products],
+            "stored": [{**one.__dict__, "bytes": one.bytes} for one in self.stored],
+        }
+
+
+def cost(model: Model, structure: Structure, plan: Plan, sample: Sample) -> Cost:
+    """Cost of ``model`` under ``plan`` for inputs shaped like ``sample``."""
+    sizes = elements(model, _wanted(model, structure), sample)
+    products: dict[tuple[str, int, int], int] = {}
+    for kind, left, right, count in _products(model, structure, plan, sizes):
+        products[kind, left, right] = products.get((kind, left, right), 0) + count
+    return Cost(tuple(Product(*key, count) for key, count in products.items()), tuple(_stored(model, plan)))
+
+
+def elements(model: Model, names: list[str], sample: Sample) -> dict[str, int]:
+    """Number of elements of each tensor: from the graph where its shapes are known, else from one run."""
+    tensors = model.graph.tensors()
+    known: dict[str, int] = {}
+    for name in names:
+        shape = tensors[name].shape
+        if shape is not None and all(isinstance(n, int) for n in shape):
+            known[name] = int(np.prod(shape))
+    open_ones = [name for name in names if name not in known]
+    return known | (Tapped(model.to_proto()).sizes(open_ones, sample) if open_ones else {})
+
+
+def _wanted(model: Model, structure: Structure) -> list[str]:
+    nodes = model.nodes()
+    names = [one.input for one in structure.linears.values()]
+    names += [one.input if one.transpose else one.output for one in structure.convs.values()]
+    names += [t for one in structure.attentions.values() for t in (one.probabilities, one.output)]
+    names += [t.name for name in structure.matmuls for t in (nodes[name].inputs[0], nodes[name].outputs[0])]
+    return list(dict.fromkeys(names))
+
+
+def _products(model: Model, structure: Structure, plan: Plan, sizes: Mapping[str, int]) -> Iterator[tuple[str, int, int, int]]:
+    tensors, nodes = model.graph.tensors(), model.nodes()
+
+    def bits(consumer: str, *roles: Role) -> int:
+        return next((plan[f"{consumer}:{role}"].bits for role in roles if f"{consumer}:{role}" in plan), FLOAT)
+
+    for linear in structure.linears.values():
+        widths = bits(linear.name, Role.WEIGHT), bits(linear.name, Role.LINEAR_INPUT, Role.GELU)
+        yield "linear", *widths, sizes[linear.input] * linear.outputs
+    for conv in structure.convs.values():
+        weight = value(tensors[conv.weight])
+        assert weight is not None
+        widths = bits(conv.name, Role.WEIGHT), bits(conv.name, Role.CONV_INPUT, Role.GELU)
+        read = conv.input if conv.transpose else conv.output
+        yield "convolution", *widths, sizes[read] * int(np.prod(weight.shape[1:]))
+    for attention in structure.attentions.values():
+        pairs = sizes[attention.probabilities]
+        yield "scores", bits(attention.qk, Role.QUERY), bits(attention.qk, Role.KEY), pairs * attention.dim
+        values = sizes[attention.output] * (attention.keys or 0)
+        yield "attention x values", bits(attention.av, Role.SOFTMAX), bits(attention.av, Role.VALUE), values or pairs * attention.dim
+    for name in structure.matmuls:
+        node = nodes[name]
+        widths = [plan[key].bits if (key := f"{name}:{Role.MATMUL_INPUT}:{t.name}") in plan else FLOAT for t in node.inputs[:2]]
+        inner = node.inputs[0].shape[-1] if node.inputs[0].shape else None
+        yield "other products", widths[0], widths[1], sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1)
+
+
+def _stored(model: Model, plan: Plan) -> Iterator[Stored]:
+    claimed = {site.tensor: plan[key].bits for key, site in plan.sites.items() if site.role is Role.WEIGHT}
+    channels = {site.tensor: site.channels or 1 for site in plan.sites.values() if site.role is Role.WEIGHT}
+    weights: dict[int, list[int]] = {}
+    rest = 0
+    for constant in model.constants():
+        values = np.asarray(constant.values)
+        if values.dtype.kind != "f":
+            continue
+        if constant.name in claimed:
+            held = weights.setdefault(claimed[constant.name], [0, 0])
+            held[0] += values.size
+            held[1] += channels[constant.name]
+        else:
+            rest += values.size
+    for bits, (count, scales) in sorted(weights.items()):
+        yield Stored("weights", bits, count, scales)
+    yield Stored("other constants", 16, rest)
+
+
+def cost_tables(found: Cost) -> str:
+    """Both tables, with totals against FP32."""
+    total = sum(one.count for one in found.products) or 1
+    spent = sum(one.count * one.share for one in found.products)
+    rows = [
+        [
+            one.kind,
+            _width(one.left),
+            _width(one.right),
+            f"{one.count / 1e9:.3f}",
+            f"{one.count / total:.1%}",
+            f"{one.count * one.share / 1e9:.3f}",
+        ]
+        for one in found.products
+    ]
+    rows.append(["total", "", "", f"{total / 1e9:.3f}", "100.0%", f"{spent / 1e9:.3f}"])
+    header = ["multiplications", "bits", "x bits", "10^9 a sample", "share", "FP32 equivalent"]
+    kept = [
+        [one.kind, _width(one.bits), f"{one.elements / 1e6:.3f}", megabytes(4 * one.elements), megabytes(one.bytes)] for one in found.stored
+    ]
+    before, after = sum(4 * one.elements for one in found.stored), sum(one.bytes for one in found.stored)
+    kept.append(["total", "", f"{before / 4e6:.3f}", megabytes(before), megabytes(after)])
+    says = f"{total / max(spent, 1):.2f} times less arithmetic (a product counts as its wider operand: bits / 32), "
+    says += f"{before / max(after, 1):.2f} times less storage"
+    first = table(header, rows, right=range(1, 6))
+    return f"{first}\n\n{table(['storage', 'bits', '10^6 elements', 'FP32', 'stored'], kept, right=range(1, 5))}\n\n{says}"
+
+
+def _width(bits: int) -> str:
+    return "float" if bits == FLOAT else str(bits)

@@ -183,7 +183,7 @@ class Recipe:
                 return self.extend({section: {name: plain_value(value)}})
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
-        sections = [*self.switches, "passes", "pass", "weights", "activations", *Role]
+        sections = [*self.switches, "passes", "pass", "weights", "activations", *(role.value for role in Role)]
         raise InputError(f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE")
 
     def plan(self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> tuple[Plan, list[str]]:

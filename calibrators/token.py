@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxptq.calibrators.base import Calibrator, Search
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
@@ -10,13 +12,14 @@ from onnxptq.sites import Site
 
 
 class Token(Calibrator):
-    """For dynamic schemes: no walk over the samples, no parameters."""
+    """For dynamic schemes: no walk over the samples, no parameters but the width."""
 
     name = "token"
 
     def search(self, site: Site, choice: Choice) -> Search:
         """No walk."""
-        if not schemes()[choice.scheme].dynamic:
+        scheme = schemes()[choice.scheme]
+        if not scheme.dynamic:
             raise InputError(f"site {site.key}: calibrator 'token' is for schemes that take ranges at run time, not {choice.scheme!r}")
-        return choice
+        return replace(choice, params=scheme.params(choice.bits))
         yield

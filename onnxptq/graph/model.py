@@ -26,6 +26,8 @@ class Model:
     functions: dict[tuple[str, str, str], onnx.FunctionProto] = field(default_factory=dict)
     """Model-local functions by (domain, name, overload)."""
     metadata: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What loading changed that its user should know, one sentence each."""
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Model:
@@ -43,7 +45,7 @@ class Model:
 
     def to_proto(self) -> onnx.ModelProto:
         """A ModelProto of the current state, opset imports and overloads included."""
-        proto = gs.export_onnx(self.graph, do_type_check=False)
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         proto.ir_version = max(IR_VERSION, 10)
         for node in proto.graph.node:
             for index, attribute in enumerate(node.attribute):
@@ -71,7 +73,7 @@ class Model:
 
     def copy(self) -> Model:
         """An independent copy (constants are shared until replaced: never write into an array in place)."""
-        return Model(self.graph.copy(), dict(self.tensors), dict(self.functions), dict(self.metadata))
+        return Model(self.graph.copy(), dict(self.tensors), dict(self.functions), dict(self.metadata), list(self.notes))
 
     def nodes(self) -> dict[str, gs.Node]:
         """Nodes of the main graph by name."""

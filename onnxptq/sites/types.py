@@ -1,4 +1,4 @@
-"""Structure found in a canonical graph: linears, convolutions, attentions, and the sites where a quantizer can sit."""
+"""What is found in a canonical graph, as data."""
 
 from __future__ import annotations
 
@@ -145,6 +145,23 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """LayerNormalization and the linears that read what it makes."""
+
+    name: str
+    input: str
+    output: str
+    scale: str
+    bias: str | None
+    readers: tuple[str, ...] = ()
+    """Linears whose input channel c is the norm's channel c at every token."""
+    exclusive: bool = False
+    """Whether nothing but ``readers`` reads the norm's output."""
+    padded: bool = False
+    """Whether zero tokens are added between the norm and a reader (windows of Swin and Segment Anything)."""
+
+
+@dataclass(frozen=True)
 class Structure:
     """Everything ``discover`` finds, in graph order."""
 
@@ -158,5 +175,9 @@ class Structure:
     """Mask input name -> the token input whose padding it marks ('' if unknown)."""
     norms: tuple[str, ...] = ()
     """LayerNormalization nodes."""
+    norm_readers: dict[str, Norm] = field(default_factory=dict)
+    """The same by name, with their readers."""
+    parts: dict[str, Part] = field(default_factory=dict)
+    """Part of each Linear, Conv, Softmax and product of two activations, by node name."""
     batch_norms: tuple[str, ...] = ()
     gelus: tuple[str, ...] = ()

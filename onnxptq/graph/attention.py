@@ -1,0 +1,86 @@
+"""The way from the product q k^T to the softmax and on to the values, read off the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.flow import scaling, standard, swaps_last
+from onnxptq.graph.surgery import producer
+
+STEPS = frozenset({"Mul", "Div", "Add", "Reshape", "Where"})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A softmax over products of two activations, and the product with the values behind it."""
+
+    softmax: gs.Node
+    qk: gs.Node
+    av: gs.Node
+    steps: tuple[gs.Node, ...]
+    """Nodes from the product to the softmax, in order, both excluded."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand of the scores' product, walked back to what the attention's definition calls q or k."""
+
+    tensor: gs.Tensor
+    factor: float
+    scales: tuple[gs.Node, ...]
+    """The scalar Mul and Div nodes passed, from the product upwards."""
+    transpose: gs.Node | None
+    """The node that swaps the last two axes, where one was passed."""
+
+
+def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
+    """The attention around a Softmax over the last axis, or None where there is none."""
+    output = softmax.outputs[0]
+    rank = len(output.shape) if output.shape is not None else None
+    axis = softmax.attrs.get("axis", -1)
+    if axis != -1 and (rank is None or axis != rank - 1):
+        return None
+    products = [n for n in output.outputs if n.op == "MatMul" and n.inputs[0] is output and n.inputs[1].name in varying]
+    path = _to_product(softmax.inputs[0], varying)
+    if len(products) != 1 or path is None:
+        return None
+    return Scores(softmax, path[0], products[0], tuple(path[1:]))
+
+
+def _to_product(tensor: gs.Tensor, varying: set[str]) -> list[gs.Node] | None:
+    """Nodes from the product of two activations down to ``tensor``."""
+    node = producer(tensor)
+    if node is None or not standard(node):
+        return None
+    if node.op == "MatMul":
+        return [node] if all(t.name in varying for t in node.inputs) else None
+    if node.op not in STEPS:
+        return None
+    for source in node.inputs[:1] if node.op == "Reshape" else node.inputs:
+        path = _to_product(source, varying)
+        if path is not None:
+            return [*path, node]
+    return None
+
+
+def operand(tensor: gs.Tensor, *, transposed: bool) -> Operand:
+    """Walk back over scalar factors and, for keys, over one swap of the last two axes."""
+    factor = 1.0
+    scales: list[gs.Node] = []
+    transpose: gs.Node | None = None
+    while True:
+        node = producer(tensor)
+        if node is None:
+            break
+        scaled = scaling(node)
+        if scaled is not None:
+            tensor, factor = scaled[0], factor * scaled[1]
+            scales.append(node)
+        elif transposed and transpose is None and swaps_last(node):
+            transpose = node
+            tensor = node.inputs[0]
+        else:
+            break
+    return Operand(tensor, factor, tuple(scales), transpose)

@@ -1,0 +1,40 @@
+"""Exporter dialects to one canonical form: see ``canonicalise``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxptq.graph.canonical.einsum import Einsum
+from onnxptq.graph.canonical.fold import fold
+from onnxptq.graph.canonical.gelu import Gelu
+from onnxptq.graph.canonical.layer_norm import LayerNorm
+from onnxptq.graph.canonical.linear import Bias, Gemm
+from onnxptq.graph.canonical.names import name_nodes
+from onnxptq.graph.canonical.operands import KeyTranspose, LateScale
+from onnxptq.graph.canonical.opset import modernise
+from onnxptq.graph.canonical.relative import Relative
+from onnxptq.graph.canonical.rewrite import Pattern, apply
+from onnxptq.graph.canonical.sharing import unshare
+from onnxptq.graph.canonical.windows import Windows
+from onnxptq.graph.model import Model
+from onnxptq.graph.shapes import infer
+
+PATTERNS: tuple[Pattern[Any], ...] = (Gemm(), Bias(), LayerNorm(), Gelu(), Einsum(), LateScale(), KeyTranspose(), Windows(), Relative())
+
+
+def canonicalise(model: Model) -> Model:
+    """A new model that computes the same and is written in canonical form.
+
+    Opset 21 or later, functions inlined, constants folded, shapes inferred with symbols for dynamic dimensions, unique
+    node names; Linear = MatMul with constant [K, N] weight (+ Add of a constant bias directly behind), Gelu and
+    LayerNormalization as one node, attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
+    """
+    model = modernise(model.copy())
+    name_nodes(model)
+    fold(model)
+    for pattern in PATTERNS:
+        if apply(model, pattern):
+            fold(model)
+    unshare(model)
+    infer(model)
+    return model

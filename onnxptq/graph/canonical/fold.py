@@ -1,0 +1,137 @@
+"""Constants computed, shape arithmetic gone, no-ops removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxptq.graph.dims import Dim
+from onnxptq.graph.model import Model
+from onnxptq.graph.partial import is_complete
+from onnxptq.graph.shapes import Facts, analyse, element_type, write
+from onnxptq.graph.surgery import bypass, set_input, sweep
+
+
+def fold(model: Model) -> None:
+    """Fold what is constant for every input, say shapes as plainly as they can be said, and drop what does nothing."""
+    graph = model.graph
+    _lift_constants(model)
+    graph.toposort()
+    facts = analyse(model, weights=True)
+    outputs = {id(t) for t in graph.outputs}
+    for node in graph.nodes:
+        for tensor in node.outputs:
+            value = facts.values.get(tensor.name)
+            if value is not None and is_complete(value) and id(tensor) not in outputs and len(node.outputs) == 1:
+                node.outputs.clear()
+                tensor.to_constant(np.ascontiguousarray(value) if value.ndim else np.array(value))
+    sweep(model)
+    write(model, facts)
+    for node in list(graph.nodes):
+        if node.op == "Reshape":
+            _plain_reshape(model, node, facts)
+    for node in list(graph.nodes):
+        if _does_nothing(node, facts):
+            bypass(model, node)
+    sweep(model)
+    graph.cleanup(remove_unused_node_outputs=False, remove_unused_graph_inputs=False).toposort()
+
+
+def _lift_constants(model: Model) -> None:
+    """Constant nodes become initialisers."""
+    outputs = {id(t) for t in model.graph.outputs}
+    for node in model.graph.nodes:
+        if node.op == "Constant" and node.outputs and id(node.outputs[0]) not in outputs:
+            held = _constant(node.attrs)
+            if held is not None:
+                (tensor,) = node.outputs
+                node.outputs.clear()
+                tensor.to_constant(held)
+    sweep(model)
+
+
+def _constant(attrs: dict[str, Any]) -> Any:
+    if "value" in attrs:
+        return attrs["value"]._values
+    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+        if name in attrs:
+            return np.array(attrs[name], dtype=dtype)
+    return None
+
+
+def _plain_reshape(model: Model, node: gs.Node, facts: Facts) -> None:
+    """A computed target becomes a constant: 0 where a dimension is kept, -1 for the one that is not known."""
+    source, target = node.inputs[0], node.inputs[1]
+    wanted = facts.values.get(target.name)
+    kept = facts.shapes.get(source.name)
+    made = facts.shapes.get(node.outputs[0].name)
+    if isinstance(target, gs.Constant) or made is None or kept is None or node.attrs.get("allowzero", 0):
+        return
+    entries: list[Dim] = (
+        list(made)
+        if wanted is None
+        else [
+            given if isinstance(given, int) and given >= 0 else found
+            for given, found in zip(wanted.reshape(-1).tolist(), made, strict=True)
+        ]
+    )
+    plain: list[int] = []
+    for index, entry in enumerate(entries):
+        if isinstance(entry, int):
+            if entry == 0:
+                return
+            plain.append(entry)
+        else:
+            plain.append(0 if isinstance(entry, str) and index < len(kept) and kept[index] == entry else -1)
+    if plain.count(-1) > 1:
+        return
+    if plain.count(0) == 1 and -1 not in plain:
+        plain[plain.index(0)] = -1
+    set_input(node, 1, gs.Constant(model.unique(f"{node.name}_shape"), np.array(plain, dtype=np.int64)))
+
+
+def _does_nothing(node: gs.Node, facts: Facts) -> bool:
+    """Whether the node's first output always equals its first input."""
+    if node.op == "Identity":
+        return True
+    if node.op == "Dropout":
+        training = node.inputs[2] if len(node.inputs) > 2 else None
+        off = training is None or not training.name or (isinstance(training, gs.Constant) and not bool(np.any(training.values)))
+        return off and (len(node.outputs) == 1 or not node.outputs[1].outputs)
+    source, target = node.inputs[0] if node.inputs else None, node.outputs[0]
+    if source is None:
+        return False
+    if node.op == "Cast":
+        return element_type(source) != 0 and element_type(source) == _element(node.attrs["to"])
+    before, after = facts.shapes.get(source.name), facts.shapes.get(target.name)
+    same = before is not None and before == after and None not in before
+    if node.op in ("Reshape", "Expand", "Flatten"):
+        return same
+    if node.op == "Transpose":
+        perm = node.attrs.get("perm")
+        return perm is not None and list(perm) == list(range(len(perm)))
+    if node.op == "Concat":
+        return len(node.inputs) == 1
+    if node.op == "Pad":
+        pads = _array(node.inputs[1]) if len(node.inputs) > 1 else None
+        return pads is not None and not pads.any()
+    if node.op == "Slice":
+        return same and all(isinstance(d, int) for d in before or ()) and not _reverses(node)
+    return False
+
+
+def _reverses(node: gs.Node) -> bool:
+    steps = _array(node.inputs[4]) if len(node.inputs) > 4 else None
+    return len(node.inputs) > 4 and (steps is None or bool((steps < 0).any()))
+
+
+def _array(tensor: gs.Tensor) -> NDArray[Any] | None:
+    return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None
+
+
+def _element(to: Any) -> int:
+    return to if isinstance(to, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(to)))

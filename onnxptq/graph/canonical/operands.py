@@ -1,0 +1,95 @@
+"""Operands of attention as the definition has them: q, k and v of shape [..., N, d], scaled last, k transposed in plain sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.attention import Scores, operand, scores
+from onnxptq.graph.canonical.rewrite import Pattern, need
+from onnxptq.graph.flow import moves, scaling, varying
+from onnxptq.graph.model import Model
+from onnxptq.graph.surgery import append, only_reader, producer, set_input
+
+
+class KeyTranspose(Pattern[gs.Tensor]):
+    """Exporters merge the transposition of k with others; here it becomes one of its own again."""
+
+    name = "transposition of the keys"
+    anchors = frozenset({"Softmax"})
+
+    def check(self, node: gs.Node, model: Model) -> gs.Tensor:
+        """The transposed keys, where no single swap of the last axes makes them."""
+        found = scores(node, varying(model))
+        need(found is not None, "no attention")
+        assert found is not None
+        keys = operand(found.qk.inputs[1], transposed=True)
+        need(keys.transpose is None, "already canonical")
+        need(keys.tensor.shape is not None, "unknown rank")
+        return keys.tensor
+
+    def rewrite(self, node: gs.Node, match: gs.Tensor, model: Model) -> None:
+        """A pair of swaps; a transposition before them takes the first one in."""
+        rank = len(match.shape)
+        swap = [*range(rank - 2), rank - 1, rank - 2]
+        made = producer(match)
+        readers = list(match.outputs)
+        if made is not None and made.op == "Transpose" and len(readers) == 1:
+            perm = list(made.attrs["perm"])
+            keys = append(model, "Transpose", [made.inputs[0]], base=f"{made.name}_keys", perm=[perm[i] for i in swap])
+        else:
+            keys = append(model, "Transpose", [match], base=f"{node.name}_keys", perm=swap)
+        keys.dtype, keys.shape = match.dtype, [match.shape[i] for i in swap]
+        back = append(model, "Transpose", [keys], like=match, base=f"{node.name}_transposed", perm=swap)
+        found = scores(node, varying(model))
+        assert found is not None
+        reader = next(r for r in readers if r is found.qk or r in operand(found.qk.inputs[1], transposed=True).scales)
+        reader.inputs = [back if t is match else t for t in reader.inputs]
+
+
+@dataclass(frozen=True)
+class Early:
+    """A scalar factor above ops that only move numbers."""
+
+    qk: gs.Node
+    index: int
+    scale: gs.Node
+    below: gs.Node
+
+
+class LateScale(Pattern[Early]):
+    """A scalar factor on q or k between ops that only move numbers moves down to the product."""
+
+    name = "scale next to the product"
+    anchors = frozenset({"Softmax"})
+    repeats = True
+
+    def check(self, node: gs.Node, model: Model) -> Early:
+        """The first such factor of q, else of k."""
+        found: Scores | None = scores(node, varying(model))
+        need(found is not None, "no attention")
+        assert found is not None
+        for index in (0, 1):
+            tensor = operand(found.qk.inputs[index], transposed=index == 1).tensor
+            below = producer(tensor)
+            while below is not None and moves(below) and below.op != "Concat":
+                above = producer(below.inputs[0])
+                if above is None or only_reader(below.inputs[0], model) is not below:
+                    break
+                if scaling(above) is not None:
+                    return Early(found.qk, index, above, below)
+                below = above
+        need(False, "already canonical")
+        raise AssertionError
+
+    def rewrite(self, node: gs.Node, match: Early, model: Model) -> None:
+        """The same Mul or Div, on the operand itself."""
+        scaled = scaling(match.scale)
+        assert scaled is not None
+        set_input(match.below, 0, scaled[0])
+        held = match.scale.inputs[1] if match.scale.inputs[0] is scaled[0] else match.scale.inputs[0]
+        last = match.qk.inputs[match.index]
+        late = append(model, match.scale.op, [last, held], like=last, base=f"{match.scale.name}_late")
+        set_input(match.qk, match.index, late)
+        match.scale.outputs.clear()

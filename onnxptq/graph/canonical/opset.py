@@ -1,0 +1,60 @@
+"""Local functions inlined and the standard operator set raised, on a skeleton without the large weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.version_converter
+
+from onnxptq.errors import InputError
+from onnxptq.graph.model import Model
+from onnxptq.graph.partial import LIMIT
+
+OPSET = 21
+
+
+def modernise(model: Model) -> Model:
+    """The model with its functions inlined and at least opset 21. Large weights never pass through protobuf."""
+    if not model.functions and model.opset >= OPSET:
+        return model
+    proto, weights = _skeleton(model)
+    if proto.functions:
+        try:
+            proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
+        except Exception as error:
+            raise InputError(f"the model's local functions cannot be inlined: {_line(error)}") from error
+    if model.opset < OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, OPSET)
+        except Exception as error:
+            raise InputError(
+                f"the model cannot be converted from opset {model.opset} to {OPSET}: {_line(error)}; export it anew with opset 17 or later"
+            ) from error
+    modern = Model.from_proto(proto)
+    modern.metadata, modern.tensors, modern.notes = model.metadata, model.tensors, model.notes
+    tensors = modern.graph.tensors()
+    for name, values in weights.items():
+        if name in tensors:
+            tensors[name].to_constant(values)
+    modern.graph.inputs = [t for t in modern.graph.inputs if t.name not in weights]
+    return modern
+
+
+def _skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The model as protobuf with large constants turned into inputs, and those constants."""
+    bare = model.copy()
+    weights: dict[str, Any] = {}
+    for constant in list(bare.constants()):
+        if constant.name not in model.tensors and int(np.prod(constant.shape)) > LIMIT:
+            weights[constant.name] = constant._values
+            constant.to_variable(constant.export_dtype, constant.shape)
+            constant.type = "tensor_type"
+            bare.graph.inputs.append(constant)
+    return bare.to_proto(), weights
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

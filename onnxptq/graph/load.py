@@ -1,0 +1,209 @@
+"""A model from a path, bytes or a ModelProto, whatever its size; anything else is one helpful line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from onnxptq.errors import InputError
+from onnxptq.graph.model import Model
+from onnxptq.graph.precision import widen
+
+Source = str | Path | bytes | onnx.ModelProto
+NUMPY_HOLDS = frozenset(
+    getattr(onnx.TensorProto, name)
+    for name in ["FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL"]
+)
+KEEP = 1024
+"""Bytes up to which a tensor stays inside the protobuf message while the graph is imported."""
+
+
+def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+    """The model, its weights in memory once (those in external files are mapped, not read).
+
+    ``shapes`` fixes input shapes. Half precision inside becomes float32; inputs and outputs keep their types.
+    """
+    proto, folder, name = _parse(source)
+    _sound(proto, name)
+    arrays = {t.name: _take(t, folder, name) for t in proto.graph.initializer if _heavy(t)}
+    bare = onnx.ModelProto()
+    for message in ("ir_version", "producer_name", "opset_import", "metadata_props", "functions"):
+        _move(proto, bare, message)
+    for message in ("node", "name", "input", "output", "value_info", "doc_string", "sparse_initializer"):
+        _move(proto.graph, bare.graph, message)
+    for tensor in proto.graph.initializer:
+        if tensor.name in arrays:
+            bare.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        else:
+            bare.graph.initializer.append(_inlined(tensor, folder, name))
+    del proto
+    try:
+        model = Model.from_proto(bare)
+    except Exception as error:
+        raise InputError(f"{name}: the graph cannot be read: {' '.join(str(error).split())[:160]}") from error
+    for tensor in model.constants():
+        if tensor.name in arrays:
+            tensor.values = arrays[tensor.name]
+    initialised = {t.name for t in model.constants()}
+    model.graph.inputs = [t for t in model.graph.inputs if t.name not in initialised]
+    _fix_shapes(model, shapes or {}, name)
+    widen(model)
+    return model
+
+
+def _parse(source: Source) -> tuple[onnx.ModelProto, Path | None, str]:
+    if isinstance(source, onnx.ModelProto):
+        return source, None, "model"
+    if isinstance(source, bytes):
+        return _decode(source, "model"), None, "model"
+    path = Path(source)
+    if path.is_dir():
+        inside = sorted(p.name for p in path.glob("*.onnx"))
+        hint = f"give the file, e.g. {path / inside[0]}" if inside else "give an .onnx file"
+        raise InputError(f"{path}: is a folder; {hint}")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.onnx")] if path.parent.is_dir() else [], 1)
+        raise InputError(f"{path}: no such file" + (f"; did you mean {near[0]}?" if near else "")) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return _decode(data, str(path)), path.parent, str(path)
+
+
+def _decode(data: bytes, name: str) -> onnx.ModelProto:
+    if not data:
+        raise InputError(f"{name}: is empty; export the model again")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        kind = "a text file, not an ONNX model" if _is_text(data) else "not an ONNX model, or cut off; export or download it again"
+        raise InputError(f"{name}: {kind}") from None
+    return proto
+
+
+def _is_text(data: bytes) -> bool:
+    head = data[:4096]
+    return b"\0" not in head and sum(b < 9 or 13 < b < 32 for b in head) == 0
+
+
+def _sound(proto: onnx.ModelProto, name: str) -> None:
+    """What every model has; random bytes often parse as an empty one."""
+    if not proto.graph.node or not proto.graph.output:
+        raise InputError(f"{name}: holds no graph; it is not an ONNX model, or it was cut off")
+    if not proto.opset_import:
+        raise InputError(f"{name}: names no operator set; export the model again")
+    for opset in proto.opset_import:
+        newest = onnx.defs.onnx_opset_version()
+        if opset.domain in ("", "ai.onnx") and opset.version > newest:
+            raise InputError(
+                f"{name}: uses opset {opset.version}, but the installed onnx knows {newest}: update onnx or export an older opset"
+            )
+
+
+def _move(old: Any, new: Any, field: str) -> None:
+    value = getattr(old, field)
+    if hasattr(value, "extend"):
+        getattr(new, field).extend(value)
+    else:
+        setattr(new, field, value)
+
+
+def _heavy(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type in NUMPY_HOLDS and int(np.prod(tensor.dims, dtype=np.int64)) > KEEP
+
+
+def _take(tensor: onnx.TensorProto, folder: Path | None, name: str) -> NDArray[Any]:
+    """The array of a tensor; its bytes are not copied again, and files are mapped."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    shape = tuple(tensor.dims)
+    if uses_external_data(tensor):
+        path, offset, length = _external(tensor, folder, name)
+        wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if length is not None and length != wanted:
+            raise InputError(f"{name}: tensor {tensor.name!r} needs {wanted} bytes, its external data has {length}; export the model again")
+        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    if tensor.HasField("raw_data"):
+        data = np.frombuffer(tensor.raw_data, dtype=dtype)
+        tensor.ClearField("raw_data")
+        if data.size != int(np.prod(shape, dtype=np.int64)):
+            raise InputError(
+                f"{name}: tensor {tensor.name!r} holds {data.size} values where its shape {list(shape)} asks for another number"
+            )
+        return data.reshape(shape)
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    except ValueError as error:
+        raise InputError(f"{name}: tensor {tensor.name!r} cannot be read: {error}") from error
+
+
+def _inlined(tensor: onnx.TensorProto, folder: Path | None, name: str) -> onnx.TensorProto:
+    """The tensor with its data inside."""
+    if not uses_external_data(tensor):
+        return tensor
+    path, offset, length = _external(tensor, folder, name)
+    copy = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        copy.raw_data = file.read(-1 if length is None else length)
+    return copy
+
+
+def _external(tensor: onnx.TensorProto, folder: Path | None, name: str) -> tuple[Path, int, int | None]:
+    """File, offset and length of external data, checked to be there."""
+    info = ExternalDataInfo(tensor)
+    if folder is None:
+        raise InputError(
+            f"{name}: tensor {tensor.name!r} lies in the external file {info.location!r}; give the model's path instead of its bytes"
+        )
+    location = Path(info.location)
+    path = folder / location
+    if location.is_absolute() or ".." in location.parts:
+        raise InputError(f"{name}: external data {info.location!r} lies outside the model's folder")
+    if not path.is_file():
+        raise InputError(f"{name}: external data file {info.location!r} is missing beside the model; copy it to {folder}")
+    offset = int(info.offset or 0)
+    length = int(info.length) if info.length else None
+    width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize if tensor.data_type in NUMPY_HOLDS else 0
+    end = offset + (length if length is not None else int(np.prod(tensor.dims, dtype=np.int64)) * width)
+    if os.path.getsize(path) < end:
+        raise InputError(f"{name}: external data file {info.location!r} has {os.path.getsize(path)} bytes, {end} are needed; copy it again")
+    return path, offset, length
+
+
+def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]], name: str) -> None:
+    inputs = {t.name: t for t in model.graph.inputs}
+    for key, wanted in shapes.items():
+        if key not in inputs:
+            near = difflib.get_close_matches(key, list(inputs), 1)
+            raise InputError(
+                f"--shape {key}: {name} has no such input" + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(inputs)}")
+            )
+        tensor: gs.Tensor = inputs[key]
+        given = [int(d) for d in wanted]
+        declared = list(tensor.shape) if tensor.shape is not None else [None] * len(given)
+        text = ",".join(str(d) if d is not None else "?" for d in declared)
+        if len(given) != len(declared) or any(isinstance(d, int) and d != g for d, g in zip(declared, given, strict=False)):
+            raise InputError(f"--shape {key}={','.join(map(str, given))}: does not fit the input's shape {text}")
+        if any(d < 1 for d in given):
+            raise InputError(f"--shape {key}={','.join(map(str, given))}: sizes must be at least 1")
+        symbols = {d: g for d, g in zip(declared, given, strict=True) if isinstance(d, str)}
+        for other in model.graph.inputs:
+            if other.shape is not None:
+                other.shape = [symbols.get(d, d) if isinstance(d, str) else d for d in other.shape]
+        tensor.shape = given
+    if shapes:
+        # What the exporter declared was said of other sizes.
+        for tensor in [t for node in model.graph.nodes for t in node.outputs]:
+            tensor.shape = None

@@ -1,0 +1,71 @@
+"""Half-precision models computed in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.model import Model
+from onnxptq.graph.shapes import element_type
+from onnxptq.graph.surgery import replace_reads
+
+HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def widen(model: Model) -> bool:
+    """Turn float16 and bfloat16 into float32 throughout; inputs and outputs of the graph keep their types behind casts."""
+    graph = model.graph
+    if not any(element_type(t) in HALF for t in graph.tensors().values()) and not any(_casts_to_half(n) for n in graph.nodes):
+        return False
+    outer = [t for t in (*graph.inputs, *graph.outputs) if element_type(t) in HALF]
+    _widen_graph(graph, {id(t) for t in outer})
+    for tensor in graph.inputs:
+        if element_type(tensor) in HALF:
+            wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
+            replace_reads(tensor, wide)
+            name = model.unique(f"{tensor.name}_to_f32")
+            graph.nodes.insert(0, gs.Node("Cast", name=name, attrs={"to": onnx.TensorProto.FLOAT}, inputs=[tensor], outputs=[wide]))
+    for tensor in graph.outputs:
+        if element_type(tensor) in HALF and len(tensor.inputs) == 1:
+            maker = tensor.inputs[0]
+            wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
+            maker.outputs = [wide if t is tensor else t for t in maker.outputs]
+            replace_reads(tensor, wide)
+            name = model.unique(f"{tensor.name}_to_half")
+            graph.nodes.append(gs.Node("Cast", name=name, attrs={"to": element_type(tensor)}, inputs=[wide], outputs=[tensor]))
+    model.notes.append("computes in half precision: calibrated and quantized in float32")
+    return True
+
+
+def _widen_graph(graph: gs.Graph, outer: set[int]) -> None:
+    for tensor in graph.tensors().values():
+        if id(tensor) in outer or element_type(tensor) not in HALF:
+            continue
+        if isinstance(tensor, gs.Constant):
+            tensor.values = np.asarray(tensor.values).astype(np.float32)
+            tensor.export_dtype = None
+        else:
+            tensor.dtype = np.dtype(np.float32)
+    for node in graph.nodes:
+        for key, attribute in node.attrs.items():
+            if isinstance(attribute, gs.Graph):
+                _widen_graph(attribute, outer)
+            elif isinstance(attribute, gs.Constant) and element_type(attribute) in HALF:
+                attribute.values = np.asarray(attribute.values).astype(np.float32)
+            elif key in ("to", "dtype") and _element(attribute) in HALF:
+                node.attrs[key] = onnx.TensorProto.FLOAT
+
+
+def _casts_to_half(node: gs.Node) -> bool:
+    return any(_element(node.attrs.get(key)) in HALF for key in ("to", "dtype")) or (
+        isinstance(node.attrs.get("value"), gs.Constant) and element_type(node.attrs["value"]) in HALF
+    )
+
+
+def _element(to: Any) -> int:
+    if to is None or isinstance(to, int):
+        return int(to or 0)
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(to)))

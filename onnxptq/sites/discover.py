@@ -1,0 +1,99 @@
+"""``discover``: the whole structure of a canonical graph, and the sites in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.flow import varying
+from onnxptq.graph.model import Model
+from onnxptq.graph.trace import Tracer
+from onnxptq.sites import layers, masks, parts, scope
+from onnxptq.sites.attentions import attentions
+from onnxptq.sites.types import Attention, Conv, Linear, Part, Role, Site, Structure
+
+
+def discover(model: Model, *, mask: str | None = None, roles: Mapping[str, str] | None = None) -> Structure:
+    """Everything found in a canonical model, from its structure alone, never from names.
+
+    ``mask`` names the mask input (or is ``none``); ``roles`` maps a part's name, or ``token-to-image``, to a regular
+    expression over node names.
+    """
+    tracer = Tracer(model)
+    changing = varying(model)
+    lines, convs = layers.linears(model), layers.convs(model)
+    found = attentions(model, lines, tracer, changing)
+    where = parts.parts(model, lines, convs, found)
+    found = parts.token_to_image(found, lines, tracer, where)
+    where, found = parts.override(where, found, roles or {})
+    names, derived = masks.masks(model, found, override=mask)
+    found = {name: replace(a, masked=any(term in derived for term in a.additive)) for name, a in found.items()}
+    products = {n for a in found.values() for n in (a.qk, a.av)}
+    others = tuple(
+        n.name for n in model.graph.nodes if n.op == "MatMul" and n.name not in products and all(t.name in changing for t in n.inputs)
+    )
+    norms = layers.norms(model, lines, tracer)
+    skipped = scope.in_float(model, lines, convs, found)
+    return Structure(
+        linears=lines,
+        convs=convs,
+        attentions=found,
+        matmuls=others,
+        sites=_sites(model, lines, convs, found, others, where, skipped),
+        masks=names,
+        norms=tuple(norms),
+        norm_readers=norms,
+        parts=where,
+        batch_norms=tuple(n.name for n in model.graph.nodes if n.op == "BatchNormalization"),
+        gelus=tuple(n.name for n in model.graph.nodes if n.op == "Gelu"),
+    )
+
+
+def _sites(
+    model: Model,
+    lines: dict[str, Linear],
+    convs: dict[str, Conv],
+    found: dict[str, Attention],
+    others: tuple[str, ...],
+    where: Mapping[str, Part],
+    skipped: frozenset[str],
+) -> tuple[Site, ...]:
+    """Sites in graph order."""
+    scores = {a.qk: a for a in found.values()}
+    values = {a.av: a for a in found.values()}
+    tensors = model.graph.tensors()
+    sites: list[Site] = []
+
+    def add(tensor: str, consumer: str, role: Role, *, axis: int = -1, default: bool = True) -> None:
+        shape = tensors[tensor].shape
+        length = shape[axis] if shape is not None and len(shape) else None
+        channels = int(length) if isinstance(length, int) else None
+        sites.append(Site(tensor, consumer, role, where.get(consumer, Part.VISUAL), channels, axis, default))
+
+    for node in model.graph.nodes:
+        name = node.name
+        default = name not in skipped
+        if name in lines:
+            add(lines[name].weight, name, Role.WEIGHT, axis=1, default=default)
+            add(lines[name].input, name, _input_role(node, Role.LINEAR_INPUT), default=default)
+        elif name in convs:
+            grouped = convs[name].transpose
+            add(convs[name].weight, name, Role.WEIGHT, axis=1 if grouped else 0, default=default)
+            add(convs[name].input, name, _input_role(node, Role.CONV_INPUT), axis=1, default=default)
+        elif name in scores:
+            add(scores[name].q, name, Role.QUERY)
+            add(scores[name].k, name, Role.KEY)
+        elif name in values:
+            add(values[name].probabilities, name, Role.SOFTMAX)
+            add(values[name].v, name, Role.VALUE)
+        elif name in others:
+            for tensor in dict.fromkeys(t.name for t in node.inputs):
+                add(tensor, name, Role.MATMUL_INPUT, default=False)
+    return tuple(sites)
+
+
+def _input_role(node: gs.Node, role: Role) -> Role:
+    made = node.inputs[0].inputs
+    return Role.GELU if len(made) == 1 and made[0].op == "Gelu" else role

@@ -45,7 +45,8 @@ class Params:
 
     def _array(self, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> Array:
         given = np.asarray(value)
-        held: Array = given.astype(dtype)
+        with np.errstate(all="ignore"):
+            held: Array = given.astype(dtype)
         same = np.isfinite(held).all() if held.dtype.kind == "f" else np.array_equal(held, given)
         if not same:
             raise InputError(f"{type(self).__name__}: {name} holds a value that is no finite {dtype}; calibrate again or mend the plan")
@@ -105,6 +106,8 @@ class Scheme(ABC, Generic[P]):
     """Prefix of the op pair ``...QuantizeLinear`` / ``...DequantizeLinear``; None where the scheme has none of its own."""
     dynamic: ClassVar[bool] = False
     """Whether ranges come from the tensor itself at run time (no calibration)."""
+    monotone: ClassVar[bool] = True
+    """Whether decoded values never fall where x rises (in a dynamic scheme: within a row)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -73,7 +73,8 @@ def affine_codes(x: F32, scale: F32, zero: U8, bits: int) -> U8:
 
 def affine_values(codes: Codes, scale: F32, zero: U8) -> F32:
     """(code - zero) * scale."""
-    return ((codes.astype(np.float32) - np.asarray(zero, np.float32)) * scale).astype(np.float32)
+    with np.errstate(all="ignore"):
+        return np.asarray((codes.astype(np.float32) - np.asarray(zero, np.float32)) * scale, np.float32)
 
 
 def affine_codes_body(body: Body, x: str, scale: str, zero: str | None, bits: int) -> str:

@@ -1,0 +1,46 @@
+"""Operands of fused ops: any tensor, coded by any scheme on its way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnxptq.ops.body import Body
+from onnxptq.ops.scheme import F32, REGISTRY, Array
+
+EXTRA: Mapping[str, Any] = {"x_form": "softmax", "x_groups": 1}
+"""Attributes that some schemes read, under the names fused ops give them."""
+
+
+def _scheme(name: str, inputs: Sequence[object]) -> Any:
+    """The scheme, after a check that its inputs are all there (a zero-point may be absent: 0)."""
+    from onnxptq.ops import schemes
+
+    scheme = schemes()[name] if name not in REGISTRY else REGISTRY[name]
+    if len(inputs) != len(scheme.inputs) and not (name == "uniform" and len(inputs) == 1):
+        raise TypeError(f"scheme {name!r} takes inputs {scheme.inputs}, {len(inputs)} given")
+    return scheme
+
+
+def options(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a scheme among the attributes of a fused op."""
+    return {name.removeprefix("x_"): attributes.get(name, default) for name, default in EXTRA.items()}
+
+
+def fake_body(body: Body, x: str, inputs: Sequence[str], *, scheme: str, bits: int, options: Mapping[str, Any]) -> str:
+    """``x`` coded and decoded in standard ops; 0 bits leave it as it is."""
+    return str(_scheme(scheme, inputs).fake_body(body, x, inputs, bits, options)) if bits else x
+
+
+def fake(x: F32, inputs: Sequence[Array | None], *, scheme: str, bits: int, options: Mapping[str, Any]) -> F32:
+    """The same in NumPy; absent inputs are None."""
+    if not bits:
+        return x
+    given = [i for i in inputs if i is not None]
+    held: F32 = _scheme(scheme, given).fake_arrays(x, given, bits, options)
+    return held
+
+
+def present(inputs: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Those of the named inputs that are there."""
+    return [inputs[name] for name in names if name in inputs]

@@ -1,0 +1,81 @@
+"""QConv: a convolution with coded input and weight, in one or two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from onnxptq.ops import epilogue, operand
+from onnxptq.ops.body import Body
+from onnxptq.ops.pack import dequantize, dequantize_body
+from onnxptq.ops.scheme import F32, Array
+from onnxptq.ops.spec import OpSpec
+
+GEOMETRY = ("kernel_shape", "strides", "pads", "dilations", "group")
+
+
+def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
+    weight = dequantize_body(body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=attributes["shape"], axis=0)
+    given = operand.present(inputs, ("p0", "p1", "p2"))
+    scheme, bits = attributes["x_scheme"], attributes["x_bits"]
+    x = operand.fake_body(body, "x", given, scheme=scheme, bits=bits, options=operand.options(attributes))
+    bias = ("bias",) if "bias" in inputs else ()
+    epilogue.apply_body(
+        body, body("Conv", x, weight, *bias, **{name: attributes[name] for name in GEOMETRY}), attributes["epilogue"], out="y"
+    )
+
+
+def convolve(x: F32, weight: F32, *, strides: list[int], pads: list[int], dilations: list[int], group: int) -> NDArray[np.float64]:
+    """A convolution over any number of dimensions, in float64."""
+    spatial = weight.ndim - 2
+    edges = [(0, 0), (0, 0), *zip(pads[:spatial], pads[spatial:], strict=True)]
+    reach = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
+    axes = tuple(range(2, 2 + spatial))
+    windows = sliding_window_view(np.pad(x.astype(np.float64), edges), reach, axis=axes)
+    steps = tuple(slice(None, None, s) for s in strides)
+    taps = tuple(slice(None, None, d) for d in dilations)
+    windows = windows[(slice(None), slice(None), *steps, *taps)]
+    batch, places = windows.shape[0], windows.shape[2 : 2 + spatial]
+    columns = windows.reshape(batch, group, -1, *windows.shape[2:])
+    columns = np.moveaxis(columns, 2, 2 + spatial).reshape(batch, group, int(np.prod(places)), int(np.prod(weight.shape[1:])))
+    kernels = weight.astype(np.float64).reshape(group, weight.shape[0] // group, -1)
+    y: NDArray[np.float64] = np.matmul(kernels, np.swapaxes(columns, -1, -2))
+    return y.reshape(batch, weight.shape[0], *places)
+
+
+def reference(
+    x: F32,
+    w_codes: Array,
+    w_scale: F32,
+    w_zero: NDArray[np.int8],
+    bias: F32 | None = None,
+    *params: Array | None,
+    **attributes: Any,
+) -> F32:
+    """The sums in float64, which holds every integer sum exactly."""
+    given = SPEC.complete(attributes)
+    weight = dequantize(w_codes, w_scale, w_zero, bits=given["w_bits"], shape=given["shape"], axis=0)
+    held = operand.fake(x, params, scheme=given["x_scheme"], bits=given["x_bits"], options=operand.options(given))
+    y = convolve(held, weight, **{name: given[name] for name in GEOMETRY[1:]})
+    if bias is not None:
+        y = y + bias.reshape(-1, *[1] * (weight.ndim - 2))
+    return epilogue.apply(y, given["epilogue"])
+
+
+SPEC = OpSpec(
+    name="QConv",
+    inputs=("x", "w_codes", "w_scale", "w_zero", "bias?", "p0?", "p1?", "p2?"),
+    outputs=("y",),
+    attributes={"x_bits": None, "w_bits": None, "x_scheme": "uniform", "epilogue": "none", "shape": None}
+    | {"kernel_shape": None, "strides": None, "pads": None, "dilations": None, "group": 1}
+    | dict(operand.EXTRA),
+    body=_body,
+    reference=reference,
+    doc="y = epilogue(Conv(x^, W^) + bias): x [B, I, ...] coded by `x_scheme` with inputs p0.., then padded with real zeros; W of the "
+    "given `shape` [O, I / group, ...] from codes with scale and zero [O]. The rest is as in the standard Conv.",
+    types=("float", "int8, int4 or uint8 stream", "float", "int8", "float"),
+)

@@ -1,0 +1,85 @@
+"""Scheme ``table``: 2^bits freely placed values, each an int8 times one scale, so that products stay int8 products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onnxptq.ops import edges
+from onnxptq.ops.body import FLOAT, Body
+from onnxptq.ops.pair import define_pair
+from onnxptq.ops.scheme import F32, FLOATS, INT8S, Array, Codes, Options, Params, Scheme
+from onnxptq.ops.uniform import LARGEST, SMALLEST
+
+BENDS = (1.0, 1.5, 2.0, 3.0)
+
+
+@dataclass(frozen=True, eq=False)
+class TableParams(Params):
+    """Values by code, ascending, in units of ``scale``; ``edges`` between neighbours, ascending: code = number of edges <= x."""
+
+    values: NDArray[np.int8] = field(metadata=INT8S)
+    scale: F32 = field(metadata=FLOATS)
+    edges: F32 = field(metadata=FLOATS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.values.shape == (2**self.bits,), f"values must be {2**self.bits} numbers")
+        self.require(self.edges.shape == (2**self.bits - 1,), f"edges must be {2**self.bits - 1} numbers")
+        self.require(self.scale.shape == () and bool(self.scale > 0), "scale must be one positive number")
+        self.require(bool((np.diff(self.values.astype(np.int16)) >= 0).all() and (np.diff(self.edges) >= 0).all()), "values must ascend")
+
+
+def table(levels: ArrayLike, bits: int, *, largest: int = 127) -> TableParams:
+    """The table nearest to these 2^bits levels, with edges half way.
+
+    ``largest`` is the greatest magnitude of a stored value: 31 keeps the fast products of machines without VNNI.
+    """
+    wanted = np.sort(np.asarray(levels, np.float64))
+    scale = np.float32(np.clip(np.abs(wanted).max(initial=0.0) / largest, SMALLEST, LARGEST / 128))
+    values = np.clip(np.rint(wanted / np.float64(scale)), -largest, largest).astype(np.int8)
+    placed = values.astype(np.float64) * np.float64(scale)
+    return TableParams(bits, values, np.asarray(scale), ((placed[1:] + placed[:-1]) / 2).astype(np.float32))
+
+
+class Table(Scheme[TableParams]):
+    """Freely placed values, for inputs of Linear and Conv up to 6 bits."""
+
+    name = "table"
+    params = TableParams
+    doc = "value = values[code] * scale; edges ascend, code = the number of edges <= x."
+    inputs = ("values", "scale", "edges")
+    ops = "Table"
+
+    def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:
+        """The number of edges <= x."""
+        return edges.count_edges(x, inputs[2])
+
+    def values(self, codes: Codes, inputs: Sequence[Array], bits: int, options: Options) -> F32:
+        """The table times the scale."""
+        return np.asarray((inputs[0].astype(np.float32) * inputs[1])[codes], np.float32)
+
+    def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """The number of edges <= x."""
+        return edges.count_edges_body(body, x, inputs[2], bits)
+
+    def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """The table times the scale."""
+        return body("Gather", body("Mul", body.cast(inputs[0], FLOAT), inputs[1]), codes)
+
+    def codes_input(self, body: Body, codes: str) -> str:
+        """Codes as indices."""
+        return edges.codes_input(body, codes)
+
+    def grid(self, low: float, high: float, bits: int) -> Iterator[TableParams]:
+        """Levels over the range, more and more of them near 0: where a search by Lloyd's steps may start."""
+        span = np.linspace(min(low, 0.0), max(high, 0.0), 2**bits)
+        largest = max(float(np.abs(span).max()), SMALLEST)
+        for bend in BENDS:
+            yield table(np.sign(span) * largest * np.abs(span / largest) ** bend, bits)
+
+
+QUANTIZE, DEQUANTIZE = define_pair("table", ("int8", "float", "float"))

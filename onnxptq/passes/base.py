@@ -18,7 +18,7 @@ REGISTRY: dict[str, Pass] = {}
 Asking = Generator[Mapping[str, Request], Mapping[str, Summary], list["Change"]]
 Discover = Callable[[Model], Structure]
 Fill = Callable[[Model, Mapping[str, Request], str], Mapping[str, Summary]]
-"""One walk over the samples with the model as it is now: (model, requests, stage name) -> the filled summaries."""
+"""One walk over the samples with the model as it is now: (model, requests, stage name) -> the filled summaries. No name comes twice."""
 TOLERANCE = 1e-4
 
 
@@ -162,7 +162,7 @@ def _run_batch(
             except StopIteration as stop:
                 finished[one.name] = stop.value
     together = {f"{name}:{key}": request for name, requests in asked.items() for key, request in requests.items()}
-    answer = fill(model, together, "passes") if together else {}
+    answer = fill(model, together, ", ".join(asked)) if together else {}
     for one in batch:
         if one.name not in finished:
             first = {key: answer[f"{one.name}:{key}"] for key in asked[one.name]} if one.name in asked else None
@@ -172,10 +172,12 @@ def _run_batch(
 
 def _finish(name: str, running: Asking, answer: Mapping[str, Summary] | None, model: Model, fill: Fill) -> list[Change]:
     """Drive one pass to its end."""
+    walk = 1 if answer is None else 2
     try:
         requests = next(running) if answer is None else running.send(answer)
         while True:
-            requests = running.send(fill(model, requests, name) if requests else {})
+            requests = running.send(fill(model, requests, f"{name}, walk {walk}") if requests else {})
+            walk += 1
     except StopIteration as stop:
         made: list[Change] = stop.value
         return made

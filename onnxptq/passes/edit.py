@@ -8,14 +8,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import ArrayLike, NDArray
 
+from onnxptq.graph.flow import data_inputs, moves
 from onnxptq.graph.model import Model, value
 from onnxptq.sites import Attention, Linear, Source, Structure
 
 F64 = NDArray[np.float64]
-COPIES = {
-    "Reshape", "Transpose", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Tile", "Concat", "Pad",
-}  # fmt: skip
-"""Ops that put values elsewhere and change none (Pad, where it pads with more than copies, excepted)."""
 
 
 def set_input(model: Model, node: gs.Node, index: int, array: NDArray[Any]) -> None:
@@ -33,16 +30,14 @@ def is_output(model: Model, tensor: gs.Tensor) -> bool:
     return any(out is tensor for out in model.graph.outputs)
 
 
-def insert_after(model: Model, node: gs.Node, new: gs.Node) -> None:
-    """Put ``new`` into the list of nodes behind ``node``, so that the list stays in topological order."""
-    position = next(i for i, other in enumerate(model.graph.nodes) if other is node)
-    model.graph.nodes.insert(position + 1, new)
+def position(model: Model, node: gs.Node) -> int:
+    """Where ``node`` is in the list of nodes."""
+    return next(i for i, other in enumerate(model.graph.nodes) if other is node)
 
 
 def remove(model: Model, node: gs.Node) -> None:
     """Take ``node`` out of the graph."""
-    position = next(i for i, other in enumerate(model.graph.nodes) if other is node)
-    del model.graph.nodes[position]
+    del model.graph.nodes[position(model, node)]
     node.inputs.clear()
     node.outputs.clear()
 
@@ -79,7 +74,8 @@ def shift_output(model: Model, linear: Linear, shift: ArrayLike) -> None:
     bare = gs.Variable(model.unique(f"{output.name}_product"), dtype=output.dtype, shape=output.shape)
     product.outputs[0] = bare
     bias = gs.Constant(model.unique(f"{linear.name}_bias"), moved.astype(model.tensor(linear.weight).dtype))
-    insert_after(model, product, gs.Node("Add", model.unique(f"{linear.name}_add"), inputs=[bare, bias], outputs=[output]))
+    add = gs.Node("Add", model.unique(f"{linear.name}_add"), inputs=[bare, bias], outputs=[output])
+    model.graph.nodes.insert(position(model, product) + 1, add)
 
 
 def scale_output(model: Model, linear: Linear, factor: ArrayLike) -> None:
@@ -121,11 +117,11 @@ def obstacle(model: Model, source: str, target: str, *, zeros: bool) -> str | No
         if not tensor.inputs:
             return f"{tensor.name} flows in beside {source}"
         node = tensor.inputs[0]
-        if node.op not in COPIES:
+        if not moves(node):
             return f"{node.op} {node.name} lies between"
         if node.op == "Pad" and (filled := padding(node)) is not None and not (zeros and filled == 0):
-            return f"Pad {node.name} adds tokens that no bias reaches"
-        pending += node.inputs if node.op == "Concat" else node.inputs[:1]
+            return f"Pad {node.name} adds tokens of its own"
+        pending += data_inputs(node)
     return None
 
 

@@ -81,7 +81,7 @@ def _source(model: Model, norm: gs.Node) -> tuple[gs.Tensor, str]:
     while True:
         if not tensor.inputs:
             return tensor, "it reads an input of the model"
-        if len(tensor.outputs) != 1 or is_output(model, tensor):
+        if sum(reader.op not in ("Shape", "Size") for reader in tensor.outputs) != 1 or is_output(model, tensor):
             return tensor, f"{tensor.name} has another reader"
         maker = tensor.inputs[0]
         if maker.op not in ("Reshape", "Transpose") or not direct:
@@ -126,7 +126,10 @@ def _fold_conv(model: Model, conv: gs.Node, scale: F64, shift: F64) -> None:
 
 def _bypass(model: Model, norm: gs.Node) -> None:
     """Take the node out; the name of its output stays, so that a graph output keeps it."""
-    output, maker = norm.outputs[0], norm.inputs[0].inputs[0]
-    position = next(i for i, tensor in enumerate(maker.outputs) if tensor is norm.inputs[0])
+    source, output = norm.inputs[0], norm.outputs[0]
+    maker = source.inputs[0]
+    place = next(i for i, tensor in enumerate(maker.outputs) if tensor is source)
     remove(model, norm)
-    maker.outputs[position] = output
+    maker.outputs[place] = output
+    for reader in list(source.outputs):
+        reader.inputs[next(i for i, tensor in enumerate(reader.inputs) if tensor is source)] = output

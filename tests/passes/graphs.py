@@ -65,7 +65,7 @@ class Builder:
         product = self.nodes[-1].name
         add = None
         if b is not None:
-            y = self.node("Add", b, y, out=out)
+            y = self.node("Add", y, b, out=out)
             add = self.nodes[-1].name
         self.linears[product] = Linear(product, x, w, b, add, y, shape[0], shape[1])
         return y

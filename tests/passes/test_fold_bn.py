@@ -94,6 +94,15 @@ def test_another_reader_is_a_reason() -> None:
     assert np.array_equal(run(model, [{"x": np.ones((1, 4, 3, 3), np.float32)}])[0]["y"], before[0]["y"])
 
 
+def test_a_reader_of_the_shape_is_none() -> None:
+    b = Builder(3)
+    y = conv(b, "x", b.floats(4, 4, 1, 1), None)
+    shape = b.node("Shape", y)
+    b.node("Expand", batch_norm(b, y, 4), shape, out="y")
+    model, structure = b.build({"x": [1, 4, 3, 3]}, ["y"])
+    assert apply(model, structure, [{"x": b.floats(1, 4, 3, 3)}], "fold-bn").drift["y"] > 110
+
+
 def test_token_axis_is_a_reason() -> None:
     b = Builder(4)
     batch_norm(b, b.linear("x", b.floats(4, 5)), 3, out="y")

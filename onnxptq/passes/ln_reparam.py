@@ -1,0 +1,100 @@
+"""ln-reparam: what a quantizer per channel would do to a LayerNormalization's output becomes part of its scale and bias (RepQ-ViT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.rows import RowSample
+from onnxptq.calibration.summary import Request
+from onnxptq.graph.model import Model
+from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.norms import Reading, fold, readings
+from onnxptq.sites import Structure
+
+F64 = NDArray[np.float64]
+ROWS = 2048
+PERCENTILES = (0.999, 0.9999, 0.99999)
+LIMIT = 20.0
+"""No channel is scaled by more, or less than its inverse; without one, a dead channel would be blown up."""
+
+
+class ReparameterizeLayerNorm(Pass):
+    """Channel c goes out as x / r - m, so that one scale and zero-point fit all, and the linears behind take r and m back.
+
+    1. The LayerNormalization's output goes to linears alone, channels in order.
+    2. Rule ``repq``: r and m make the affine quantizers of the channels (range by percentile, least squared error) one:
+       r = s_c / mean s, m = mean s (mean z - z_c), the mean of z made a code (RepQ-ViT, equations 7 to 10).
+    3. Rule ``balanced``: m is the middle of the robust range, r the square root of deviation over weight.
+    4. Tokens of zeros that pad windows have to become -m: with ``padded`` = ``add`` an addition in front of the linears
+       sees to it, with ``scale`` such a normalization gets its r and no m.
+    """
+
+    name = "ln-reparam"
+    options: ClassVar[Mapping[str, Any]] = {"rule": "repq", "bits": 8, "quantile": 0.002, "padded": "add"}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": ("repq", "balanced"), "padded": ("add", "scale")}
+    reads = moves = frozenset({"norm"})
+
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+        """See the class."""
+        found = readings(model, structure)
+        legal = {name: read for name, read in found.items() if isinstance(read, Reading)}
+        changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
+        filled = yield {name: Request(read.output, RowSample(ROWS)) for name, read in legal.items()}
+        for name, read in legal.items():
+            rows = cast(RowSample, filled[name]).sample.astype(np.float64)
+            if not rows.size:
+                changes.append(self.left(name, "no tokens were seen"))
+                continue
+            if options["rule"] == "repq":
+                factor, offset = repq(rows, options["bits"])
+            else:
+                factor, offset = balanced(rows, np.linalg.norm(read.columns(model), axis=1), options["quantile"])
+            plain = read.padded and options["padded"] == "scale"
+            fold(model, read, factor, np.zeros_like(offset) if plain else offset)
+            how = (
+                " (no offset: windows are padded)"
+                if plain
+                else " (offset in front of the linears: windows are padded)"
+                if read.padded
+                else ""
+            )
+            what = f"channels divided by {factor.min():.3g} .. {factor.max():.3g} and centred for {len(read.linears)} linears{how}"
+            changes.append(Change(self.name, name, what, data={"factors": factor.tolist(), "offsets": offset.tolist()}))
+        return changes
+
+
+def repq(rows: F64, bits: int) -> tuple[F64, F64]:
+    """r and m of rule ``repq`` for rows of channels."""
+    levels = 2**bits - 1
+    steps, lows, errors = [], [], []
+    for share in PERCENTILES:
+        low, high = np.quantile(rows, (1 - share, share), axis=0)
+        step = np.maximum(high - low, np.finfo(np.float32).tiny) / levels
+        zero = np.round(-low / step)
+        coded = np.clip(np.round(rows / step) + zero, 0, levels)
+        steps.append(step)
+        lows.append(low)
+        errors.append(np.square((coded - zero) * step - rows).mean(axis=0))
+    best = np.argmin(errors, axis=0)
+    channel = np.arange(rows.shape[1])
+    step, low = np.array(steps)[best, channel], np.array(lows)[best, channel]
+    mean = float(step.mean())
+    factor = np.clip(step / mean, 1 / LIMIT, LIMIT)
+    zero = np.round(-low / (factor * mean))
+    return factor, mean * (np.clip(np.round(zero.mean()), 0, levels) - zero)
+
+
+def balanced(rows: F64, weights: F64, quantile: float) -> tuple[F64, F64]:
+    """r and m of rule ``balanced``, given the norm of what each channel is multiplied with."""
+    low, high = np.quantile(rows, (quantile, 1 - quantile), axis=0)
+    deviation = rows.std(axis=0)
+    alive = (deviation > 0) & (weights > 0)
+    factor = np.ones(rows.shape[1])
+    factor[alive] = np.sqrt(deviation[alive] / weights[alive])
+    factor /= np.exp(np.log(factor).mean())
+    factor = np.clip(factor, 1 / LIMIT, LIMIT)
+    return factor, (low + high) / 2 / factor

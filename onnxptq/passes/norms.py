@@ -1,0 +1,95 @@
+"""LayerNormalizations whose output goes to linears alone: finding them, and moving factors and offsets between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxptq.graph.model import Model, value
+from onnxptq.passes.edit import obstacle, position, scale_input, set_input, shift_output, weight
+from onnxptq.sites import Linear, Norm, Structure
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A LayerNormalization over the last axis, and the linears that read its output, channel by channel as it is."""
+
+    name: str
+    output: str
+    linears: tuple[Linear, ...]
+    padded: bool
+    """Whether tokens of zeros are added on the way (windows that do not fill the image)."""
+
+    def columns(self, model: Model) -> F64:
+        """What the linears multiply each channel with: [channels, all their outputs]."""
+        return np.concatenate([weight(model, linear) for linear in self.linears], axis=1)
+
+
+def readings(model: Model, structure: Structure) -> dict[str, Reading | str]:
+    """For each LayerNormalization the linears behind it, or why it cannot be changed."""
+    return {name: _reading(model, structure, norm) for name, norm in structure.norm_readers.items()}
+
+
+def _reading(model: Model, structure: Structure, norm: Norm) -> Reading | str:
+    node = model.nodes()[norm.name]
+    rank = len(node.outputs[0].shape or ())
+    scale = value(node.inputs[1])
+    if scale is None or scale.ndim != 1 or int(node.attrs.get("axis", -1)) not in (-1, rank - 1):
+        return "it is not over the last axis alone, with a constant scale"
+    if norm.bias is not None and value(node.inputs[2]) is None:
+        return "its bias is not constant"
+    if not norm.exclusive:
+        return "not linears alone read it, channels in order"
+    linears = tuple(linear for name, linear in structure.linears.items() if name in norm.readers)
+    reasons = [why for linear in linears if (why := obstacle(model, norm.output, linear.input, zeros=True))]
+    if reasons:
+        return reasons[0]
+    # Not norm.padded: whether a window is padded may depend on the size of the image.
+    padded = any(obstacle(model, norm.output, linear.input, zeros=False) for linear in linears)
+    return Reading(norm.name, norm.output, linears, padded)
+
+
+def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
+    """Let the normalization put out x / factor - offset instead of x, and its linears take that back.
+
+    Tokens of zeros added on the way are zeros divided by the factor, and have to become -offset: where there are such,
+    the offset is subtracted in front of the linears, for one addition, instead of in the normalization.
+    """
+    norm = model.nodes()[read.name]
+    scale = np.asarray(value(norm.inputs[1]), np.float64)
+    bias = np.asarray(value(norm.inputs[2]), np.float64) if len(norm.inputs) > 2 and not norm.inputs[2].is_empty() else np.zeros_like(scale)
+    set_input(model, norm, 1, scale / factor)
+    moved = bias / factor - (0 if read.padded else offset)
+    if len(norm.inputs) > 2 and not norm.inputs[2].is_empty():
+        set_input(model, norm, 2, moved)
+    elif moved.any():
+        added = gs.Constant(model.unique(f"{norm.name}_bias"), moved.astype(norm.inputs[1].dtype))
+        if len(norm.inputs) > 2:
+            norm.inputs[2] = added
+        else:
+            norm.inputs.append(added)
+    shifted: dict[str, gs.Tensor] = {}
+    for linear in read.linears:
+        product = model.nodes()[linear.name]
+        source = product.inputs[0]
+        if read.padded and offset.any():
+            if source.name not in shifted:
+                shifted[source.name] = _shifted(model, product, source, -offset)
+            product.inputs[0] = shifted[source.name]
+        scale_input(model, linear, factor)
+        if offset.any():
+            shift_output(model, linear, offset @ weight(model, linear))
+
+
+def _shifted(model: Model, reader: gs.Node, tensor: gs.Tensor, by: F64) -> gs.Tensor:
+    """``tensor`` plus a constant, computed in front of its first reader."""
+    moved = gs.Variable(model.unique(f"{tensor.name}_shifted"), dtype=tensor.dtype, shape=tensor.shape)
+    constant = gs.Constant(model.unique(f"{tensor.name}_shift"), by.astype(tensor.dtype or np.float32))
+    add = gs.Node("Add", model.unique(f"{reader.name}_shift"), inputs=[tensor, constant], outputs=[moved])
+    model.graph.nodes.insert(position(model, reader), add)
+    return moved

@@ -1,0 +1,50 @@
+"""smooth: outlying channels of a LayerNormalization's output are divided down, its linears multiplied up (SmoothQuant)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from onnxptq.calibration.summary import Range, Request
+from onnxptq.graph.model import Model
+from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.norms import Reading, fold, readings
+from onnxptq.sites import Structure
+
+
+class Smooth(Pass):
+    """Divide channel j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), w over all linears that read it (SmoothQuant, equation 4).
+
+    1. The LayerNormalization's output goes to linears alone, channels in order; in a model that adds it to something
+       as well (post-norm text encoders) it cannot be changed.
+    2. Zeros that pad a window stay zeros, so padding does no harm.
+    """
+
+    name = "smooth"
+    options: ClassVar[Mapping[str, Any]] = {"alpha": 0.5}
+    """How much of the difficulty goes from the activations to the weights, 0 to 1."""
+    reads = moves = frozenset({"norm"})
+
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+        """See the class."""
+        found = readings(model, structure)
+        legal = {name: read for name, read in found.items() if isinstance(read, Reading)}
+        changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
+        filled = yield {name: Request(read.output, Range(axis=-1)) for name, read in legal.items()}
+        for name, read in legal.items():
+            seen = cast(Range, filled[name])
+            if not seen.count:
+                changes.append(self.left(name, "no tokens were seen"))
+                continue
+            inputs = np.maximum(np.abs(seen.low), np.abs(seen.high))
+            weights = np.abs(read.columns(model)).max(axis=1)
+            alive = (inputs > 0) & (weights > 0)
+            factor = np.ones(len(inputs))
+            factor[alive] = inputs[alive] ** options["alpha"] / weights[alive] ** (1 - options["alpha"])
+            fold(model, read, factor, np.zeros(len(inputs)))
+            became = f"largest {inputs.max():.3g} became {(inputs / factor).max():.3g}"
+            what = f"channels divided by {factor.min():.3g} .. {factor.max():.3g} for {len(read.linears)} linears: {became}"
+            changes.append(Change(self.name, name, what, data={"factors": factor.tolist()}))
+        return changes

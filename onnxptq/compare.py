@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Accumulator:
         if reference.shape != other.shape:
             raise ValueError(f"shape {list(reference.shape)} in the reference, {list(other.shape)} in the other")
         self.discrete |= reference.dtype.kind != "f"
-        self.logits = reference.dtype.kind == "f" and reference.ndim >= 3 and reference.shape[-3] != 2
+        self.logits = reference.dtype.kind == "f" and reference.ndim == 4 and reference.shape[1] != 2
         signal, error, broken = self.signal, self.error, self.broken
         a, b = reference.reshape(-1), other.reshape(-1)
         for start in range(0, a.size, CHUNK):
@@ -143,19 +143,19 @@ class Accumulator:
 def overlaps(reference: NDArray[Any], other: NDArray[Any]) -> list[float]:
     """IoU of each mask predicted by both; [] where an output cannot be masks.
 
-    Masks are, by shape and type: floats [..., C, H, W] with H, W >= 8 and C <= 8, where two channels are classes (argmax) and any
+    Masks are, by shape and type: floats [N, C, H, W] with H, W >= 8 and C <= 8, where two channels are classes (argmax) and any
     other number are masks of their own (logit > 0; the Accumulator asks that values lie on both sides of zero); or integers and booleans
-    [..., H, W], whose labels are compared one by one. Feature maps have more channels and are not taken for masks.
+    [..., H, W], whose labels are compared one by one. Feature maps have more channels, token sequences fewer axes: no masks.
     """
     shape = reference.shape
     if len(shape) < 3 or min(shape[-2:]) < MASK_SIDE or reference.size == 0:
         return []
     if reference.dtype.kind in "biu":
         return [_labels(a, b) for a, b in zip(_flat(reference), _flat(other), strict=True)]
-    if reference.dtype.kind != "f" or shape[-3] > MASK_CHANNELS:
+    if reference.dtype.kind != "f" or len(shape) != 4 or shape[1] > MASK_CHANNELS:
         return []
-    if shape[-3] == 2:
-        a, b = reference[..., 1, :, :] > reference[..., 0, :, :], other[..., 1, :, :] > other[..., 0, :, :]
+    if shape[1] == 2:
+        a, b = reference[:, 1] > reference[:, 0], other[:, 1] > other[:, 0]
     else:
         a, b = reference > 0, other > 0
     return [_iou(x, y) for x, y in zip(_flat(a), _flat(b), strict=True)]
@@ -243,7 +243,7 @@ def layers(
             expected.fill(run(models[0].outputs([a for a, _ in group]), samples, **how))
             got = run(models[1].outputs([b for _, b in group]), samples, **how)
             found |= compare(expected, ({back[name]: array for name, array in one.items()} for one in got), error=ArtifactError)
-    return {a: found[a] for a, _ in known}
+    return {a: replace(found[a], agreement=None) for a, _ in known}
 
 
 def _groups(pairs: Sequence[tuple[str, str]], sizes: Mapping[str, int], limit: int) -> Iterator[list[tuple[str, str]]]:

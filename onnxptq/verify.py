@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq.errors import ArtifactError
+from onnxptq.errors import ArtifactError, InputError
 from onnxptq.runtime import Executor, session
 
 Sample = Mapping[str, NDArray[Any]]
@@ -33,9 +33,11 @@ class Runner:
         error: type[Exception] = ArtifactError,
     ) -> None:
         self.name, self.error = name, error
+        if isinstance(model, (str, Path)) and not Path(model).is_file():
+            raise error(f"{name}: {'is a folder, not a model' if Path(model).is_dir() else 'no such file'}")
         try:
             self._session = session(model, executor=executor, threads=threads)
-        except error:
+        except (error, InputError):
             raise
         except Exception as failure:
             raise error(f"{name}: onnxruntime does not load it: {one_line(failure)}") from failure

@@ -144,6 +144,8 @@ class TestAgreement:
         assert metrics(features, features).agreement is None
         heat = np.abs(rng.normal(size=(1, 1, 16, 16))).astype(np.float32)
         assert metrics(heat, heat).agreement is None
+        tokens = rng.normal(size=(1, 32, 384)).astype(np.float32)
+        assert metrics(tokens, tokens).agreement is None
         small = rng.normal(size=(1, 1, 4, 4)).astype(np.float32)
         assert metrics(small, small).agreement is None
 
@@ -193,6 +195,18 @@ class TestLayers:
         assert list(found) == ["h", "r", "y"]
         assert found["h"].sqnr == pytest.approx(40, abs=0.1)
         assert found["y"].sqnr == pytest.approx(-20 * math.log10(1.01**2 - 1), rel=1e-3)
+
+    def test_inner_tensors_are_no_masks(self) -> None:
+        graph = helper.make_graph(
+            [helper.make_node("Mul", ["x", "x"], ["h"]), helper.make_node("Sub", ["h", "x"], ["y"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 8, 8])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 8, 8])],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        sample = [{"x": rng.normal(size=(1, 1, 8, 8)).astype(np.float32)}]
+        assert compare.models(model, model, sample)["y"].agreement == 1.0
+        assert compare.layers(model, model, [("y", "y")], sample)["y"].agreement is None
 
     def test_memory_limit_does_not_change_the_result(self) -> None:
         once = compare.layers(scaled(1.0), scaled(1.01), self.PAIRS, SAMPLES)

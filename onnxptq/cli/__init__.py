@@ -106,10 +106,9 @@ def _run(argv: Sequence[str]) -> int:
         raise InputError(f"{args.command} is not in this version")
     if extra:
         known = [option for action in args.parser._actions for option in action.option_strings]
-        unknown = next((word for word in extra if word.startswith("-")), None)
-        if unknown is None:
-            args.parser.error(f"unexpected argument {extra[0]!r}")
-        args.parser.error(f"unknown option {unknown!r}{nearest(unknown.split('=')[0], known)}")
+        unknown = next((word for word in extra if word.startswith("-")), "")
+        near = nearest(unknown.split("=")[0], known) if unknown else ""
+        args.parser.error(f"unknown option {unknown!r}{near}" if unknown else f"unexpected argument {extra[0]!r}")
     code: int = args.run(args, Output(json=getattr(args, "json", False)))
     return code
 

@@ -43,11 +43,11 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """A table: bytes, median milliseconds, CPU milliseconds, how many times faster than the first, peak memory."""
     from onnxptq.cli.samples import found_in, open_for
-    from onnxptq.quantizer import source_size
+    from onnxptq.graph.size import source_size
     from onnxptq.report.text import megabytes, table
 
     args.samples = args.samples or 1
-    sample = next(iter(open_for(*found_in(args.models[0], args), args.data, args, out)))
+    sample = next(iter(open_for(*found_in(args.models[0], args), args.data, args, None)))
     executor = args.executor or _executor(args.models, out)
     times = _times(args, sample, executor)
     rows, entries = [], []

@@ -30,9 +30,8 @@ def run(args: Namespace, out: Output) -> int:
     out.say(f"{args.quantized} against {args.reference} on {samples.name}\n\n{outputs_table(found)}")
     data = {"samples": samples.name, "outputs": {name: one.to_json() for name, one in found.items()}}
     if args.layers:
-        made = {
-            t for one in (*structure.linears.values(), *structure.convs.values(), *structure.attentions.values()) for t in (one.output,)
-        }
+        made = {one.output for one in structure.linears.values()} | {one.output for one in structure.convs.values()}
+        made |= {one.output for one in structure.attentions.values()}
         order = [t.name for node in model.graph.nodes for t in node.outputs if t.name in made]
         pairs = [(name, name) for name in order]
         layers = compare.layers(model.to_proto(), args.quantized, pairs, list(samples), executor=args.executor, threads=args.threads)

@@ -158,7 +158,7 @@ def _cost(inspection: Inspection, plan: Plan, args: Namespace, out: Output) -> d
     from onnxptq.report.cost import cost, cost_tables
 
     args.samples = 1
-    source = open_for(inspection.model, inspection.structure, args.calib or "synthetic", args, out)
+    source = open_for(inspection.model, inspection.structure, args.calib or "synthetic", args, None)
     found = cost(inspection.model, inspection.structure, plan, next(iter(source)))
     out.say("\n" + cost_tables(found))
     return found.to_json()

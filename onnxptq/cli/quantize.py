@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def add(parser: ArgumentParser) -> None:
     engine.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
     engine.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time")
     engine.add_argument("--resume", action="store_true", help="go on with a run that was killed")
-    add_json(engine)
+    add_json(parser)
 
 
 def run(args: Namespace, out: Output) -> int:
@@ -66,11 +67,12 @@ def run(args: Namespace, out: Output) -> int:
             limit=args.samples,
             preprocess=args.preprocess,
             memory_limit=args.memory_limit,
-            resume=checkpoint,
-            fresh=not args.resume,
+            folder=checkpoint,
+            resume=args.resume,
         )
         result = q.quantize(format=args.format, constants=args.constants, strict=args.strict)
-        for warning in result.report.warnings:
+        report = replace(result.report, output_file=str(output))
+        for warning in report.warnings:
             out.warn(warning)
         result.save(output)
     except InputError:
@@ -82,10 +84,10 @@ def run(args: Namespace, out: Output) -> int:
     if "--report" in extra:
         from onnxptq.report.html import page
 
-        write_text(extra["--report"], page(result.report))
+        write_text(extra["--report"], page(report))
     shutil.rmtree(checkpoint, ignore_errors=True)
-    out.say(summary(result.report))
-    out.emit(result.report.to_json())
+    out.say(summary(report))
+    out.emit(report.to_json())
     return 0
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from onnxptq.sites import Structure
 
 
-def open_for(model: Model, structure: Structure, spec: str, args: Namespace, out: Output) -> Source:
-    """The samples ``spec`` names, for the inputs of ``model``; synthetic ones are warned of."""
+def open_for(model: Model, structure: Structure, spec: str, args: Namespace, out: Output | None) -> Source:
+    """The samples ``spec`` names, for the inputs of ``model``; synthetic ones are warned of on ``out``."""
     from onnxptq.calibration.inputs import input_specs
     from onnxptq.calibration.sources import open_source
 
@@ -26,7 +26,7 @@ def open_for(model: Model, structure: Structure, spec: str, args: Namespace, out
         seed=args.seed,
         shapes=dict(args.shape),
     )
-    if spec == "synthetic":
+    if spec == "synthetic" and out is not None:
         out.warn("synthetic samples: real ones say more; give a folder")
     return source
 

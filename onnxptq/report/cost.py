@@ -116,9 +116,9 @@ def _products(model: Model, structure: Structure, plan: Plan, sizes: Mapping[str
         yield "attention x values", bits(attention.av, Role.SOFTMAX), bits(attention.av, Role.VALUE), values or pairs * attention.dim
     for name in structure.matmuls:
         node = nodes[name]
-        widths = [plan[key].bits if (key := f"{name}:{Role.MATMUL_INPUT}:{t.name}") in plan else FLOAT for t in node.inputs[:2]]
+        operands = [plan[key].bits if (key := f"{name}:{Role.MATMUL_INPUT}:{t.name}") in plan else FLOAT for t in node.inputs[:2]]
         inner = node.inputs[0].shape[-1] if node.inputs[0].shape else None
-        yield "other products", widths[0], widths[1], sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1)
+        yield "other products", operands[0], operands[1], sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1)
 
 
 def _stored(model: Model, plan: Plan) -> Iterator[Stored]:
@@ -148,16 +148,15 @@ def cost_tables(found: Cost) -> str:
     rows = [
         [
             one.kind,
-            _width(one.left),
-            _width(one.right),
+            f"{_width(one.left)} x {_width(one.right)}",
             f"{one.count / 1e9:.3f}",
             f"{one.count / total:.1%}",
             f"{one.count * one.share / 1e9:.3f}",
         ]
         for one in found.products
     ]
-    rows.append(["total", "", "", f"{total / 1e9:.3f}", "100.0%", f"{spent / 1e9:.3f}"])
-    header = ["multiplications", "bits", "x bits", "10^9 a sample", "share", "FP32 equivalent"]
+    rows.append(["total", "", f"{total / 1e9:.3f}", "100.0%", f"{spent / 1e9:.3f}"])
+    header = ["multiplications", "bits", "10^9 a sample", "share", "FP32 equivalent"]
     kept = [
         [one.kind, _width(one.bits), f"{one.elements / 1e6:.3f}", megabytes(4 * one.elements), megabytes(one.bytes)] for one in found.stored
     ]
@@ -165,7 +164,7 @@ def cost_tables(found: Cost) -> str:
     kept.append(["total", "", f"{before / 4e6:.3f}", megabytes(before), megabytes(after)])
     says = f"{total / max(spent, 1):.2f} times less arithmetic (a product counts as its wider operand: bits / 32), "
     says += f"{before / max(after, 1):.2f} times less storage"
-    first = table(header, rows, right=range(1, 6))
+    first = table(header, rows, right=range(2, 5))
     return f"{first}\n\n{table(['storage', 'bits', '10^6 elements', 'FP32', 'stored'], kept, right=range(1, 5))}\n\n{says}"
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Calibration:
     """Where the samples came from."""
 
     source: str
+    """In words, their number included."""
     samples: int
     held_back: int = 0
     """Samples kept out of calibration to measure the outputs on."""
@@ -213,6 +215,10 @@ class Stopwatch:
 
 def peak_memory() -> int | None:
     """Peak resident memory of this process so far, bytes; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage here: Linux counts in the memory of the process that started this one.
+        return next((1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
     try:
         import resource
     except ImportError:

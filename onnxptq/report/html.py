@@ -177,7 +177,7 @@ def _site_row(site: SiteReport, top: float) -> str:
 
 
 def _run(report: Report) -> str:
-    samples = f"{report.calibration.source}, {report.calibration.samples} used, {report.calibration.held_back} held back"
+    samples = f"{report.calibration.source}; {report.calibration.samples} used, {report.calibration.held_back} held back"
     found = ", ".join(f"{number} {name}" for name, number in report.structure.items())
     cards = [("Settings", _definitions({"samples": samples, **report.settings, "structure": found, **report.environment}))]
     if report.stages:

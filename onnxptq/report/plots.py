@@ -75,7 +75,7 @@ def histogram(drawing: Drawing, *, label: str) -> str:
     edges, levels = drawing.edges, sorted(drawing.levels)
     if not edges:
         return ""
-    low, high = min(edges[0], *levels[:1]), max(edges[-1], *levels[-1:])
+    low, high = min([edges[0], *levels[:1]]), max([edges[-1], *levels[-1:]])
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     height = BARS_HEIGHT - RUG - AXIS
 

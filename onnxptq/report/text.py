@@ -32,12 +32,12 @@ def _head(report: Report) -> str:
     lines = [
         ("size", f"{megabytes(sizes.before)} -> {megabytes(sizes.after)}, {times_smaller(sizes)}"),
         ("quantized", f"{report.bits} by recipe {report.recipe}, format {report.format}"),
-        ("calibration", f"{report.calibration.source}: {count(report.calibration.samples, 'sample')}{held}"),
+        ("calibration", f"{report.calibration.source}{held}"),
         ("sites", f"{len(report.sites)}: " + ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in roles.items())),
         ("passes", ", ".join(f"{name} {n}" for name, n in done.items()) or "nothing to change"),
         ("settings", ", ".join(f"{key} {value}" for key, value in report.settings.items())),
     ]
-    return "\n".join([title, *(f"  {name:<12}{text}" for name, text in lines if text)])
+    return "\n".join([title, *(f"  {name:<13}{text}" for name, text in lines if text)])
 
 
 def outputs_table(outputs: Mapping[str, Metrics], *, title: str = "output") -> str:

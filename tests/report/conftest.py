@@ -62,7 +62,7 @@ def made_report(*, blocks: int = 12) -> Report:
         bits="w6a6",
         format="native",
         sizes=Sizes(342_300_000, 69_800_000, 339_000_000, 63_900_000),
-        calibration=Calibration("images/", 32, 4),
+        calibration=Calibration("32 images of photos", 32, 4),
         sites=tuple(sites),
         outputs={"masks": metric(31.4, agreement=0.9871), "scores": metric(42.0), "labels": metric(None)},
         output_file="sam_encoder.w6a6.onnx",

@@ -14,7 +14,7 @@ def test_summary_holds_the_key_numbers(report: Report) -> None:
         "sam_encoder.onnx -> sam_encoder.w6a6.onnx",
         "342.3 MB -> 69.8 MB, 4.90 times smaller",
         "w6a6 by recipe auto, format native",
-        "images/: 32 samples, 4 held back",
+        "32 images of photos, 4 held back",
         "center-keys 12, fold-bn 1",
         "preprocess imagenet",
         "0.9871",

@@ -60,9 +60,7 @@ def channel_axes(site: Site, choice: Choice) -> tuple[Axes, int | None]:
 def uniform_only(site: Site, choice: Choice) -> None:
     """An InputError where a calibrator of ranges is asked for another scheme."""
     if choice.scheme != "uniform":
-        raise InputError(
-            f"site {site.key}: calibrator {choice.calibrator!r} finds uniform ranges; scheme {choice.scheme!r} needs another one"
-        )
+        raise InputError(f"site {site.key}: calibrator {choice.calibrator!r} is for scheme 'uniform', not {choice.scheme!r}")
 
 
 def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, count: int, rank: int = 0) -> Choice:
@@ -72,7 +70,7 @@ def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, coun
     """
     if not count:
         raise InputError(
-            f"site {site.key}: the calibration samples give tensor {site.tensor!r} no value at all; give samples that are not empty"
+            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
         )
     codes = uniform_codes(low, high, choice.bits, signed=choice.symmetric)
     scale, zero = codes.scale, codes.zero

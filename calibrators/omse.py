@@ -14,6 +14,7 @@ from onnxptq.calibration.rows import RowSample
 from onnxptq.calibration.summary import F64, Range, Request, Several
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, with_range
 from onnxptq.ops import schemes
+from onnxptq.ops.scheme import Params
 from onnxptq.plan import Choice
 from onnxptq.sites import Site
 
@@ -49,12 +50,13 @@ class Omse(Calibrator):
         return with_range(site, choice, *ends, extrema.count, extrema.rank)
 
 
-def best_candidate(seen: Histogram, choice: Choice) -> object:
+def best_candidate(seen: Histogram, choice: Choice) -> Params:
     """The candidate of the choice's scheme with the least squared error on the histogram."""
     scheme = schemes()[choice.scheme]
     values, weights = seen.points()
     candidates = list(scheme.grid(seen.low, seen.high, choice.bits))
-    return min(candidates, key=lambda p: float(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64)))
+    best: Params = min(candidates, key=lambda p: float(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64)))
+    return best
 
 
 def of_histogram(seen: Histogram, choice: Choice) -> tuple[F64, F64]:

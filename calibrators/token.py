@@ -21,5 +21,5 @@ class Token(Calibrator):
         scheme = schemes()[choice.scheme]
         if not scheme.dynamic:
             raise InputError(f"site {site.key}: calibrator 'token' is for schemes that take ranges at run time, not {choice.scheme!r}")
+        yield from ()
         return replace(choice, params=scheme.params(choice.bits))
-        yield

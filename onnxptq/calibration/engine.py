@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnxptq import runtime
-from onnxptq.calibration import memory
+from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
 from onnxptq.calibration.padding import Padding
@@ -73,7 +73,7 @@ class Engine:
         self._limit = memory_limit
         self._threads = threads
         self._checkpoint = checkpoint
-        self._progress: Progress = progress if progress is not None else Silent()
+        self._progress = progress or Silent()
         self._taps = taps and runtime.library_path() is not None
         self._count = 0
 
@@ -171,7 +171,7 @@ class Engine:
 
     def _groups(self, model: Model, jobs: list[Job]) -> Iterator[list[Job]]:
         """Jobs that share a session: equally far, and fetching no more than the limit allows, in graph order."""
-        limit = self._limit if self._limit is not None else memory.available() // _SHARE
+        limit = self._limit if self._limit is not None else machine.available() // _SHARE
         position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
         for seen in sorted({job.seen for job in jobs}, reverse=True):
             level = [job for job in jobs if job.seen == seen]

@@ -69,7 +69,7 @@ class ImageInput:
         height, width = (spec.shape[a] for a in range(rank - 3, rank) if a != colours)
         if not isinstance(height, int) or not isinstance(width, int):
             raise InputError(
-                f"calibration: input {spec.name!r} is {spec.text}; say to what size images go: --shape {spec.name}=1,3,HEIGHT,WIDTH"
+                f"calibration: input {spec.name!r} is {spec.text}; give the size images go to: --shape {spec.name}=1,3,HEIGHT,WIDTH"
             )
         count = spec.shape[colours]
         assert isinstance(count, int)

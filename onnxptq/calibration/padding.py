@@ -42,4 +42,5 @@ def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
         where = np.repeat(keep, repeat, axis=0).reshape(leading, *[1] * (x.ndim + axis - 1), -1) if -axis < x.ndim else keep[0]
         return x[np.broadcast_to(where, x.shape[: x.ndim + axis + 1])]
     parts = [x[b * repeat : (b + 1) * repeat].compress(keep[b], axis=axis) for b in range(len(keep))]
-    return np.concatenate(parts, axis=axis)
+    whole: F32 = np.concatenate(parts, axis=axis)
+    return whole

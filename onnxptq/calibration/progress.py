@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 Advance = Callable[[], None]
@@ -15,14 +15,8 @@ _SECONDS = 10.0
 class Progress(Protocol):
     """Told of each long step and of its parts."""
 
-    def task(self, label: str, total: int) -> _Task:
+    def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """A context in which the function it gives is called once for each of ``total`` parts done."""
-
-
-class _Task(Protocol):
-    def __enter__(self) -> Advance: ...
-
-    def __exit__(self, *error: object) -> bool | None: ...
 
 
 class Silent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,6 +208,6 @@ def open_source(
         raise InputError(f"calibration: expected a path, 'synthetic' or an iterable of samples, got {type(spec).__name__}")
     if isinstance(spec, Mapping):
         raise InputError("calibration: got one mapping; give a list of them, one a sample")
-    if iter(spec) is spec or isinstance(spec, (list, tuple)) or not hasattr(spec, "__len__"):
-        return Listed(spec, inputs, limit=samples)
-    return Lazy(spec, inputs, length=len(spec), limit=samples)
+    if isinstance(spec, Sized) and not isinstance(spec, (list, tuple)) and iter(spec) is not spec:
+        return Lazy(spec, inputs, length=len(spec), limit=samples)
+    return Listed(spec, inputs, limit=samples)

@@ -207,9 +207,9 @@ class Moments(Range):
         return result
 
     def _sums(self, view: F32, others: tuple[int, ...]) -> None:
-        axes = list(range(view.ndim))
-        kept = [a for a in axes if a not in others]
-        squares = np.asarray(np.einsum(view, axes, view, axes, kept, dtype=np.float64))
+        letters = "abcdefgh"[: view.ndim]
+        kept = "".join(letter for axis, letter in enumerate(letters) if axis not in others)
+        squares = np.asarray(np.einsum(f"{letters},{letters}->{kept}", view, view, dtype=np.float64))
         self._absorb_sums(flat(view.sum(axis=others, dtype=np.float64), self.axis), flat(squares, self.axis))
 
     def _absorb_sums(self, total: F64, squares: F64) -> None:

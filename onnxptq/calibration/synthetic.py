@@ -114,7 +114,7 @@ def _stretched(x: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float
 
 def _scene(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64]:
     """Something with the statistics of a picture, in 0 .. 255: smooth ground, flat and striped shapes with sharp edges."""
-    batch, channels, height, width = shape
+    channels, height, width = shape[1:]
     scene = _field(shape, rng) * 0.8
     rows, columns = np.mgrid[:height, :width]
     for image in scene:

@@ -79,7 +79,9 @@ def _observer(tap: Tap, tensor: str, base: str) -> Iterator[onnx.NodeProto]:
     elif isinstance(tap.axis, int) and not tap.rows:
         attributes |= {"axis": tap.axis, "per_channel": 1}
     outputs = [f"{base}/{i}" for i in range(tap.outputs)]
-    yield helper.make_node(tap.op, [tensor], outputs, name=f"{base}/op", domain=DOMAIN, **attributes)
+    node = helper.make_node(tap.op, [tensor], outputs, name=f"{base}/op", domain=DOMAIN)
+    node.attribute.extend(helper.make_attribute(key, number) for key, number in attributes.items())
+    yield node
 
 
 def _plain(tap: Tap) -> bool:
@@ -90,7 +92,7 @@ def _plain(tap: Tap) -> bool:
 
 
 def _order(tap: Tap) -> tuple[list[int], list[int]] | None:
-    """How to bring the channels last without knowing the rank: a first shape (-2: as many as there are tokens or dims) and a permutation."""
+    """How to bring the channels last without knowing the rank: a first shape (-2: size as it is) and a permutation."""
     if tap.heads is not None and tap.axis in (-3, (-3, -1)):
         return [-1, tap.heads, -2, -2], [0, 2, 3, 1] if tap.axis == -3 else [0, 2, 1, 3]
     if tap.heads is None and tap.axis == 1:

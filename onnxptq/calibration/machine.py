@@ -1,4 +1,4 @@
-"""How much memory there is to work with."""
+"""How much memory and how many cores there are to work with."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def available() -> int:
     found = [_meminfo(), _cgroup()]
     known = [n for n in found if n is not None]
     return min(known) if known else _FALLBACK
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _meminfo() -> int | None:

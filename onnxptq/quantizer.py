@@ -81,8 +81,8 @@ class Quantizer:
         self._scope = {"exclude": tuple(exclude), "include": tuple(include)}
         self._shapes = dict(shapes or {})
         with self.watch.stage("load"):
-            self.size = source_size(model)
             self.original = canonicalise(load(model, shapes=self._shapes))
+            self.size = source_size(model)
             self.structure = discover(self.original, **self._find)
         self.model = self.original
         self.warnings: list[str] = []

@@ -97,5 +97,5 @@ class Plan(Mapping[str, Choice]):
         try:
             text = Path(path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot read the plan: {error}") from error
+            raise InputError(f"{path}: cannot read the plan: {getattr(error, 'strerror', None) or error}") from error
         return cls.from_json(text, name=str(path))

@@ -98,7 +98,7 @@ class Recipe:
             try:
                 loaded = cls._parse(Path(recipe).read_text(), str(recipe))
             except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"recipe {recipe}: cannot read it: {error}") from error
+                raise InputError(f"recipe {recipe}: cannot read it: {getattr(error, 'strerror', None) or error}") from error
         else:
             raise InputError(f"unknown recipe {str(recipe)!r}{nearest(str(recipe), cls.names())}")
         for key, value in (settings or {}).items():

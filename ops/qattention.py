@@ -70,7 +70,7 @@ def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], ran
     held = operand.fake_body(body, weights, given, scheme=attributes["softmax_scheme"], bits=attributes["p_bits"], options=SOFTMAX)
     y = body("MatMul", held, _coded_body(body, "v", attributes, inputs))
     if attributes["softmax_norm"]:
-        total = body("ReduceSum", held, last)
+        total = body.one_column(body("ReduceSum", held, last))
         y = body("Div", y, body("Where", body("Equal", total, body.number(0)), body.number(1), total))
     body("Identity", y, out="y")
 

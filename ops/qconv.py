@@ -40,7 +40,7 @@ def convolve(x: F32, weight: F32, *, strides: list[int], pads: list[int], dilati
     taps = tuple(slice(None, None, d) for d in dilations)
     windows = windows[(slice(None), slice(None), *steps, *taps)]
     batch, places = windows.shape[0], windows.shape[2 : 2 + spatial]
-    columns = windows.reshape(batch, group, -1, *windows.shape[2:])
+    columns = windows.reshape(batch, group, weight.shape[1], *windows.shape[2:])
     columns = np.moveaxis(columns, 2, 2 + spatial).reshape(batch, group, int(np.prod(places)), int(np.prod(weight.shape[1:])))
     kernels = weight.astype(np.float64).reshape(group, weight.shape[0] // group, -1)
     y: NDArray[np.float64] = np.matmul(kernels, np.swapaxes(columns, -1, -2))

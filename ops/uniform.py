@@ -194,7 +194,7 @@ class Row(Affine, Scheme[RowParams]):
 
 def _row_range_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
     for value, out in zip(row_range_body(body, "x", attributes["bits"]), ("scale", "zero"), strict=True):
-        body("Identity", value, out=out)
+        body.one_column(value, out=out)
 
 
 def _weight_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:

@@ -62,6 +62,17 @@ def model_of(
     return helper.make_model(graph, opset_imports=imports, ir_version=10, functions=[function])
 
 
+def static_model_of(op: str, inputs: Sequence[Input], outputs: Sequence[Array], **options: Any) -> onnx.ModelProto:
+    """The same with the shapes of these inputs and outputs, as the checker wants them."""
+    model = model_of(op, inputs, **options)
+    values = {f"i{i}": v for i, v in enumerate(inputs)} | {f"o{i}": v for i, v in enumerate(outputs)}
+    for given in (*model.graph.input, *model.graph.output):
+        value = values[given.name]
+        assert isinstance(value, np.ndarray)
+        given.CopyFrom(helper.make_tensor_value_info(given.name, element_type(value), value.shape))
+    return model
+
+
 class Runner:
     """``run("Op", x, scale, bits=4)``; sessions are kept by variant."""
 
@@ -70,17 +81,11 @@ class Runner:
         self._sessions: dict[Any, ort.InferenceSession] = {}
 
     def __call__(self, op: str, *inputs: Input, constants: Sequence[int] = (), **attributes: Any) -> Any:
-        held = [
-            value.SerializeToString() if isinstance(value, onnx.TensorProto) else value.tobytes() if value is not None else b""
-            for value in (inputs[i] for i in constants)
-        ]
-        rank = inputs[0].ndim if isinstance(inputs[0], np.ndarray) else 0
-        key = (op, tuple(v is not None for v in inputs), rank, tuple(constants), tuple(held), repr(sorted(attributes.items())))
-        if key not in self._sessions:
-            model = model_of(op, inputs, constants=constants, **attributes)
-            self._sessions[key] = session(model, executor=self.executor, threads=1)
+        model = model_of(op, inputs, constants=constants, **attributes).SerializeToString(deterministic=True)
+        if model not in self._sessions:
+            self._sessions[model] = session(model, executor=self.executor, threads=1)
         feeds = {f"i{i}": value for i, value in enumerate(inputs) if i not in constants and value is not None}
-        results = self._sessions[key].run(None, feeds)
+        results = self._sessions[model].run(None, feeds)
         return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -111,21 +111,39 @@ def ref_samples(benchmark: str, split: str, count: int, *, start: int = 0, size:
         yield RefSample(planes, idmap == ref.target + 1, ref.text, ref.kind)
 
 
-def encoder_calibration(count: int, *, seed: int = 0) -> Iterator[Feeds]:
-    """Encoder inputs from the train split."""
-    return (sample.encoder_feeds for sample in prompt_samples("train", count, start=_first(seed)))
+class Calibration:
+    """Feeds from the train split that are made anew in every walk and never kept."""
+
+    def __init__(self, count: int, seed: int, feeds: Callable[[int], Feeds]) -> None:
+        """``feeds`` gives the inputs of one index of the train split."""
+        # Each seed has its own stretch of the split, clear of the scenes the models were trained on.
+        self._first, self._count, self._feeds = 700_000_000 + 100_000 * seed, count, feeds
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Feeds]:
+        return (self._feeds(self._first + i) for i in range(self._count))
 
 
-def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Iterator[Feeds]:
+def encoder_calibration(count: int, *, seed: int = 0) -> Calibration:
+    """Encoder inputs."""
+    return Calibration(count, seed, lambda index: _prompts(index).encoder_feeds)
+
+
+def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Calibration:
     """Decoder inputs of the same scenes: embeddings of the (FP32) ``encoder`` session, boxes batched per image."""
-    for sample in prompt_samples("train", count, start=_first(seed)):
-        yield sample.decoder_feeds(encoder.run(None, sample.encoder_feeds)[0])
+
+    def feeds(index: int) -> Feeds:
+        sample = _prompts(index)
+        return sample.decoder_feeds(encoder.run(None, sample.encoder_feeds)[0])
+
+    return Calibration(count, seed, feeds)
 
 
-def lavt_calibration(count: int, *, seed: int = 0) -> Iterator[Feeds]:
-    """LAVT inputs from the train split, the three benchmarks in turn."""
-    for i in range(count):
-        yield next(ref_samples(scenes.BENCHMARKS[i % 3], "train", 1, start=_first(seed) + i)).feeds
+def lavt_calibration(count: int, *, seed: int = 0) -> Calibration:
+    """LAVT inputs, the three benchmarks in turn."""
+    return Calibration(count, seed, lambda index: next(ref_samples(scenes.BENCHMARKS[index % 3], "train", 1, start=index)).feeds)
 
 
 def box_feeds(embeddings: Array, boxes: Array) -> Feeds:
@@ -141,9 +159,8 @@ def mask_box(mask: Array) -> tuple[int, int, int, int]:
     return int(cols[0]), int(rows[0]), int(cols[-1]), int(rows[-1])
 
 
-def _first(seed: int) -> int:
-    """Each seed has its own stretch of the train split, clear of the scenes the models were trained on."""
-    return 700_000_000 + 100_000 * seed
+def _prompts(index: int) -> PromptSample:
+    return next(prompt_samples("train", 1, start=index))
 
 
 def _known(what: str, value: str, options: Sequence[str]) -> None:

@@ -62,8 +62,8 @@ class CocoAp:
 
 def mask_iou(masks: Array, true_masks: Array, crowd: Array) -> tuple[Array, Array]:
     """IoU [d, g] and areas [d]; against a crowd the union is the detection's own area."""
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    true = true_masks.reshape(len(true_masks), -1).astype(np.float32)
+    flat = masks.reshape(len(masks), int(np.prod(masks.shape[1:]))).astype(np.float32)
+    true = true_masks.reshape(len(true_masks), flat.shape[1]).astype(np.float32)
     areas = flat.sum(1, dtype=np.float64)
     inter = (flat @ true.T).astype(np.float64) if len(flat) and len(true) else np.zeros((len(flat), len(true)))
     union = np.where(crowd[None].astype(np.bool_), areas[:, None], areas[:, None] + true.sum(1, dtype=np.float64)[None] - inter)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from onnxptq.evaluate.predictors import Masks
+from onnxptq.evaluate.resize import nearest
 from onnxptq.evaluate.task import View
 
 Array = NDArray[Any]
@@ -22,13 +23,15 @@ COLORS = np.array(
 _BAR = 18
 
 
-def overlay(image: Array, masks: Array, *, strength: float = 0.5) -> Array:
-    """Masks [n, H, W] tinted over an image [H, W, 3], each with a bright outline."""
+def overlay(image: Array, masks: Array, *, strength: float = 0.45) -> Array:
+    """Masks [n, H, W] tinted over an image [H, W, 3] whose rest is greyed, each with a bright outline."""
     out = image.astype(np.float32)
+    rest = ~masks.any(0) if len(masks) else np.zeros(image.shape[:2], np.bool_)
+    out[rest] = 0.35 * out[rest] + 0.4 * out[rest].mean(-1, keepdims=True) + 40
     for k, mask in enumerate(masks):
-        color = COLORS[k % len(COLORS)]
-        out[mask] += strength * (color - out[mask])
-        out[outline(mask)] = color
+        out[mask] += strength * (COLORS[k % len(COLORS)] - out[mask])
+    for k, mask in enumerate(masks):
+        out[outline(mask)] = COLORS[k % len(COLORS)]
     return out.round().astype(np.uint8)
 
 
@@ -71,13 +74,12 @@ class Gallery:
 
 
 def _panel(image: Array, masks: Array, name: str, side: int) -> Image.Image:
-    height, width = masks.shape[1:] if len(masks) else image.shape[:2]
-    if image.shape[:2] != (height, width):
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    height, width = image.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.fromarray(overlay(image, masks)).resize(size, Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.NEAREST)
-    framed = Image.new("RGB", (picture.width + 4, picture.height + _BAR + 4), "white")
-    framed.paste(picture, (2, _BAR + 2))
+    pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    shapes = np.stack([nearest(mask, size[1], size[0]) for mask in masks]) if len(masks) else np.zeros((0, size[1], size[0]), np.bool_)
+    framed = Image.new("RGB", (size[0] + 4, size[1] + _BAR + 4), "white")
+    framed.paste(Image.fromarray(overlay(pixels, shapes)), (2, _BAR + 2))
     ImageDraw.Draw(framed).text((4, 3), name, fill="black")
     return framed

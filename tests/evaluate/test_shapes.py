@@ -1,0 +1,132 @@
+"""Components, rectangles and the rotated mAP."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from onnxptq.evaluate import rectangles
+from onnxptq.evaluate.components import label, largest
+from onnxptq.evaluate.rotated_precision import Found, RotatedAp
+
+masks = arrays.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+@given(masks)
+def test_components_equal_scipys(mask: np.ndarray) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    want, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    got, number = label(mask)
+    assert number == count
+    pairs = set(zip(want.ravel().tolist(), got.ravel().tolist(), strict=True))
+    assert len(pairs) == len(set(want.ravel().tolist())), "one number for each component"
+    assert (got > 0).tolist() == mask.tolist()
+
+
+def test_a_spiral_is_one_component() -> None:
+    mask = np.zeros((41, 41), bool)
+    y, x, dy, dx = 0, 0, 0, 1
+    for _ in range(700):
+        mask[y, x] = True
+        ny, nx = y + 2 * dy, x + 2 * dx
+        if not (0 <= ny < 41 and 0 <= nx < 41) or mask[ny, nx]:
+            dy, dx = dx, -dy
+        y, x = y + dy, x + dx
+    assert label(mask)[1] == 1
+
+
+def test_largest() -> None:
+    mask = np.zeros((6, 9), bool)
+    mask[0, 0] = mask[3:5, 4:9] = True
+    assert largest(mask).sum() == 10
+    assert largest(np.zeros((3, 3), bool)).sum() == 0
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 45, 80, 133])
+def test_rectangle_around_a_turned_box(degrees: float) -> None:
+    a = np.radians(degrees)
+    y, x = np.mgrid[:200, :200] + 0.5
+    u, v = (x - 100) * np.cos(a) + (y - 100) * np.sin(a), (y - 100) * np.cos(a) - (x - 100) * np.sin(a)
+    mask = (np.abs(u) < 60) & (np.abs(v) < 20)
+    corners = rectangles.around(mask)
+    assert corners is not None
+    want = np.array([[-60, -20], [60, -20], [60, 20], [-60, 20]]) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + 100
+    assert rectangles.iou(corners, want) > 0.93
+    sides = np.sort(np.linalg.norm(np.diff(corners, axis=0), axis=1))
+    assert sides[0] == pytest.approx(40, abs=2.5)
+    assert sides[-1] == pytest.approx(120, abs=2.5)
+
+
+@given(masks.filter(lambda m: m.any()))
+def test_the_rectangle_holds_every_pixel(mask: np.ndarray) -> None:
+    corners = rectangles.around(mask)
+    assert corners is not None
+    rows, cols = np.nonzero(mask)
+    points = np.concatenate([np.stack([cols + i, rows + j], -1) for i in (0, 1) for j in (0, 1)])
+    edge = np.roll(corners, -1, 0) - corners
+    turn = edge[:, None, 0] * (points[None, :, 1] - corners[:, None, 1]) - edge[:, None, 1] * (points[None, :, 0] - corners[:, None, 0])
+    assert (turn > -1e-6).all() or (turn < 1e-6).all()
+    upright = (cols.max() + 1 - cols.min()) * (rows.max() + 1 - rows.min())
+    assert abs(rectangles.area(corners)) <= upright + 1e-9
+
+
+def test_no_rectangle_around_nothing() -> None:
+    assert rectangles.around(np.zeros((4, 4), bool)) is None
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float)
+
+
+def test_overlap_of_polygons() -> None:
+    assert rectangles.iou(box(0, 0, 2, 2), box(1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert rectangles.iou(box(0, 0, 2, 2), box(0, 0, 2, 2)[::-1]) == pytest.approx(1)
+    assert rectangles.iou(box(0, 0, 2, 2), box(2, 0, 4, 2)) == 0
+    assert rectangles.iou(box(0, 0, 0, 0), box(0, 0, 0, 0)) == 0
+    diamond = np.array([[1, 0], [2, 1], [1, 2], [0, 1]], float)
+    assert rectangles.iou(box(0, 0, 2, 2), diamond) == pytest.approx(0.5)
+
+
+def test_overlap_of_turned_boxes_by_counting_points() -> None:
+    rng = np.random.RandomState(0)
+    y, x = (np.mgrid[:600, :600] + 0.5) / 100
+    for _ in range(5):
+        shapes, inside = [], []
+        for _ in range(2):
+            a, c, w, h = rng.uniform(0, np.pi), rng.uniform(2.4, 3.6, 2), rng.uniform(0.5, 1.6), rng.uniform(0.5, 1.6)
+            turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
+            shapes.append(np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) @ turn + c)
+            u, v = (x - c[0]) * turn[0, 0] + (y - c[1]) * turn[0, 1], (x - c[0]) * turn[1, 0] + (y - c[1]) * turn[1, 1]
+            inside.append((np.abs(u) < w) & (np.abs(v) < h))
+        want = (inside[0] & inside[1]).sum() / (inside[0] | inside[1]).sum()
+        assert rectangles.iou(*shapes) == pytest.approx(want, abs=0.01)
+
+
+def test_rotated_map() -> None:
+    ap = RotatedAp()
+    for k in range(4):
+        ap.add_truth("ship", "a", box(10 * k, 0, 10 * k + 8, 4), difficult=k == 3)
+    assert ap.average(0.5) == 0
+    ap.add("ship", Found("a", box(0, 0, 8, 4), 0.9))
+    ap.add("ship", Found("a", box(0, 0, 8, 4), 0.8))  # a second time: an error
+    ap.add("ship", Found("a", box(30, 0, 38, 4), 0.95))  # difficult: neither way
+    ap.add("ship", Found("b", box(0, 0, 8, 4), 0.7))  # another image: an error
+    ap.add("ship", Found("a", box(10, 0, 18, 3), 0.6))  # IoU 0.75
+    assert ap.average(0.5) == pytest.approx(100 * (1 / 3 + 1 / 3 * 2 / 4))
+    assert ap.average(0.8) == pytest.approx(100 / 3)
+    summary = ap.summary()
+    assert summary["mAP50"] == ap.average(0.5)
+    assert summary["mAP75"] == ap.average(0.75)
+
+
+def test_categories_count_alike() -> None:
+    ap = RotatedAp()
+    ap.add_truth("ship", "a", box(0, 0, 8, 4), difficult=False)
+    ap.add_truth("plane", "a", box(20, 0, 28, 4), difficult=False)
+    ap.add_truth("harbor", "a", box(40, 0, 48, 4), difficult=True)
+    ap.add("ship", Found("a", box(0, 0, 8, 4), 1.0))
+    assert ap.average(0.5) == pytest.approx(50)
+    assert RotatedAp().average(0.5) == 0

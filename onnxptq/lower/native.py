@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.model import Model
 from onnxptq.lower import Constants
 from onnxptq.lower.weights import store
 from onnxptq.lower.writer import Lowered, Writer
+from onnxptq.ops import schemes
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.sites import Attention, Conv, Linear, Role, Structure
@@ -41,6 +43,11 @@ def scheme_inputs(writer: Writer, base: str, choice: Choice) -> list[gs.Tensor |
     return [writer.constant(f"{base}_{name}", array) for name, array in choice.params.inputs().items()]
 
 
+def scheme_attributes(choice: Choice, prefix: str = "") -> dict[str, Any]:
+    """What a choice's scheme needs to say besides its width; ``x_`` stands before the names in fused ops."""
+    return {prefix + name: value for name, value in choice.params.attributes().items()} if choice.params is not None else {}
+
+
 def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
     """The tensor after coding and decoding, by the op pair of its scheme."""
     like = tensor
@@ -52,10 +59,11 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
         parameters: list[gs.Tensor | None] = [scale, zero]
     else:
         parameters = scheme_inputs(writer, name, choice)
-    prefix = "" if choice.scheme in ("token", "uniform") else "".join(word.title() for word in choice.scheme.split("_"))
-    codes, decoded = writer.variable(f"{name}_codes", like, np.uint8), writer.variable(f"{name}_decoded", like)
-    writer.call(f"{prefix}QuantizeLinear", [tensor, *parameters], [codes], name=f"{name}_quantize", bits=choice.bits)
-    writer.call(f"{prefix}DequantizeLinear", [codes, *parameters], [decoded], name=f"{name}_dequantize", bits=choice.bits)
+    scheme, attributes = schemes()["uniform" if choice.scheme == "token" else choice.scheme], scheme_attributes(choice)
+    kind = onnx.helper.tensor_dtype_to_np_dtype(scheme.code_type(choice.bits, attributes))
+    codes, decoded = writer.variable(f"{name}_codes", like, kind), writer.variable(f"{name}_decoded", like)
+    for op, source, result in (("Quantize", tensor, codes), ("Dequantize", codes, decoded)):
+        writer.call(f"{scheme.ops}{op}Linear", [source, *parameters], [result], name=f"{name}_{op.lower()}", bits=choice.bits, **attributes)
     return decoded
 
 
@@ -98,7 +106,7 @@ def _linear(writer: Writer, linear: Linear) -> None:
     attributes: dict[str, Any] = {"x_bits": 0, "x_scheme": "uniform"}
     parameters: list[gs.Tensor | None] = []
     if x is not None:
-        attributes = {"x_bits": x[1].bits, "x_scheme": x[1].scheme}
+        attributes = {"x_bits": x[1].bits, "x_scheme": x[1].scheme, **scheme_attributes(x[1], "x_")}
         parameters = scheme_inputs(writer, linear.name, x[1])
     writer.call(
         "QLinear",
@@ -147,6 +155,7 @@ def _conv(writer: Writer, conv: Conv) -> None:
         pads=[int(n) for n in node.attrs.get("pads", [0] * 2 * spatial)],
         dilations=[int(n) for n in node.attrs.get("dilations", [1] * spatial)],
         group=int(node.attrs.get("group", 1)),
+        **(scheme_attributes(x[1], "x_") if x is not None else {}),
     )
 
 

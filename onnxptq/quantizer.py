@@ -214,7 +214,7 @@ class Quantizer:
             {name: self.recipe.pass_options.get(name, {}) for name in self.recipe.passes},
             discover=lambda current: discover(current, **self._find),
             fill=lambda current, requests, stage: engine.fill(requests, stage=stage, model=current),
-            outputs=lambda current: list(run(current.to_proto(), proofs, name=self.name, threads=self.threads)),
+            outputs=lambda current: list(run(current.to_proto(), proofs, name=self.name, threads=self.threads, error=InputError)),
         )
         self.model, self.structure, self.changes = model, passed.structure, passed.changes
 

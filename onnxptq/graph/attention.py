@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.flow import scaling, standard, swaps_last
+from onnxptq.graph.model import scalar
 from onnxptq.graph.surgery import producer
 
 STEPS = frozenset({"Mul", "Div", "Add", "Reshape", "Where"})
@@ -21,6 +23,14 @@ class Scores:
     av: gs.Node
     steps: tuple[gs.Node, ...]
     """Nodes from the product to the softmax, in order, both excluded."""
+    guard: tuple[gs.Node, ...] = ()
+    """Nodes that make rows of nothing but -inf zero, where the graph has them between softmax and product."""
+
+    @property
+    def probabilities(self) -> gs.Tensor:
+        """What is multiplied with the values."""
+        tensor: gs.Tensor = (self.guard[-1] if self.guard else self.softmax).outputs[0]
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -42,11 +52,30 @@ def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
     axis = softmax.attrs.get("axis", -1)
     if axis != -1 and (rank is None or axis != rank - 1):
         return None
+    guard = _guard(output)
+    if guard:
+        output = guard[-1].outputs[0]
     products = [n for n in output.outputs if n.op == "MatMul" and n.inputs[0] is output and n.inputs[1].name in varying]
     path = _to_product(softmax.inputs[0], varying)
     if len(products) != 1 or path is None:
         return None
-    return Scores(softmax, path[0], products[0], tuple(path[1:]))
+    return Scores(softmax, path[0], products[0], tuple(path[1:]), guard)
+
+
+def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
+    """Where(no key is allowed, 0, P), as exporters of scaled_dot_product_attention write it."""
+    for chosen in output.outputs:
+        if chosen.op != "Where" or chosen.inputs[2] is not output or scalar(chosen.inputs[1]) != 0.0:
+            continue
+        test = producer(chosen.inputs[0])
+        if test is None or len(test.outputs[0].outputs) != 1:
+            continue
+        if test.op == "IsNaN" and test.inputs[0] is output and len(output.outputs) == 2:
+            return test, chosen
+        highest = producer(test.inputs[0]) if test.op == "Equal" else None
+        if highest is not None and highest.op == "ReduceMax" and scalar(test.inputs[1]) == -math.inf and len(output.outputs) == 1:
+            return test, chosen
+    return ()
 
 
 def _to_product(tensor: gs.Tensor, varying: set[str]) -> list[gs.Node] | None:

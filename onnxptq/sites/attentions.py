@@ -56,7 +56,7 @@ def _attention(model: Model, path: Scores, by_output: dict[str, Linear], lines: 
         q=q.tensor.name,
         k=k.tensor.name,
         v=v.name,
-        probabilities=path.softmax.outputs[0].name,
+        probabilities=path.probabilities.name,
         output=path.av.outputs[0].name,
         scale=q.factor * k.factor * added.factor,
         heads=count,
@@ -130,7 +130,9 @@ def _broadcasts(term: gs.Tensor, result: gs.Tensor) -> bool:
 
 def _alone(model: Model, path: Scores, q: Operand, k: Operand) -> bool:
     """Whether nothing else reads what lies between q, k and the output."""
-    nodes = [path.qk, *path.steps, path.softmax, *q.scales, *k.scales, *([k.transpose] if k.transpose is not None else [])]
+    nodes = [path.qk, *path.steps, *path.guard[-1:], *q.scales, *k.scales, *([k.transpose] if k.transpose is not None else [])]
+    if not path.guard:
+        nodes.append(path.softmax)
     return k.transpose is not None and all(only_reader(node.outputs[0], model) is not None for node in nodes)
 
 
@@ -158,8 +160,15 @@ def _source(tensor: gs.Tensor, read: gs.Tensor, product: gs.Node, by_output: dic
         if reader.node is not None and reader.tensor is read and _leads_to(reader.node, product):
             continue
         seen = tracer.channels(origin[0], reader.tensor)
-        others |= set(range(line.outputs)) if seen is None else set((np.unique(seen) - 1).tolist())
+        others |= set(range(line.outputs)) if seen is None else _present(seen, line.outputs)
     return Source(line.name, channels, not mine & others)
+
+
+def _present(numbers: NDArray[np.int32], count: int) -> set[int]:
+    """The channels (from 0) among ``numbers``; faster than sorting them."""
+    mark = np.zeros(count + 1, dtype=bool)
+    mark[numbers.reshape(-1)] = True
+    return set(np.flatnonzero(mark[1:]).tolist())
 
 
 def _leads_to(node: gs.Node, product: gs.Node) -> bool:

@@ -27,8 +27,12 @@ SIMPLE = MOVES | {
     "Where",
     "Min",
     "Max",
+    "ReduceMax",
+    "ReduceMin",
 }
 """What may be done to a mask on its way."""
+LAYERS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "If", "LayerNormalization", "Loop", "MatMul", "Scan"})
+"""What reads data, never a mask."""
 INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "bool"})
 
 
@@ -78,13 +82,8 @@ def _is_index(node: gs.Node, names: set[str]) -> bool:
 
 
 def _otherwise_used(model: Model, names: set[str]) -> bool:
-    """Whether one of the tensors is an index, or goes into anything but simple arithmetic."""
-    for node in model.graph.nodes:
-        if node.op in ("Shape", "Size") or not any(t.name in names for t in node.inputs):
-            continue
-        if node.op not in SIMPLE or _is_index(node, names):
-            return True
-    return False
+    """Whether one of the tensors is an index, or the operand of a layer."""
+    return any((node.op in LAYERS and any(t.name in names for t in node.inputs)) or _is_index(node, names) for node in model.graph.nodes)
 
 
 def _tokens(model: Model, mask: gs.Tensor) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from onnxptq.graph.canonical.einsum import Einsum
 from onnxptq.graph.canonical.fold import fold
 from onnxptq.graph.canonical.gelu import Gelu
+from onnxptq.graph.canonical.guard import NanGuard
 from onnxptq.graph.canonical.layer_norm import LayerNorm
 from onnxptq.graph.canonical.linear import Bias, Gemm
 from onnxptq.graph.canonical.names import name_nodes
@@ -15,11 +16,24 @@ from onnxptq.graph.canonical.opset import modernise
 from onnxptq.graph.canonical.relative import Relative
 from onnxptq.graph.canonical.rewrite import Pattern, apply
 from onnxptq.graph.canonical.sharing import unshare
+from onnxptq.graph.canonical.swap import MergedSwap
 from onnxptq.graph.canonical.windows import Windows
 from onnxptq.graph.model import Model
 from onnxptq.graph.shapes import infer
 
-PATTERNS: tuple[Pattern[Any], ...] = (Gemm(), Bias(), LayerNorm(), Gelu(), Einsum(), LateScale(), KeyTranspose(), Windows(), Relative())
+PATTERNS: tuple[Pattern[Any], ...] = (
+    Gemm(),
+    Bias(),
+    LayerNorm(),
+    Gelu(),
+    Einsum(),
+    NanGuard(),
+    MergedSwap(),
+    LateScale(),
+    KeyTranspose(),
+    Windows(),
+    Relative(),
+)
 
 
 def canonicalise(model: Model) -> Model:

@@ -13,7 +13,9 @@ from onnxptq.graph.dims import Dim
 from onnxptq.graph.model import Model
 from onnxptq.graph.partial import is_complete
 from onnxptq.graph.shapes import Facts, analyse, element_type, write
-from onnxptq.graph.surgery import bypass, set_input, sweep
+from onnxptq.graph.surgery import bypass, producer, set_input, sweep
+
+RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
 def fold(model: Model) -> None:
@@ -37,6 +39,10 @@ def fold(model: Model) -> None:
     for node in list(graph.nodes):
         if _does_nothing(node, facts):
             bypass(model, node)
+        elif node.op == "Where":
+            _settle(model, node, facts)
+        elif node.op in RESHAPES:
+            _round_trip(model, node, facts)
     sweep(model)
     graph.cleanup(remove_unused_node_outputs=False, remove_unused_graph_inputs=False).toposort()
 
@@ -69,7 +75,7 @@ def _plain_reshape(model: Model, node: gs.Node, facts: Facts) -> None:
     wanted = facts.values.get(target.name)
     kept = facts.shapes.get(source.name)
     made = facts.shapes.get(node.outputs[0].name)
-    if isinstance(target, gs.Constant) or made is None or kept is None or node.attrs.get("allowzero", 0):
+    if isinstance(target, gs.Constant) or made is None or kept is None:
         return
     entries: list[Dim] = (
         list(made)
@@ -91,7 +97,35 @@ def _plain_reshape(model: Model, node: gs.Node, facts: Facts) -> None:
         return
     if plain.count(0) == 1 and -1 not in plain:
         plain[plain.index(0)] = -1
+    node.attrs["allowzero"] = 0
     set_input(node, 1, gs.Constant(model.unique(f"{node.name}_shape"), np.array(plain, dtype=np.int64)))
+
+
+def _settle(model: Model, node: gs.Node, facts: Facts) -> None:
+    """Where whose condition is constant and the same throughout is one of its branches, if that has the result's shape."""
+    condition = _array(node.inputs[0])
+    if condition is None or condition.size == 0 or condition.min() != condition.max():
+        return
+    chosen = node.inputs[1 if condition.reshape(-1)[0] else 2]
+    shape = facts.shapes.get(chosen.name)
+    if not isinstance(chosen, gs.Constant) and shape is not None and None not in shape and shape == facts.shapes.get(node.outputs[0].name):
+        node.inputs = [chosen]
+        bypass(model, node)
+
+
+def _round_trip(model: Model, node: gs.Node, facts: Facts) -> None:
+    """A chain of reshapes that ends with the shape it began with."""
+    made = facts.shapes.get(node.outputs[0].name)
+    if made is None or None in made:
+        return
+    above = producer(node.inputs[0])
+    while above is not None and above.op in RESHAPES:
+        source = above.inputs[0]
+        if facts.shapes.get(source.name) == made:
+            set_input(node, 0, source)
+            bypass(model, node)
+            return
+        above = producer(source)
 
 
 def _does_nothing(node: gs.Node, facts: Facts) -> bool:
@@ -107,6 +141,8 @@ def _does_nothing(node: gs.Node, facts: Facts) -> bool:
         return False
     if node.op == "Cast":
         return element_type(source) != 0 and element_type(source) == _element(node.attrs["to"])
+    if node.op == "CastLike":
+        return element_type(source) != 0 and element_type(source) == facts.elements.get(node.inputs[1].name)
     before, after = facts.shapes.get(source.name), facts.shapes.get(target.name)
     same = before is not None and before == after and None not in before
     if node.op in ("Reshape", "Expand", "Flatten"):
@@ -116,12 +152,20 @@ def _does_nothing(node: gs.Node, facts: Facts) -> bool:
         return perm is not None and list(perm) == list(range(len(perm)))
     if node.op == "Concat":
         return len(node.inputs) == 1
+    if node.op == "Add":
+        return same and _is_zero_matrix(node.inputs[1])
     if node.op == "Pad":
         pads = _array(node.inputs[1]) if len(node.inputs) > 1 else None
         return pads is not None and not pads.any()
     if node.op == "Slice":
         return same and all(isinstance(d, int) for d in before or ()) and not _reverses(node)
     return False
+
+
+def _is_zero_matrix(tensor: gs.Tensor) -> bool:
+    """A constant of zeros that is no bias: exporters add such masks. (A bias of zeros stays, passes may need it.)"""
+    array = _array(tensor)
+    return array is not None and array.ndim > 1 and array.dtype.kind == "f" and not array.any()
 
 
 def _reverses(node: gs.Node) -> bool:

@@ -10,6 +10,7 @@ import onnx.inliner
 import onnx.version_converter
 
 from onnxptq.errors import InputError
+from onnxptq.graph.canonical.decompose import DECOMPOSED, decompose
 from onnxptq.graph.model import Model
 from onnxptq.graph.partial import LIMIT
 
@@ -18,7 +19,7 @@ OPSET = 21
 
 def modernise(model: Model) -> Model:
     """The model with its functions inlined and at least opset 21. Large weights never pass through protobuf."""
-    if not model.functions and model.opset >= OPSET:
+    if not model.functions and model.opset >= OPSET and not any(("", n.op) in DECOMPOSED for n in model.graph.nodes):
         return model
     proto, weights = _skeleton(model)
     if proto.functions:
@@ -33,6 +34,7 @@ def modernise(model: Model) -> Model:
             raise InputError(
                 f"the model cannot be converted from opset {model.opset} to {OPSET}: {_line(error)}; export it anew with opset 17 or later"
             ) from error
+    proto = decompose(proto)
     modern = Model.from_proto(proto)
     modern.metadata, modern.tensors, modern.notes = model.metadata, model.tensors, model.notes
     tensors = modern.graph.tensors()

@@ -76,7 +76,7 @@ def run(
 
 
 class Spool:
-    """Outputs of a run kept on disk, one file a sample, so that two models need never be in memory together."""
+    """Outputs of a run kept on disk, one file each, so that two models need never be in memory together."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="onnxptq-")
@@ -88,24 +88,32 @@ class Spool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._folder.cleanup()
 
-    def _path(self, index: int) -> Path:
-        return Path(self._folder.name) / f"{index}.npz"
+    def _path(self, sample: int, output: int) -> Path:
+        return Path(self._folder.name) / f"{sample}-{output}.npy"
 
     def fill(self, outputs: Iterable[Outputs]) -> Self:
         """Keep all of ``outputs``, but those that hold text."""
         for sample in outputs:
             held = {name: array for name, array in sample.items() if array.dtype.kind != "O"}
-            np.savez(self._path(len(self._names)), *held.values())
+            for index, array in enumerate(held.values()):
+                self._write(self._path(len(self._names), index), array)
             self._names.append(list(held))
         return self
+
+    @staticmethod
+    def _write(path: Path, array: NDArray[Any]) -> None:
+        try:
+            np.save(path, array)
+        except OSError as error:
+            where = path.parent.parent
+            raise InputError(f"{where}: temporary files do not fit ({error.strerror}); set TMPDIR to a folder with more room") from error
 
     def __len__(self) -> int:
         return len(self._names)
 
     def __iter__(self) -> Iterator[Outputs]:
-        for index, names in enumerate(self._names):
-            with np.load(self._path(index)) as held:
-                yield {name: held[f"arr_{i}"] for i, name in enumerate(names)}
+        for sample, names in enumerate(self._names):
+            yield {name: np.load(self._path(sample, index)) for index, name in enumerate(names)}
 
 
 class Tapped:

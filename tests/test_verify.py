@@ -74,8 +74,17 @@ def test_spool_keeps_everything_on_disk_and_cleans_up() -> None:
         assert len(spool) == 2
         assert len(list(spool)) == 2
         folder = Path(spool._folder.name)
-        assert len(list(folder.iterdir())) == 2
+        assert len(list(folder.iterdir())) == 3
     assert not folder.exists()
+
+
+def test_temporary_files_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, array: np.ndarray) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with Spool() as spool, pytest.raises(InputError, match=r"temporary files do not fit \(No space left on device\); set TMPDIR"):
+        spool.fill([{"y": np.zeros(3)}])
 
 
 def test_one_line() -> None:

@@ -47,8 +47,8 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.report.text import megabytes, table
 
     args.samples = args.samples or 1
-    sample = next(iter(open_for(*found_in(args.models[0], args), args.data, args, None)))
-    executor = args.executor or _executor(args.models, out)
+    executor = args.executor or _executor(args.models)
+    sample = next(iter(open_for(*found_in(args.models[0], args), args.data, args)))
     times = _times(args, sample, executor)
     rows, entries = [], []
     for number, (model, (wall, cpu)) in enumerate(zip(args.models, times, strict=True)):
@@ -75,17 +75,17 @@ def run(args: Namespace, out: Output) -> int:
     return 0
 
 
-def _executor(models: list[str], out: Output) -> str:
+def _executor(models: list[str]) -> str:
     """The native library, or function bodies where no model needs it; figures of function bodies are never taken for ours."""
-    import onnx
-
+    from onnxptq.graph.load import load
     from onnxptq.ops import DOMAIN
     from onnxptq.runtime import library_path
 
+    loaded = {model: load(model) for model in models}
     if library_path() is not None:
         return "native"
-    for model in models:
-        if any(f.domain == DOMAIN for f in onnx.load(model, load_external_data=False).functions):
+    for model, held in loaded.items():
+        if any(domain == DOMAIN for domain, _, _ in held.functions):
             raise InputError(f"{model}: no native library here, so its speed cannot be measured; build it, or say --executor function")
     return "function"
 

@@ -20,11 +20,11 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """SQNR, cosine, largest error per output; for masks the agreement."""
     from onnxptq import compare
-    from onnxptq.cli.samples import found_in, open_for
+    from onnxptq.cli.samples import SYNTHETIC, found_in, open_for
     from onnxptq.report.text import outputs_table
 
     model, structure = found_in(args.reference, args)
-    samples = open_for(model, structure, args.data, args, out)
+    samples = open_for(model, structure, args.data, args)
     names = args.reference, args.quantized
     found = compare.models(args.reference, args.quantized, samples, names=names, executor=args.executor, threads=args.threads)
     out.say(f"{args.quantized} against {args.reference} on {samples.name}\n\n{outputs_table(found)}")
@@ -37,5 +37,7 @@ def run(args: Namespace, out: Output) -> int:
         layers = compare.layers(model.to_proto(), args.quantized, pairs, list(samples), executor=args.executor, threads=args.threads)
         out.say("\n" + (outputs_table(layers, title="layer") if layers else "no inner tensor carries the same name in both models"))
         data["layers"] = {name: one.to_json() for name, one in layers.items()}
+    if args.data == "synthetic":
+        out.warn(SYNTHETIC)
     out.emit(data)
     return 0

@@ -111,12 +111,12 @@ def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> li
     from onnxptq.calibration.histogram import Histogram
     from onnxptq.calibration.progress import progress_on
     from onnxptq.calibration.summary import Request
-    from onnxptq.cli.samples import open_for
+    from onnxptq.cli.samples import SYNTHETIC, open_for
     from onnxptq.report.text import table
     from onnxptq.sites import Role
 
     found = q.inspect()
-    source = open_for(found.model, found.structure, args.calib, args, out)
+    source = open_for(found.model, found.structure, args.calib, args)
     tensors = dict.fromkeys(site.tensor for site in plan.sites.values() if site.role is not Role.WEIGHT)
     engine = Engine(
         found.model,
@@ -137,6 +137,8 @@ def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> li
             [name, f"{summary.low:.4g}", f"{summary.high:.4g}", f"{tail[1]:.4g}", f"{tail[0]:.4g}", f"{outliers:.1f}", _sketch(summary)]
         )
     out.say("\n" + table(["tensor", "low", "high", "0.01 %", "99.99 %", "reach", "log counts, low to high"], rows, right=range(1, 6)))
+    if args.calib == "synthetic":
+        out.warn(SYNTHETIC)
     out.say("\nreach: the largest magnitude over that of the 0.01 and 99.99 percentiles; above about 2 a few outliers set the range")
     return entries
 
@@ -158,7 +160,7 @@ def _cost(inspection: Inspection, plan: Plan, args: Namespace, out: Output) -> d
     from onnxptq.report.cost import cost, cost_tables
 
     args.samples = 1
-    source = open_for(inspection.model, inspection.structure, args.calib or "synthetic", args, None)
+    source = open_for(inspection.model, inspection.structure, args.calib or "synthetic", args)
     found = cost(inspection.model, inspection.structure, plan, next(iter(source)))
     out.say("\n" + cost_tables(found))
     return found.to_json()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,25 +36,12 @@ class Output:
             print(json.dumps(data, allow_nan=False))
 
 
-def writable(path: Path, option: str, *, source: Path | None = None) -> Path:
-    """``path``, if a file can be written there; an InputError before any work is done if not."""
-    if path.is_dir():
-        raise InputError(f"{option} {path}: is a directory; give the name of a file")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{option} {path}: exists and is not a file")
-    if source is not None and source.exists() and path.exists() and path.samefile(source):
-        raise InputError(f"{option} {path}: is the model itself; choose another name")
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: there is no folder {path.parent}; create it first")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot write in {path.parent}: {error.strerror}") from error
+def writable(path: str | Path, *, model: Path | None = None) -> Path:
+    """``path``, if a file can be written there, else an InputError before any work is done. Never over the model itself."""
+    from onnxptq.graph.save import check_writable
+
+    path = Path(path)
+    check_writable(path)
+    if model is not None and model.exists() and path.exists() and path.samefile(model):
+        raise InputError(f"{path}: is the model itself; choose another name for the output")
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    from onnxptq.graph.save import write_atomic
-
-    write_atomic(path, text.encode())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.cli.output import Output, writable, write_text
+from onnxptq.cli.output import Output, writable
 from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
 from onnxptq.errors import InputError
 
@@ -47,20 +47,22 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, out: Output) -> int:
     """Load, calibrate, lower, verify; then write."""
+    from onnxptq.graph.save import write_atomic
     from onnxptq.plan import Plan
     from onnxptq.recipe import Bits
+    from onnxptq.report.html import page
     from onnxptq.report.text import summary
 
     model = Path(args.model)
     output = Path(args.output) if args.output else default_output(model, str(Bits.parse(args.bits)))
     if args.output or model.is_file():
-        writable(output, "output", source=model)
-    extra = {option: writable(Path(path), option) for option, path in (("--report", args.report), ("--plan-out", args.plan_out)) if path}
+        writable(output, model=model)
+    extra = {option: writable(path, model=model) for option, path in (("report", args.report), ("plan", args.plan_out)) if path}
     plan = Plan.read(args.plan_in) if args.plan_in else None
     q = quantizer(args, out)
     if plan is not None:
         q.use(plan)
-    checkpoint = output.with_name(f"{output.name}.resume")
+    checkpoint = output.with_name(f"{output.name}.resume") if output.is_file() or not output.exists() else None
     try:
         q.calibrate(
             args.calib,
@@ -72,20 +74,18 @@ def run(args: Namespace, out: Output) -> int:
         )
         result = q.quantize(format=args.format, constants=args.constants, strict=args.strict)
         report = replace(result.report, output_file=str(output))
-        for warning in report.warnings:
-            out.warn(warning)
         result.save(output)
-    except InputError:
+    except (InputError, OSError):
         if not args.resume:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            forget(checkpoint)
         raise
-    if "--plan-out" in extra:
-        write_text(extra["--plan-out"], result.plan.to_json() + "\n")
-    if "--report" in extra:
-        from onnxptq.report.html import page
-
-        write_text(extra["--report"], page(report))
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    for warning in report.warnings:
+        out.warn(warning)
+    if "plan" in extra:
+        write_atomic(extra["plan"], result.plan.to_json() + "\n")
+    if "report" in extra:
+        write_atomic(extra["report"], page(report))
+    forget(checkpoint)
     out.say(summary(report))
     out.emit(report.to_json())
     return 0
@@ -112,6 +112,12 @@ def quantizer(args: Namespace, out: Output) -> Quantizer:
         threads=args.threads,
         progress=progress_on(out.stream),
     )
+
+
+def forget(checkpoint: Path | None) -> None:
+    """Remove a checkpoint; a folder that is none is left alone."""
+    if checkpoint is not None and (checkpoint / "run.json").is_file():
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def default_output(model: Path, bits: str) -> Path:

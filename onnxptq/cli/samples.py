@@ -5,20 +5,21 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from onnxptq.cli.output import Output
-
 if TYPE_CHECKING:
     from onnxptq.calibration.sources import Source
     from onnxptq.graph.model import Model
     from onnxptq.sites import Structure
 
 
-def open_for(model: Model, structure: Structure, spec: str, args: Namespace, out: Output | None) -> Source:
-    """The samples ``spec`` names, for the inputs of ``model``; synthetic ones are warned of on ``out``."""
+SYNTHETIC = "synthetic samples: real ones say more; give a folder"
+
+
+def open_for(model: Model, structure: Structure, spec: str, args: Namespace) -> Source:
+    """The samples ``spec`` names, for the inputs of ``model``."""
     from onnxptq.calibration.inputs import input_specs
     from onnxptq.calibration.sources import open_source
 
-    source = open_source(
+    return open_source(
         spec,
         inputs=input_specs(model, masks=structure.masks),
         samples=args.samples,
@@ -26,9 +27,6 @@ def open_for(model: Model, structure: Structure, spec: str, args: Namespace, out
         seed=args.seed,
         shapes=dict(args.shape),
     )
-    if spec == "synthetic" and out is not None:
-        out.warn("synthetic samples: real ones say more; give a folder")
-    return source
 
 
 def found_in(path: str, args: Namespace) -> tuple[Model, Structure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -153,10 +154,10 @@ class Engine:
                     job.summary.load(arrays)
                 job.seen = seen
         total = len(self.source)
-        groups = list(self._groups(model, [job for job in jobs if job.seen < total]))
-        with self._progress.task(stage, sum(total - group[0].seen for group in groups)) as advance:
+        groups = list(self._groups(model, [job for job in jobs if job.seen < job.end(total)], total))
+        with self._progress.task(stage, sum(group[0].end(total) - group[0].seen for group in groups)) as advance:
             for group in groups:
-                forwards += total - group[0].seen
+                forwards += group[0].end(total) - group[0].seen
                 for _ in self._run(model, group, advance):
                     if self._checkpoint is not None and self._checkpoint.due():
                         self._save(number, mark, jobs)
@@ -169,12 +170,12 @@ class Engine:
         assert self._checkpoint is not None
         self._checkpoint.save(number, mark, [job.seen for job in jobs], [job.summary.arrays() for job in jobs])
 
-    def _groups(self, model: Model, jobs: list[Job]) -> Iterator[list[Job]]:
-        """Jobs that share a session: equally far, and fetching no more than the limit allows, in graph order."""
+    def _groups(self, model: Model, jobs: list[Job], total: int) -> Iterator[list[Job]]:
+        """Jobs that share a session: equally far, with as far to go, and fetching no more than the limit allows, in graph order."""
         limit = self._limit if self._limit is not None else machine.available() // _SHARE
         position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
-        for seen in sorted({job.seen for job in jobs}, reverse=True):
-            level = [job for job in jobs if job.seen == seen]
+        for stretch in sorted({(job.seen, job.end(total)) for job in jobs}, reverse=True):
+            level = [job for job in jobs if (job.seen, job.end(total)) == stretch]
             group = [job for job in level if self._taps and can_tap(job)]
             fetched = [job for job in level if not (self._taps and can_tap(job))]
             names = list(dict.fromkeys(name for job in fetched for name in (job.tensor, *job.partners)))
@@ -215,7 +216,7 @@ class Engine:
         session = self._session(proto) if proto.graph.output else None
         del proto
         first = group[0].seen
-        for index, sample in enumerate(self.source.iterate(first), start=first):
+        for index, sample in enumerate(itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first):
             values = self._forward(session, sample, index) if session is not None else {}
             self._fold(wires, values, sample, index)
             advance()

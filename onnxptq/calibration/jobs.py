@@ -26,6 +26,12 @@ class Job:
     twins: list[Summary] = field(default_factory=list)
     seen: int = 0
     """Samples folded in so far."""
+    samples: int | None = None
+    """How many of the first samples are wanted; None: all."""
+
+    def end(self, total: int) -> int:
+        """How many of ``total`` samples it takes."""
+        return total if self.samples is None else min(total, self.samples)
 
     def fold(self, value: NDArray[Any], partners: list[NDArray[Any]], sample: Mapping[str, NDArray[Any]]) -> None:
         """Fold in one sample's tensor, padding left out."""
@@ -49,18 +55,20 @@ def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) ->
         parts = request.summary.parts() if isinstance(request.summary, Observed) else (request.summary,)
         for part in parts:
             kind = part.kind() if isinstance(part, Observed) else id(part)
-            key = (request.tensor, padding, request.partners, kind)
+            key = (request.tensor, padding, request.partners, request.samples, kind)
             if key in jobs:
                 jobs[key].twins.append(part)
             else:
-                jobs[key] = Job(request.tensor, part, padding, request.partners)
+                jobs[key] = Job(request.tensor, part, padding, request.partners, samples=request.samples)
     return list(jobs.values())
 
 
 def signature(jobs: list[Job]) -> str:
     """Equal for two lists of jobs that ask the same, across processes."""
     text = "\n".join(
-        repr((j.tensor, j.padding, j.partners, j.summary.kind() if isinstance(j.summary, Observed) else type(j.summary).__name__))
+        repr(
+            (j.tensor, j.padding, j.partners, j.samples, j.summary.kind() if isinstance(j.summary, Observed) else type(j.summary).__name__)
+        )
         for j in jobs
     )
     return hashlib.sha256(text.encode()).hexdigest()

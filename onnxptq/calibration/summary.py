@@ -100,6 +100,8 @@ class Request:
     rows: int = -2
     partners: tuple[str, ...] = field(default=())
     """Further tensors handed to ``summary.update`` together with the first (for errors measured on a site's output)."""
+    samples: int | None = None
+    """Only the first so many samples are wanted: the walk stops there if nobody wants more."""
 
 
 def arranged(x: F32, axis: Axes, heads: int | None) -> tuple[F32, tuple[int, ...]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from onnxptq.calibration.summary import Request, Summary
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, nearest
 from onnxptq.graph.model import Model
 from onnxptq.passes.proof import Outputs, prove
 from onnxptq.sites import Structure
@@ -126,12 +125,6 @@ def run_passes(
             structure = discover(model)
     drift = prove(states, outputs, tolerance) if len(states) > 1 else {}
     return Passed(tuple(changes), structure, drift)
-
-
-def nearest(name: str, known: Mapping[str, Any]) -> str:
-    """`` (did you mean 'x'?)`` for an error message, or the list of what there is."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known) or 'none'}"
 
 
 def _batches(chosen: Sequence[Pass]) -> Iterator[list[Pass]]:

@@ -37,10 +37,12 @@ class Bimodal(Pass):
         found = {name: _pair(model, structure, attention) for name, attention in scope.items()}
         legal = {name: pair for name, pair in found.items() if isinstance(pair, tuple)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
+        images = max(options["images"], 1)
         filled = yield {
             name: Request(
                 structure.linears[k.linear].output,
-                Densities(max(options["images"], 1), np.unique(k.channels), prompt=scope[name].token_to_image),
+                Densities(images, np.unique(k.channels), prompt=scope[name].token_to_image),
+                samples=images,
             )
             for name, (_, k) in legal.items()
         }

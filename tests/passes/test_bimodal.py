@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.passes.base import Passed
+from onnxptq.calibration.engine import Engine
+from onnxptq.calibration.sources import InputSpec, open_source
+from onnxptq.passes.base import Passed, run_passes
 from onnxptq.sites import Source
 from tests.passes.graphs import Builder, Feeds, apply, cross, run, window
 
@@ -126,3 +128,19 @@ def test_channels_that_are_no_partners_are_a_reason() -> None:
     structure.attentions[name] = replace(attention, q_source=shared)
     passed = apply(model, structure, feeds, "bimodal")
     assert [c.what for c in passed.changes] == ["left alone: a channel of its queries meets several of its keys"]
+
+
+def test_the_walk_stops_after_the_images_that_decide() -> None:
+    model, structure, feeds = cross(1, dim=8, offset=30.0)
+    inputs = [InputSpec(name, np.dtype(np.float32), array.shape) for name, array in feeds[0].items()]
+    for images in (1, 2):
+        engine = Engine(model, open_source(feeds, inputs=inputs, preprocess="none"), threads=1)
+        passed = run_passes(
+            model.copy(),
+            {"bimodal": {"images": images}},
+            discover=lambda _: structure,
+            fill=lambda now, requests, stage: engine.fill(requests, stage=stage, model=now),  # noqa: B023
+            outputs=lambda now: run(now, feeds),
+        )
+        assert done(passed) == [True]
+        assert [walk.forwards for walk in engine.walks] == [images]

@@ -33,16 +33,10 @@ class _Reader:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.maker = {name: node for node in model.graph.node for name in node.output}
         self.constants = {tensor.name for tensor in model.graph.initializer}
-
-    def constant(self, name: str) -> bool:
-        """Whether a tensor depends on no input of the model."""
-        if name in self.constants:
-            return True
-        node = self.maker.get(name)
-        if node is None or not all(self.constant(i) for i in node.input if i):
-            return False
-        self.constants.add(name)
-        return True
+        """Tensors that depend on no input of the model; nodes come in topological order."""
+        for node in model.graph.node:
+            if all(name in self.constants for name in node.input if name):
+                self.constants.update(node.output)
 
     def coded(self, name: str) -> bool:
         """Whether a tensor is decoded from codes, but for a change of shape."""
@@ -74,5 +68,5 @@ def coverage(model: onnx.ModelProto | Path) -> Coverage:
         elif node.op_type in PRODUCTS | CONVS:
             second = node.input[SECOND.get(node.op_type, 1)]
             quantized = node.op_type in CODED or (reader.coded(node.input[0]) and reader.coded(second))
-            count("convs" if node.op_type in CONVS else "linears" if reader.constant(second) else "products", quantized)
+            count("convs" if node.op_type in CONVS else "linears" if second in reader.constants else "products", quantized)
     return Coverage(*(tuple(counts[kind]) for kind in ("linears", "products", "convs")))

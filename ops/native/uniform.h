@@ -6,16 +6,33 @@ namespace onnxptq {
 namespace {
 
 struct Uniform {
-  F scale, low, high;
+  F scale, inverse, low, high, sure;
   I zero;
 };
 
 inline Uniform uniform(float scale, int zero, int bits) {
-  return {set(scale), set(static_cast<float>(-zero)), set(static_cast<float>((1 << bits) - 1 - zero)), set(zero)};
+  const bool plain = scale > 0x1p-100f && scale < 0x1p100f;
+  return {set(scale),
+          set(1.0f / scale),
+          set(static_cast<float>(-zero)),
+          set(static_cast<float>((1 << bits) - 1 - zero)),
+          set(plain ? 0.4999f : -1.0f),
+          set(zero)};
 }
 
-// Clipping first gives the same codes and keeps every rounded value small; max turns NaN into `low`.
-inline I encode(const Uniform& u, F x) { return to_int(min(max(x / u.scale, u.low), u.high)) + u.zero; }
+// Clipping before rounding gives the same codes; max turns NaN into `low`. A product with the reciprocal is off by less
+// than 1e-4, so it rounds like the quotient unless it lies that near to a tie.
+inline I encode(const Uniform& u, F x) {
+  F t = min(max(x * u.inverse, u.low), u.high);
+  if (__builtin_expect(any(less(u.sure, abs(t - rint(t)))), 0)) t = min(max(x / u.scale, u.low), u.high);
+  return to_int(t) + u.zero;
+}
+
+// The same with parameters that differ by lane.
+inline I encode(F x, F scale, I zero, int bits) {
+  F low = -to_float(zero), high = low + set(static_cast<float>((1 << bits) - 1));
+  return to_int(min(max(x / scale, low), high)) + zero;
+}
 
 struct Affine {
   float scale;

@@ -53,7 +53,6 @@ Error quantize(const void* state, Call& call) {
   uint8_t* y = static_cast<uint8_t*>(call.output(0, x.dims, x.rank));
   if (!x.count) return nullptr;
   const float* source = static_cast<const float*>(x.data);
-  const F top = set(static_cast<float>((1 << bits) - 1));
   over_rows(call, rows, static_cast<const float*>(scale.data), static_cast<const uint8_t*>(zero.data),
             [&](int64_t at, int64_t n, const float* s, int64_t ss, const uint8_t* z, int64_t zs) {
               const float* from = source + at;
@@ -64,20 +63,16 @@ Error quantize(const void* state, Call& call) {
                     n, [&](int64_t i) { store(to + i, encode(u, load(from + i))); },
                     [&](int64_t i, int part) { store(to + i, encode(u, load(from + i, part)), part); });
               } else {
-                auto code = [&](F v, F sv, I zv) {
-                  F zf = to_float(zv);
-                  return encode(Uniform{sv, -zf, top - zf, zv}, v);
-                };
                 walk(
                     n,
                     [&](int64_t i) {
-                      store(to + i,
-                            code(load(from + i), ss ? load(s + i) : set(*s), zs ? load(z + i) : set(int32_t{*z})));
+                      store(to + i, encode(load(from + i), ss ? load(s + i) : set(*s),
+                                           zs ? load(z + i) : set(int32_t{*z}), bits));
                     },
                     [&](int64_t i, int part) {
                       store(to + i,
-                            code(load(from + i, part), ss ? load(s + i, part) : set(*s),
-                                 zs ? load(z + i, part) : set(int32_t{*z})),
+                            encode(load(from + i, part), ss ? load(s + i, part) : set(*s),
+                                   zs ? load(z + i, part) : set(int32_t{*z}), bits),
                             part);
                     });
               }

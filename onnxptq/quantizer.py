@@ -138,6 +138,8 @@ class Quantizer:
             seed=self.seed,
             shapes=self._shapes,
         )
+        if isinstance(samples, str) and samples == "synthetic":
+            self.warnings.append("calibrated on synthetic samples; real ones are better: give a folder of them")
         self._source, self._held = shared_out(whole)
         self._memory_limit, self._preprocess = memory_limit, preprocess
         given = self.plan()
@@ -196,7 +198,7 @@ class Quantizer:
         return {
             "version": __version__,
             "model": digest(self.original),
-            "recipe": repr(self.recipe),
+            "recipe": repr((self.recipe.name, self.recipe.passes, self.recipe.pass_options)),
             "bits": str(self.bits),
             "samples": source.digest(),
             "plan": self.plan().to_json(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def _peak(model: str, sample: Sample, executor: str, threads: int | None) -> int
         arrays: dict[str, Any] = dict(sample)
         np.savez(path, **arrays)
         command = [sys.executable, "-c", PEAK, json.dumps([model, path, executor, threads])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     last = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
     return int(last[0]) if last and last[0].isdigit() else None

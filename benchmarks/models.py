@@ -158,13 +158,14 @@ def plot(found: dict[str, list[dict[str, Any]]], threads: int, path: Path, capti
     colours = {"onnxruntime": "#7f7f7f", "openvino": "#1f77b4", "onnxptq": "#d62728"}
     figure, axes = pyplot.subplots(1, len(found), figsize=(5.5 * len(found), 4.5), squeeze=False)
     for axis, (name, records) in zip(axes[0], found.items(), strict=True):
-        for record in records:
-            if f"ratio-{threads}" not in record or not record["row"]:
-                continue
-            x, y = record[f"ratio-{threads}"]["ratio"], record["sqnr"]
-            axis.scatter(x, y, s=12 * record["mib"] ** 0.5 * 4, color=colours[record["engine"]], alpha=0.7)
-            label = record["name"].removeprefix("onnxruntime ").removeprefix("onnxptq ")
-            axis.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        dots = [(record[f"ratio-{threads}"]["ratio"], record) for record in records if f"ratio-{threads}" in record and record["row"]]
+        middle = (min([1.0, *(x for x, _ in dots)]) + max([1.0, *(x for x, _ in dots)])) / 2
+        for x, record in dots:
+            axis.scatter(x, record["sqnr"], s=50 * record["mib"] ** 0.5, color=colours[record["engine"]], alpha=0.7)
+            label = record["name"].removeprefix("onnxruntime ").replace(" per channel", "").replace("MatMul+Gemm+Conv", "products")
+            side, shift = ("right", -8) if x > middle else ("left", 8)
+            axis.annotate(label, (x, record["sqnr"]), xytext=(shift, 5), textcoords="offset points", fontsize=7, ha=side)
+        axis.margins(0.12)
         axis.axvline(1, color="black", linewidth=0.5)
         axis.set(title=name, xlabel=f"times as fast as FP32 onnxruntime, {threads} thread{'s' if threads > 1 else ''}", ylabel="SQNR, dB")
     figure.text(0.01, 0.01, caption, fontsize=7)

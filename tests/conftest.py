@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,3 +21,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def minis(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Small test models by name and exporter: exported once, kept in pytest's cache folder until their code changes."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    from onnxptq.models import mini
+
+    assert request.config.cache is not None
+    folder = request.config.cache.mkdir("minis")
+    return lambda name, exporter="torchscript", **options: mini.cached(name, folder, exporter=exporter, **options)

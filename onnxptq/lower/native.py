@@ -257,8 +257,7 @@ def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> No
 
 def _matmul(writer: Writer, name: str) -> None:
     """A product of two activations that is no attention."""
-    node = writer.nodes[name]
-    for tensor in dict.fromkeys(node.inputs):
-        found = writer.matmul_choice(name, tensor.name)
+    for tensor in dict.fromkeys(read.name for read in writer.nodes[name].inputs):
+        found = writer.matmul_choice(name, tensor)
         if found is not None:
-            code_edge(writer, tensor.name, name, found[1], str(Role.MATMUL_INPUT))
+            code_edge(writer, tensor, name, found[1], str(Role.MATMUL_INPUT))

@@ -96,7 +96,9 @@ def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformPara
         )
     else:
         zeros = writer.constant(f"{name}_zero", zero.astype(np.uint8))
-    codes, decoded = writer.variable(f"{name}_codes", tensor, np.uint8), writer.variable(f"{name}_decoded", tensor)
+    # graphsurgeon has no name for UINT4, so 4-bit codes go without a declared type: the zero-point says it
+    kind = None if choice.bits == 4 else np.uint8
+    codes, decoded = writer.variable(f"{name}_codes", tensor, kind), writer.variable(f"{name}_decoded", tensor)
     writer.node("QuantizeLinear", [tensor, scales, zeros], [codes], name=f"{name}_quantize", axis=axis)
     writer.node("DequantizeLinear", [codes, scales, zeros], [decoded], name=f"{name}_dequantize", axis=axis)
     return decoded

@@ -1,0 +1,197 @@
+"""The whole way on small models: every structure, every format, both executors; determinism, plans, scope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnxptq import Quantizer, Result, library_path, session
+from onnxptq.compare import models
+from onnxptq.errors import InputError
+from onnxptq.plan import Plan
+from onnxptq.sites import Role
+
+Minis = Callable[..., Any]
+# What w8a8 must keep at least, dB. Random weights and few samples: a broken composition lands below 15.
+FLOOR = {"sam-encoder": 25, "sam-decoder": 25, "bert": 25, "vit": 25, "swin": 25, "cnn": 28, "lavt": 20}
+
+
+def samples(name: str, count: int = 6) -> list[dict[str, Any]]:
+    from onnxptq.models import mini
+
+    return mini.samples(name, count, batch=2 if name == "sam-decoder" else 1)
+
+
+def quantized(minis: Minis, name: str, *, bits: str = "w8a8", recipe: str = "auto", exporter: str = "torchscript", **options: Any) -> Result:
+    q = Quantizer(minis(name, exporter).path, recipe=recipe, bits=bits, threads=1)
+    q.calibrate(samples(name))
+    return q.quantize(**options)
+
+
+def sqnr(result: Result, output: str | None = None) -> float:
+    metrics = result.report.outputs[output] if output else next(iter(result.report.outputs.values()))
+    assert metrics.sqnr is not None
+    return metrics.sqnr
+
+
+@pytest.mark.parametrize("name", sorted(FLOOR))
+def test_every_structure_at_eight_bits(minis: Minis, name: str) -> None:
+    result = quantized(minis, name)
+    assert sqnr(result) > FLOOR[name]
+    onnx.checker.check_model(result.model, full_check=True)
+    assert {node.domain for node in result.model.graph.node} <= {"", "onnxptq"}
+    assert result.report.sizes.weights_after < result.report.sizes.weights_before / 3.5
+
+
+@pytest.mark.parametrize("name", ["sam-encoder", "bert"])
+@pytest.mark.parametrize("bits", ["w8a8", "w6a6", "w4a4"])
+def test_formats_agree(minis: Minis, name: str, bits: str) -> None:
+    q = Quantizer(minis(name).path, bits=bits, threads=1)
+    q.calibrate(samples(name))
+    native, portable, qdq = (q.quantize(format=f) for f in ("native", "portable", "qdq"))
+    assert {node.domain for node in portable.model.graph.node} == {""}
+    assert not portable.model.functions
+    assert {node.domain for node in qdq.model.graph.node} == {""}
+    agreement = models(native.model, portable.model, samples(name, 3), executor="function", threads=1)
+    floor = {"w8a8": 45, "w6a6": 37, "w4a4": 30}[bits]
+    for metrics in agreement.values():
+        assert metrics.sqnr is not None
+        assert metrics.sqnr >= floor
+    assert abs(sqnr(native) - sqnr(portable)) < 0.3
+    assert sqnr(qdq) > {"w8a8": 20, "w6a6": 8, "w4a4": -1}[bits]
+
+
+@pytest.mark.native
+@pytest.mark.skipif(library_path() is None, reason="no compiled op library: install with a C++ compiler")
+@pytest.mark.parametrize("name", sorted(FLOOR))
+def test_library_and_function_bodies_agree(minis: Minis, name: str) -> None:
+    result = quantized(minis, name)
+    data = samples(name, 3)
+    for sample in data:
+        native = result.session(executor="native", threads=1).run(None, sample)
+        bodies = result.session(executor="function", threads=1).run(None, sample)
+        for a, b in zip(native, bodies, strict=True):
+            assert 10 * np.log10(np.square(b).sum() / max(np.square(a - b).sum(), 1e-30)) >= 45
+
+
+@pytest.mark.parametrize("name", ["bert", "sam-encoder"])
+def test_dynamo_exports(minis: Minis, name: str) -> None:
+    result = quantized(minis, name, exporter="dynamo")
+    script = quantized(minis, name)
+    assert abs(sqnr(result) - sqnr(script)) < 3
+    count = [sum(node.op_type == "QAttention" for node in one.model.graph.node) for one in (result, script)]
+    assert count[0] == count[1] > 0
+
+
+@pytest.mark.parametrize("recipe", ["rtn", "percentile", "omse", "avgminmax"])
+def test_recipes(minis: Minis, recipe: str) -> None:
+    assert sqnr(quantized(minis, "bert", recipe=recipe)) > 18
+
+
+@pytest.mark.parametrize(("bits", "floor"), [("w4a32", 12), ("w32a8", 25), ("w2a8", -3), ("w3a5", 3), ("w7a7", 20)])
+def test_odd_widths(minis: Minis, bits: str, floor: float) -> None:
+    result = quantized(minis, "cnn", bits=bits)
+    assert sqnr(result) > floor
+    qdq = quantized(minis, "cnn", bits=bits, format="qdq")
+    assert sqnr(qdq) > floor
+
+
+def test_weights_are_stored_at_their_width(minis: Minis) -> None:
+    """Six bits take six bits: codes, scales and zero-points of all weights."""
+    for bits in (4, 6, 8):
+        report = quantized(minis, "bert", bits=f"w{bits}a8").report
+        elements = report.sizes.weights_before // 4
+        assert report.sizes.weights_after * 8 / elements < bits + 2.5  # tiny layers: 40 bits of scale and zero for 32 weights
+
+
+def test_same_bytes_whatever_the_threads(minis: Minis) -> None:
+    made = []
+    for threads in (1, 2, 1):
+        q = Quantizer(minis("bert").path, bits="w6a6", threads=threads)
+        q.calibrate(samples("bert"))
+        made.append(q.quantize().model.SerializeToString(deterministic=True))
+    assert made[0] == made[1] == made[2]
+
+
+def test_plan_out_and_in(minis: Minis) -> None:
+    first = Quantizer(minis("bert").path, bits="w6a6", threads=1)
+    first.calibrate(samples("bert"))
+    original = first.quantize()
+    again = Quantizer(minis("bert").path, bits="w6a6", threads=1)
+    again.use(Plan.from_json(original.plan.to_json()))
+    again.calibrate(samples("bert"))
+    assert again.quantize().model.SerializeToString(deterministic=True) == original.model.SerializeToString(deterministic=True)
+
+
+def test_an_edited_plan_is_obeyed(minis: Minis) -> None:
+    first = Quantizer(minis("bert").path, recipe="minmax", bits="w8a8", threads=1)
+    first.calibrate(samples("bert"))
+    plan = first.plan().override(":weight$", bits=4, params=None)
+    again = Quantizer(minis("bert").path, recipe="minmax", bits="w8a8", threads=1)
+    again.use(plan)
+    again.calibrate(samples("bert"))
+    result = again.quantize()
+    assert {site.bits for site in result.report.sites if site.role is Role.WEIGHT} == {4}
+    assert sqnr(result) < sqnr(first.quantize()) - 3
+
+
+def test_scope(minis: Minis) -> None:
+    whole = Quantizer(minis("bert").path, threads=1).plan()
+    part = Quantizer(minis("bert").path, exclude=[":(query|key|value|softmax)$"], threads=1)
+    assert set(whole) - set(part.plan()) == {key for key in whole if key.rsplit(":", 1)[1] in ("query", "key", "value", "softmax")}
+    part.calibrate(samples("bert"))
+    result = part.quantize()
+    assert not any(node.op_type == "QAttention" for node in result.model.graph.node)
+    odd = Quantizer(minis("bert").path, exclude=["nothing at all"], threads=1)
+    odd.plan()
+    assert odd.warnings == ["pattern 'nothing at all' matches no site; `onnxptq inspect` lists them"]
+
+
+def test_one_attention_operand_in_float(minis: Minis) -> None:
+    """What cannot be fused is coded on its edges."""
+    q = Quantizer(minis("bert").path, exclude=[":softmax$"], threads=1)
+    q.calibrate(samples("bert"))
+    result = q.quantize()
+    ops = {node.op_type for node in result.model.graph.node if node.domain}
+    assert "QAttention" not in ops
+    assert {"QuantizeLinear", "DequantizeLinear"} <= ops
+    assert sqnr(result) > 20
+
+
+def test_save_and_session(minis: Minis, tmp_path: Path) -> None:
+    result = quantized(minis, "cnn")
+    path = result.save(tmp_path / "small.onnx")
+    sample = samples("cnn", 1)[0]
+    np.testing.assert_array_equal(session(path, threads=1).run(None, sample)[0], result.session(threads=1).run(None, sample)[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+
+
+def test_constants(minis: Minis) -> None:
+    half, full = (quantized(minis, "vit", constants=kind) for kind in ("fp16", "fp32"))
+    assert len(half.model.SerializeToString()) < len(full.model.SerializeToString())
+    assert abs(sqnr(half) - sqnr(full)) < 1
+
+
+def test_no_site() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(InputError, match="no site to quantize"):
+        Quantizer(model).plan()
+
+
+def test_strict_qdq(minis: Minis) -> None:
+    q = Quantizer(minis("bert").path, threads=1)
+    q.calibrate(samples("bert"))
+    with pytest.raises(InputError, match=r"--strict: .* scheme standard ops cannot say"):
+        q.quantize(format="qdq", strict=True)

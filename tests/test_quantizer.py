@@ -46,7 +46,7 @@ def test_every_structure_at_eight_bits(minis: Minis, name: str) -> None:
     assert sqnr(result) > FLOOR[name]
     onnx.checker.check_model(result.model, full_check=True)
     assert {node.domain for node in result.model.graph.node} <= {"", "onnxptq"}
-    assert result.report.sizes.weights_after < result.report.sizes.weights_before / 3.5
+    assert result.report.sizes.weights_after < result.report.sizes.weights_before / 3
 
 
 @pytest.mark.parametrize("name", ["sam-encoder", "bert"])

@@ -10,6 +10,8 @@ from onnxptq.ops.scheme import F32, REGISTRY, Array
 
 EXTRA: Mapping[str, Any] = {"x_form": "softmax", "x_groups": 1}
 """Attributes that some schemes read, under the names fused ops give them."""
+TYPES = ("as the scheme has it",) * 3
+"""Element types of p0, p1 and p2."""
 
 
 def _scheme(name: str, inputs: Sequence[object]) -> Any:

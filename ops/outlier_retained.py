@@ -88,6 +88,7 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
     inputs = ("thresholds", "scales", "zeros")
     attributes: ClassVar[Mapping[str, int | str]] = {"groups": 1}
     ops = "OutlierRetained"
+    code_types = ("uint8", "uint16")
     monotone = False
 
     def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:

@@ -35,6 +35,7 @@ def define_pair(name: str, types: tuple[str, ...]) -> tuple[OpSpec, OpSpec]:
         return scheme.values(codes, inputs, attributes["bits"], attributes)
 
     attributes = {"bits": None, **scheme.attributes}
+    codes = " or ".join(scheme.code_types)
     return (
         OpSpec(
             name=f"{scheme.ops}QuantizeLinear",
@@ -45,6 +46,7 @@ def define_pair(name: str, types: tuple[str, ...]) -> tuple[OpSpec, OpSpec]:
             reference=quantize,
             doc=f"Codes of x by scheme `{name}`: {scheme.doc}",
             types=("float", *types),
+            results=(codes,),
         ),
         OpSpec(
             name=f"{scheme.ops}DequantizeLinear",
@@ -54,6 +56,6 @@ def define_pair(name: str, types: tuple[str, ...]) -> tuple[OpSpec, OpSpec]:
             body=dequantize_body,
             reference=dequantize,
             doc=f"Values of codes of scheme `{name}`.",
-            types=("uint8", *types),
+            types=(codes, *types),
         ),
     )

@@ -124,5 +124,5 @@ SPEC = OpSpec(
     "scales and zeros are single numbers or one per head, for v also one per head and channel; `token` takes q's and k's from their rows. "
     "P is coded by `softmax_scheme` with inputs p0..; with `softmax_norm` 1 the coded weights are exp(score - the row's maximum) and y is "
     "divided by the sum of the decoded ones. A row that is masked everywhere gives 0. 0 bits leave an operand float.",
-    types=("float",) * 7 + ("float", "uint8") * 3,
+    types=("float",) * 7 + ("float", "uint8") * 3 + operand.TYPES,
 )

@@ -77,5 +77,5 @@ SPEC = OpSpec(
     reference=reference,
     doc="y = epilogue(Conv(x^, W^) + bias): x [B, I, ...] coded by `x_scheme` with inputs p0.., then padded with real zeros; W of the "
     "given `shape` [O, I / group, ...] from codes with scale and zero [O]. The rest is as in the standard Conv.",
-    types=("float", "int8, int4 or uint8 stream", "float", "int8", "float"),
+    types=("float", "stored weight", "float", "int8", "float", *operand.TYPES),
 )

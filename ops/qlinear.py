@@ -55,5 +55,5 @@ SPEC = OpSpec(
     reference=reference,
     doc="y = epilogue(x^ W^ + bias): x [..., K] coded by `x_scheme` with inputs p0.. (`x_bits` 0 leaves it float), W [K, N] from codes "
     "with scale and zero [N], or [ceil(K / w_group), N]. `epilogue` is none, gelu (erf form) or relu.",
-    types=("float", "int8, int4 or uint8 stream", "float", "int8", "float"),
+    types=("float", "stored weight", "float", "int8", "float", *operand.TYPES),
 )

@@ -104,6 +104,8 @@ class Scheme(ABC, Generic[P]):
     """Names and defaults of ``Params.attributes``."""
     ops: ClassVar[str | None] = None
     """Prefix of the op pair ``...QuantizeLinear`` / ``...DequantizeLinear``; None where the scheme has none of its own."""
+    code_types: ClassVar[tuple[str, ...]] = ("uint8",)
+    """Element types that codes may have outside of a body."""
     dynamic: ClassVar[bool] = False
     """Whether ranges come from the tensor itself at run time (no calibration)."""
     monotone: ClassVar[bool] = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -37,12 +37,16 @@ class OpSpec:
     reference: Callable[..., Any]
     """NumPy meaning: (inputs in order, absent ones None, then attributes by name) -> array or tuple of arrays."""
     doc: str = ""
-    types: tuple[str, ...] = field(default=())
-    """Element types of the inputs, in words, for the reference page."""
+    types: tuple[str, ...] = ()
+    """Element types of the inputs, in words."""
+    results: tuple[str, ...] = ("float",)
+    """Element types of the outputs, in words."""
 
     def __post_init__(self) -> None:
         if self.name in REGISTRY:
             raise TypeError(f"two ops are named {self.name}: {REGISTRY[self.name].reference.__module__} and {self.reference.__module__}")
+        if len(self.types) != len(self.inputs) or len(self.results) != len(self.outputs):
+            raise TypeError(f"{self.name}: one type for each of the inputs {self.inputs} and outputs {self.outputs}")
         REGISTRY[self.name] = self
 
     def complete(self, attributes: Attributes) -> dict[str, Any]:

@@ -212,6 +212,7 @@ ROW_RANGE = OpSpec(
     doc="Scale and zero-point [..., 1] of each row of x (its last axis), 0 inside the range: NaN counts as 0, infinities as the largest "
     "float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, n) with n = 2^bits - 1.",
     types=("float",),
+    results=("float", "uint8"),
 )
 DEQUANTIZE_WEIGHT = OpSpec(
     name="DequantizeWeight",
@@ -222,5 +223,5 @@ DEQUANTIZE_WEIGHT = OpSpec(
     reference=dequantize,
     doc="Floats of a stored weight of the given shape: (code - zero) * scale, with scale and zero along `axis`, or, with `group` > 0, "
     "[ceil(rows / group), columns] over the rows of a matrix.",
-    types=("int8, int4 or uint8 stream", "float", "int8"),
+    types=("stored weight", "float", "int8"),
 )

@@ -64,3 +64,17 @@ def test_model_passes_the_checker_and_inlines(case: Case) -> None:
     feeds = {f"i{i}": v for i, v in enumerate(case.inputs) if v is not None and i not in case.constants}
     for have, want in zip(ReferenceEvaluator(inlined).run(None, feeds), expected(case, *case.inputs), strict=True):
         check(np.asarray(have), want, loose=case.loose)
+
+
+def test_inlined_models_run_in_openvino() -> None:
+    """A runtime that knows no functions of other domains; it need not be exact, but it must load them and be close."""
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    for case in CASES[::11]:
+        wanted = expected(case, *case.inputs)
+        model = inliner.inline_local_functions(static_model_of(case.op, case.inputs, wanted, constants=case.constants, **case.attributes))
+        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", config)
+        results = compiled([np.array(case.inputs[int(i.get_any_name()[1:])]) for i in compiled.inputs])
+        for i, want in enumerate(wanted):
+            assert (np.abs(results[i] - want) <= 1e-5 * np.abs(want).max()).mean() >= 0.99, case

@@ -168,7 +168,7 @@ def test_bench(run: Run, folder: Path) -> None:
     first, second = json.loads(done.out)["models"]
     assert (first["faster"], first["bytes"]) == (1.0, (folder / "vision.onnx").stat().st_size)
     assert second["ms"] > 0
-    assert second["faster_quartiles"][0] <= second["faster"] <= second["faster_quartiles"][1]
+    assert second["quartiles"][0] <= second["faster"] <= second["quartiles"][1]
     assert 10**7 < second["peak_bytes"] < 10**10
     assert "times faster" in done.err
 

@@ -1,0 +1,111 @@
+"""``onnxptq demo``: the whole way on an embedded model, with its masks compared."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxptq.cli.output import Output
+from onnxptq.cli.values import add_json, positive
+from onnxptq.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnxptq.evaluate.task import Task
+    from onnxptq.report.data import Report
+
+BITS = ("w8a8", "w6a6", "w4a4")
+
+
+def add(parser: ArgumentParser) -> None:
+    """Options."""
+    parser.add_argument("-o", "--output", metavar="DIR", default="onnxptq-demo", help="folder for the files (default onnxptq-demo)")
+    parser.add_argument("--ris", action="store_true", help="referring segmentation (LAVT) instead of segmentation by boxes (SAM)")
+    parser.add_argument("--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)")
+    parser.add_argument("--bits", action="append", metavar="wXaY", help=f"may be repeated (default {', '.join(BITS)})")
+    parser.add_argument("--samples", type=positive, default=16, metavar="N", help="scenes to calibrate on (default 16)")
+    parser.add_argument("--limit", type=positive, default=30, metavar="N", help="scenes to compare masks on (default 30)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    add_json(parser)
+
+
+def run(args: Namespace, out: Output) -> int:
+    """Quantize the zoo's models at each width, score the masks beside those of the original, write pages."""
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.datasets import zoo
+    from onnxptq.evaluate.task import evaluate
+    from onnxptq.report.text import megabytes, table
+
+    folder = Path(args.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made a folder: {error.strerror}") from error
+    names = ("lavt-mini",) if args.ris else ("sam-mini-encoder", "sam-mini-decoder")
+    files = {"original": [zoo.path(name) for name in names]}
+    reports: dict[str, list[Report]] = {"original": []}
+    for bits in args.bits or BITS:
+        made = [_quantized(name, bits, folder, args, out) for name in names]
+        files[bits], reports[bits] = [path for path, _ in made], [report for _, report in made]
+    task, predictors = _task(args), {label: _predictor(paths, args) for label, paths in files.items()}
+    with progress_on(out.stream).task("masks", args.limit) as step:
+        found = evaluate(task, predictors, limit=args.limit, watch=lambda done, of: step())
+    rows, entries = [], []
+    for row in found.rows:
+        size = sum(path.stat().st_size for path in files[row.model])
+        worst = min((m.sqnr for r in reports[row.model] for m in r.outputs.values() if m.sqnr is not None), default=None)
+        entries.append({"model": row.model, "bytes": size, "sqnr": worst, "agreement": row.agreement, **row.figures})
+        cells = [f"{row.figures[task.main]:.1f}", "-" if row.agreement is None else f"{row.agreement:.1f}"]
+        rows.append([row.model, megabytes(size), "-" if worst is None else f"{worst:.1f}", *cells])
+    out.say("\n" + table(["model", "size", "SQNR dB", f"{task.main} %", "same masks %"], rows, right=range(1, 5)))
+    out.say(f"\n{len(task)} scenes never calibrated on; same masks: mean IoU with the original's. Files and pages: {folder}/")
+    out.emit({"task": task.name, "folder": str(folder), "models": entries})
+    return 0
+
+
+def _quantized(name: str, bits: str, folder: Path, args: Namespace, out: Output) -> tuple[Path, Report]:
+    """One model at one width, saved with its page."""
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.datasets import zoo
+    from onnxptq.graph.save import write_atomic
+    from onnxptq.quantizer import Quantizer
+    from onnxptq.report.html import page
+
+    out.say(f"{name} at {bits}")
+    q = Quantizer(zoo.path(name), recipe=args.recipe, bits=bits, threads=args.threads, progress=progress_on(out.stream))
+    q.calibrate(list(_samples(name, args)))
+    result = q.quantize()
+    path = folder / f"{name}.{bits}.onnx"
+    result.save(path)
+    report = replace(result.report, model=f"{name}.onnx", output_file=path.name)
+    write_atomic(path.with_suffix(".html"), page(report))
+    return path, report
+
+
+def _samples(name: str, args: Namespace) -> Iterable[dict[str, Any]]:
+    from onnxptq.datasets import zoo
+    from onnxptq.runtime import session
+
+    if name == "lavt-mini":
+        return zoo.lavt_calibration(args.samples)
+    if name == "sam-mini-encoder":
+        return zoo.encoder_calibration(args.samples)
+    return zoo.decoder_calibration(session(zoo.path("sam-mini-encoder"), threads=args.threads), args.samples)
+
+
+def _task(args: Namespace) -> Task[Any]:
+    from onnxptq.evaluate.tasks.scenes import SceneBoxes, SceneRefs
+
+    return SceneRefs(count=args.limit) if args.ris else SceneBoxes(count=args.limit)
+
+
+def _predictor(paths: list[Path], args: Namespace) -> Any:
+    from onnxptq.datasets import zoo
+    from onnxptq.evaluate.predictors import LavtPredictor, SamPredictor
+
+    if args.ris:
+        return LavtPredictor(paths[0], zoo.tokenizer(), threads=args.threads)
+    return SamPredictor(paths[0], paths[1], threads=args.threads)

@@ -1,0 +1,79 @@
+"""Speed: models timed against each other in one process, taking turns, and the memory each needs on its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxptq.errors import InputError
+from onnxptq.runtime import Executor
+from onnxptq.verify import Runner, Sample
+
+PEAK = """
+import json, sys
+import numpy as np
+from onnxptq.report.data import peak_memory
+from onnxptq.verify import Runner
+model, sample, executor, threads = json.loads(sys.argv[1])
+with np.load(sample) as held:
+    Runner(model, executor=executor, threads=threads)(dict(held))
+print(peak_memory())
+"""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One model's times over all rounds."""
+
+    ms: float
+    """Median wall time."""
+    cpu_ms: float
+    """Median CPU time, all threads together."""
+    faster: float
+    """Median over the rounds of the first model's time in that round over this one's."""
+    quartiles: tuple[float, float]
+    """Of the same ratio."""
+
+
+def timed(models: Sequence[str], sample: Sample, *, runs: int, executor: Executor | None = None, threads: int | None = None) -> list[Speed]:
+    """Each model once to warm up, then ``runs`` rounds in which they take turns: load that changes over time hits all alike."""
+    runners = [Runner(model, name=model, executor=executor, threads=threads, error=InputError) for model in models]
+    for runner in runners:
+        runner(sample)
+    times: list[tuple[list[float], list[float]]] = [([], []) for _ in runners]
+    for _ in range(runs):
+        for runner, (wall, cpu) in zip(runners, times, strict=True):
+            start, spent = time.perf_counter(), time.process_time()
+            runner(sample)
+            wall.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - spent)
+    found = []
+    for wall, cpu in times:
+        ratios = sorted(first / own for first, own in zip(times[0][0], wall, strict=True))
+        quartiles = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+        found.append(Speed(1000 * statistics.median(wall), 1000 * statistics.median(cpu), statistics.median(ratios), quartiles))
+    return found
+
+
+def peak_of(model: str, sample: Sample, *, executor: Executor | None = None, threads: int | None = None) -> int | None:
+    """Peak memory in bytes of a process that loads the model and runs it once; None where it cannot be told."""
+    with tempfile.TemporaryDirectory(prefix="onnxptq-") as folder:
+        path = str(Path(folder) / "sample.npz")
+        arrays: dict[str, Any] = dict(sample)
+        np.savez(path, **arrays)
+        command = [sys.executable, "-c", PEAK, json.dumps([model, path, executor, threads])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = done.stdout.split()[-1:] if done.returncode == 0 else []
+    return int(last[0]) if last and last[0].isdigit() else None

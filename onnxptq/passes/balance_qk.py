@@ -25,6 +25,7 @@ class BalanceQueriesKeys(Pass):
     name = "balance-qk"
     options: ClassVar[Mapping[str, Any]] = {"quantile": 0.002, "limit": 20.0}
     """``quantile``: ranges lie between it and 1 - it. ``limit``: no factor is larger, or smaller than 1 / limit."""
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49), "limit": (1, 1e6)}
     reads = moves = frozenset({"query", "key"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:

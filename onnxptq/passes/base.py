@@ -56,6 +56,8 @@ class Pass(ABC):
     """Option names with defaults; set by recipes and ``--set``."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """The values an option may take, where they can be listed."""
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """The lowest and the highest value of options that are numbers."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Kinds of tensors it asks statistics of: any of ``query``, ``key``, ``value``, ``norm`` (what a LayerNormalization puts out)."""
     moves: ClassVar[frozenset[str]] = frozenset()
@@ -88,6 +90,10 @@ class Pass(ABC):
             fits = isinstance(setting, (int, float)) if isinstance(default, float) else isinstance(setting, type(default))
             if not fits or isinstance(setting, bool) != isinstance(default, bool):
                 raise InputError(f"pass {self.name!r}, option {key!r}: expected {type(default).__name__}, got {setting!r}")
+            if key in self.limits and not self.limits[key][0] <= setting <= self.limits[key][1]:
+                raise InputError(
+                    f"pass {self.name!r}, option {key!r}: {setting!r} is not in {self.limits[key][0]:g} .. {self.limits[key][1]:g}"
+                )
         return {**self.options, **given}
 
 

@@ -28,6 +28,7 @@ class Bimodal(Pass):
     options: ClassVar[Mapping[str, Any]] = {"scope": "token_to_image", "images": 1}
     """``scope``: which attentions are looked at. ``images``: how many of the first samples vote."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("token_to_image", "all")}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"images": (1, 1e6)}
     reads = frozenset({"key"})
     moves = frozenset({"key", "query"})
 
@@ -37,7 +38,7 @@ class Bimodal(Pass):
         found = {name: _pair(model, structure, attention) for name, attention in scope.items()}
         legal = {name: pair for name, pair in found.items() if isinstance(pair, tuple)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
-        images = max(options["images"], 1)
+        images = options["images"]
         filled = yield {
             name: Request(
                 structure.linears[k.linear].output,

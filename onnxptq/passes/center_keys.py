@@ -28,6 +28,7 @@ class CenterKeys(Pass):
     options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
     """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean (which can widen a skewed channel)."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49)}
     reads = moves = frozenset({"key"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:

@@ -35,6 +35,7 @@ class CenterValues(Pass):
     options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
     """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49)}
     reads = moves = frozenset({"value"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:

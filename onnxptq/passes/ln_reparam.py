@@ -36,6 +36,7 @@ class ReparameterizeLayerNorm(Pass):
     name = "ln-reparam"
     options: ClassVar[Mapping[str, Any]] = {"rule": "repq", "bits": 8, "quantile": 0.002, "padded": "add"}
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": ("repq", "balanced"), "padded": ("add", "scale")}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"bits": (2, 8), "quantile": (0, 0.49)}
     reads = moves = frozenset({"norm"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:

@@ -25,6 +25,7 @@ class Smooth(Pass):
     name = "smooth"
     options: ClassVar[Mapping[str, Any]] = {"alpha": 0.5}
     """How much of the difficulty goes from the activations to the weights, 0 to 1."""
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0, 1)}
     reads = moves = frozenset({"norm"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:

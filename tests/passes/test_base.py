@@ -177,13 +177,20 @@ def test_a_pass_may_ask_again(known: dict[str, Pass]) -> None:
 
 
 def test_wrong_names_and_options(known: dict[str, Pass]) -> None:
-    define("scale-all", options={"rule": "range", "share": 0.5, "count": 1, "deep": False}, choices={"rule": ("range", "mean")})
+    define(
+        "scale-all",
+        options={"rule": "range", "share": 0.5, "count": 1, "deep": False},
+        choices={"rule": ("range", "mean")},
+        limits={"share": (0, 1)},
+    )
     for names, options, message in [
         (["scale-al"], {}, "no pass is named 'scale-al'; did you mean 'scale-all'"),
         (["zzz"], {}, "no pass is named 'zzz'; known: scale-all"),
         (["scale-all"], {"rul": 1}, "no option 'rul'; did you mean 'rule'"),
         (["scale-all"], {"rule": "median"}, "option 'rule': 'median' is none of 'range', 'mean'"),
         (["scale-all"], {"share": "much"}, "option 'share': expected float, got 'much'"),
+        (["scale-all"], {"share": 1.5}, "option 'share': 1.5 is not in 0 .. 1"),
+        (["scale-all"], {"share": float("nan")}, "option 'share': nan is not in 0 .. 1"),
         (["scale-all"], {"count": True}, "option 'count': expected int, got True"),
         (["scale-all"], {"deep": 1}, "option 'deep': expected bool, got 1"),
     ]:

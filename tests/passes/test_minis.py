@@ -42,7 +42,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 @cache
 def loaded(name: str, folder: Path) -> tuple[Model, Feeds]:
     model = canonicalise(load(mini.cached(name, folder).path))
-    return model, mini.samples(name, 3)
+    return model, mini.samples(name, 2)
 
 
 def go(model: Model, feeds: Feeds, chosen: Mapping[str, Mapping[str, object]]) -> Passed:

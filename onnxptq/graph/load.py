@@ -63,7 +63,9 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
 
 def _parse(source: Source) -> tuple[onnx.ModelProto, Path | None, str]:
     if isinstance(source, onnx.ModelProto):
-        return source, None, "model"
+        own = onnx.ModelProto()
+        own.CopyFrom(source)  # tensors give up their bytes while they are read
+        return own, None, "model"
     if isinstance(source, bytes):
         return _decode(source, "model"), None, "model"
     path = Path(source)

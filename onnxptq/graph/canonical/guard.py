@@ -12,7 +12,7 @@ from onnxptq.graph.model import Model, value
 from onnxptq.graph.surgery import producer, replace_reads
 
 FINITE = frozenset(
-    {"Cast", "Where", "Expand", "Unsqueeze", "Squeeze", "Reshape", "Slice", "Concat", "Transpose", "Gather", "Flatten", "MatMul", "Tile"}
+    "Cast Concat Expand Flatten Gather GatherElements GatherND MatMul Reshape Slice Squeeze Tile Transpose Unsqueeze Where".split()
 )
 """Ops that make nothing infinite out of finite numbers (barring overflow)."""
 BOOLEAN = frozenset({"And", "Or", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Xor"})

@@ -89,8 +89,8 @@ class Checkpoint:
         return State(seen, arrays)
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last save for another one (it must stay below a twentieth of the work)."""
-        return time.monotonic() - self._saved >= max(self._interval, 20 * self._cost)
+        """Whether the interval has passed since the last save, and saving takes less than a twentieth of the time. Interval 0: always."""
+        return not self._interval or time.monotonic() - self._saved >= max(self._interval, 20 * self._cost)
 
     def save(self, walk: int, signature: str, seen: Sequence[int], arrays: Sequence[Arrays]) -> None:
         """Replace what is known of a walk."""

@@ -20,11 +20,11 @@ from onnxptq import runtime
 from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
-from onnxptq.calibration.padding import Padding
 from onnxptq.calibration.progress import Advance, Progress, Silent
 from onnxptq.calibration.sources import Sample, Source
 from onnxptq.calibration.summary import NotFinite, Request, Summary
 from onnxptq.calibration.taps import Wire, can_tap, instrument, with_shapes
+from onnxptq.calibration.tokens import token_axes
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model, value
 
@@ -81,7 +81,7 @@ class Engine:
     def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Summary]:
         """The summaries of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is now."""
         model = self.model if model is None else model
-        jobs = jobs_of(requests, self._paddings(model))
+        jobs = jobs_of(requests, token_axes(model, self.masks) if self.masks else {})
         walking = [job for job in jobs if not self._constant(model, job)]
         if walking:
             self._walk(model, walking, stage)
@@ -122,9 +122,6 @@ class Engine:
         except StopIteration as stop:
             result: T = stop.value
             return result
-
-    def _paddings(self, model: Model) -> Mapping[str, Padding]:
-        return {}
 
     @staticmethod
     def _constant(model: Model, job: Job) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,34 +14,40 @@ from onnxptq.calibration.summary import F32, Axes
 
 @dataclass(frozen=True)
 class Padding:
-    """Which mask input says which tokens count, and the axis of the tensor that counts tokens."""
+    """Which mask input says which tokens count, and the axis of the tensor that counts tokens (from the end)."""
 
     mask: str
     axis: int
 
 
+def channels_follow(channels: Axes, axis: int) -> bool:
+    """Whether all axes up to the tokens can become one without touching the channels."""
+    return all(axis < a < 0 for a in ((channels,) if isinstance(channels, int) else channels or ()))
+
+
 def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
     """``x`` without its padded tokens; ``mask`` is [batch, ..., tokens], zero where padded.
 
-    The leading dimension of ``x`` is the batch, or batch times heads. Where the tokens do not fit the mask, ``x`` is no
-    tensor of these tokens and stays whole. The result keeps its axes where channels stand before the tokens; otherwise
-    all axes up to the tokens become one.
+    What stands before the tokens is the batch, or the batch times something else (heads). Where tokens and mask do not fit,
+    or where the tokens themselves are the channels, ``x`` is whole. All axes up to the tokens become one, unless channels
+    are among them.
     """
+    tokens = (mask if mask.ndim > 1 else mask.reshape(1, -1)) != 0
+    tokens = tokens.reshape(len(tokens), -1)
     axis = axis - x.ndim if axis >= 0 else axis
-    tokens = mask.reshape(mask.shape[0], -1) if mask.ndim > 1 else mask.reshape(1, -1)
-    if -axis > x.ndim or x.shape[axis] != tokens.shape[1]:
+    kept = [a - x.ndim if a >= 0 else a for a in ((channels,) if isinstance(channels, int) else channels or ())]
+    if -axis > x.ndim or axis in kept or tokens.all():
         return x
-    leading = x.shape[0] if -axis < x.ndim else 1
-    if leading % tokens.shape[0]:
+    end = x.ndim + axis + 1
+    fits = x.shape[axis] == tokens.shape[1] or (end == 1 and x.shape[0] == tokens.size)
+    lead = math.prod(x.shape[:end])
+    if not fits or lead % tokens.size:
         return x
-    repeat = leading // tokens.shape[0]
-    keep = tokens != 0
-    if keep.all():
-        return x
-    kept = () if channels is None else (channels,) if isinstance(channels, int) else channels
-    if all(axis < a < 0 for a in kept):
-        where = np.repeat(keep, repeat, axis=0).reshape(leading, *[1] * (x.ndim + axis - 1), -1) if -axis < x.ndim else keep[0]
-        return x[np.broadcast_to(where, x.shape[: x.ndim + axis + 1])]
-    parts = [x[b * repeat : (b + 1) * repeat].compress(keep[b], axis=axis) for b in range(len(keep))]
+    if channels_follow(channels, axis):
+        repeated = np.broadcast_to(tokens[:, None], (len(tokens), lead // tokens.size, tokens.shape[1]))
+        flat: F32 = x.reshape(lead, *x.shape[end:])[repeated.reshape(-1)]
+        return flat
+    repeat = x.shape[0] // len(tokens)
+    parts = [x[b * repeat : (b + 1) * repeat].compress(tokens[b], axis=axis) for b in range(len(tokens))]
     whole: F32 = np.concatenate(parts, axis=axis)
     return whole

@@ -179,7 +179,7 @@ def digest_of(samples: Iterable[Sample]) -> str:
 
 
 def open_source(
-    spec: str | Path | Iterable[Mapping[str, NDArray[Any]]] | Any = "synthetic",
+    spec: object = "synthetic",
     *,
     inputs: Sequence[InputSpec],
     samples: int | None = None,
@@ -208,6 +208,6 @@ def open_source(
         raise InputError(f"calibration: expected a path, 'synthetic' or an iterable of samples, got {type(spec).__name__}")
     if isinstance(spec, Mapping):
         raise InputError("calibration: got one mapping; give a list of them, one a sample")
-    if isinstance(spec, Sized) and not isinstance(spec, (list, tuple)) and iter(spec) is not spec:
-        return Lazy(spec, inputs, length=len(spec), limit=samples)
-    return Listed(spec, inputs, limit=samples)
+    if isinstance(spec, (list, tuple)) or not isinstance(spec, Sized):
+        return Listed(spec, inputs, limit=samples)
+    return Lazy(spec, inputs, length=len(spec), limit=samples)

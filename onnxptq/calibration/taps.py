@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxptq.calibration.jobs import Job
+from onnxptq.calibration.padding import Padding, channels_follow
 from onnxptq.calibration.summary import Observed, Tap
 
 DOMAIN = "onnxptq.calib"
@@ -38,12 +39,14 @@ class Wire:
 def can_tap(job: Job) -> bool:
     """Whether an in-graph observer can do the job."""
     tap = job.summary.tap() if isinstance(job.summary, Observed) else None
-    return tap is not None and (_plain(tap) or _order(tap) is not None) and not job.partners and job.padding is None
+    if tap is None or job.partners or not (_plain(tap) or _order(tap) is not None):
+        return False
+    return job.padding is None or (_plain(tap) and job.padding.axis < 0 and channels_follow(tap.axis, job.padding.axis))
 
 
 def instrument(proto: onnx.ModelProto, jobs: Sequence[Job], *, taps: bool) -> list[Wire]:
     """Change ``proto`` so that its outputs are what the jobs need; nodes, constants and inputs nobody needs are dropped."""
-    nodes: dict[str, list[onnx.NodeProto]] = {}
+    observers: dict[str, list[list[onnx.NodeProto]]] = {}
     wires = []
     for number, job in enumerate(jobs):
         tap = job.summary.tap() if taps and can_tap(job) and isinstance(job.summary, Observed) else None
@@ -51,13 +54,13 @@ def instrument(proto: onnx.ModelProto, jobs: Sequence[Job], *, taps: bool) -> li
             wires.append(Wire(job, (job.tensor, *job.partners), tapped=False))
             continue
         base = f"{_PREFIX}{number}"
-        observer = list(_observer(tap, job.tensor, base))
-        nodes.setdefault(job.tensor, []).extend(observer)
+        observer = list(_observer(tap, job.tensor, job.padding, base))
+        observers.setdefault(job.tensor, []).append(observer)
         wires.append(Wire(job, (*observer[-1].output, f"{base}/shape"), tapped=True))
-    _insert(proto.graph, nodes)
+    _append(proto.graph, observers)
     inputs = {i.name for i in proto.graph.input}
     _keep(proto, list(dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs)))
-    if nodes and DOMAIN not in {o.domain for o in proto.opset_import}:
+    if observers and DOMAIN not in {o.domain for o in proto.opset_import}:
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return wires
 
@@ -69,8 +72,11 @@ def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto
     return proto
 
 
-def _observer(tap: Tap, tensor: str, base: str) -> Iterator[onnx.NodeProto]:
+def _observer(tap: Tap, tensor: str, padding: Padding | None, base: str) -> Iterator[onnx.NodeProto]:
     """The nodes of one observer; its op comes last."""
+    if padding is not None:
+        yield from _compress(tensor, padding, base)
+        tensor = f"{base}/valid"
     yield helper.make_node("Shape", [tensor], [f"{base}/shape"], name=f"{base}/shape")
     attributes: dict[str, int] = dict(tap.attributes)
     if not _plain(tap):
@@ -82,6 +88,35 @@ def _observer(tap: Tap, tensor: str, base: str) -> Iterator[onnx.NodeProto]:
     node = helper.make_node(tap.op, [tensor], outputs, name=f"{base}/op", domain=DOMAIN)
     node.attribute.extend(helper.make_attribute(key, number) for key, number in attributes.items())
     yield node
+
+
+def _compress(tensor: str, padding: Padding, base: str) -> Iterator[onnx.NodeProto]:
+    """Nodes that make ``base/valid``: the rows of valid tokens, as ``valid_rows`` has them."""
+
+    def node(op: str, inputs: str, output: str, *outside: str, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node(
+            op, [*outside, *(f"{base}/{i}" for i in inputs.split())], [f"{base}/{output}"], f"{base}/{output}", **attributes
+        )
+
+    for name, numbers in (("all", [-1]), ("one", [1]), ("two", [0, -1])):
+        yield _constant(f"{base}/{name}", numbers)
+    yield node("Cast", "", "bool", padding.mask, to=onnx.TensorProto.BOOL)
+    yield node("Reshape", "bool two", "tokens")
+    yield node("Unsqueeze", "tokens one", "apart")
+    yield node("Shape", "tokens", "batch", end=1)
+    yield node("Shape", "tokens", "length", start=1)
+    yield node("Shape", "", "lead", tensor, **({"end": padding.axis + 1} if padding.axis < -1 else {}))
+    yield node("ReduceProd", "lead", "rows")
+    yield node("Size", "tokens", "size")
+    yield node("Div", "rows size", "repeat")
+    yield node("Concat", "batch repeat length", "full", axis=0)
+    yield node("Expand", "apart full", "repeated")
+    yield node("Reshape", "repeated all", "keep")
+    if padding.axis < -1:
+        yield node("Shape", "", "rest", tensor, start=padding.axis + 1)
+        yield node("Concat", "all rest", "target", axis=0)
+    yield node("Reshape", "target" if padding.axis < -1 else "all", "flat", tensor)
+    yield node("Compress", "flat keep", "valid", axis=0)
 
 
 def _plain(tap: Tap) -> bool:
@@ -112,26 +147,21 @@ def _matrix(tap: Tap, tensor: str, base: str) -> Iterator[onnx.NodeProto]:
         yield helper.make_node("Concat", [f"{base}/first", f"{base}/tail"], [f"{base}/split"], name=f"{base}/split", axis=0)
         shape = f"{base}/split"
     yield helper.make_node("Reshape", [tensor, shape], [f"{base}/apart"], name=f"{base}/apart")
-    last = f"{base}/turned" if len(first) == 4 else f"{base}/matrix"
-    yield helper.make_node("Transpose", [f"{base}/apart"], [last], name=last, perm=permutation)
-    if len(first) == 4:
-        target = [-1, tap.heads] if tap.axis == -3 else [0, 0, -1]
-        yield _constant(f"{base}/columns", [int(n or 0) for n in target])
-        yield helper.make_node("Reshape", [last, f"{base}/columns"], [f"{base}/matrix"], name=f"{base}/matrix")
+    yield helper.make_node("Transpose", [f"{base}/apart"], [f"{base}/turned"], name=f"{base}/turned", perm=permutation)
+    rows = 3 if tap.axis == -3 else 2
+    yield helper.make_node("Flatten", [f"{base}/turned"], [f"{base}/matrix"], name=f"{base}/matrix", axis=rows)
 
 
-def _insert(graph: onnx.GraphProto, after: Mapping[str, list[onnx.NodeProto]]) -> None:
-    """Put each observer directly behind the node whose output it reads, so that the tensor can be freed as early as ever."""
-    nodes = list(graph.node)
-    del graph.node[:]
-    made = {name for node in nodes for name in node.output}
-    for name, observers in after.items():
-        if name not in made:
-            graph.node.extend(observers)
-    for node in nodes:
-        graph.node.append(node)
-        for name in node.output:
-            graph.node.extend(after.get(name, ()))
+def _append(graph: onnx.GraphProto, observers: Mapping[str, list[list[onnx.NodeProto]]]) -> None:
+    """Add the observers of each tensor, those of the deepest tensors first.
+
+    onnxruntime orders nodes by a depth-first search that starts at the last of the nodes nobody reads. So it comes to the
+    observers of the first tensors first, and each runs as soon as its tensor is there, which can then be freed as early as ever.
+    """
+    depth = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    for name in sorted(observers, key=lambda name: depth.get(name, -1), reverse=True):
+        for nodes in observers[name]:
+            graph.node.extend(nodes)
 
 
 def _keep(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:

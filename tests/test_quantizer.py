@@ -28,7 +28,9 @@ def samples(name: str, count: int = 6) -> list[dict[str, Any]]:
     return mini.samples(name, count, batch=2 if name == "sam-decoder" else 1)
 
 
-def quantized(minis: Minis, name: str, *, bits: str = "w8a8", recipe: str = "auto", exporter: str = "torchscript", **options: Any) -> Result:
+def quantized(
+    minis: Minis, name: str, *, bits: str = "w8a8", recipe: str = "auto", exporter: str = "torchscript", **options: Any
+) -> Result:
     q = Quantizer(minis(name, exporter).path, recipe=recipe, bits=bits, threads=1)
     q.calibrate(samples(name))
     return q.quantize(**options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,6 +61,17 @@ def test_parameters_broadcast() -> None:
     for shape in ((), (5,), (3, 1), (2, 1, 1), (2, 3, 1), (1, 3, 5)):
         p = affine(np.full(shape, -2.0), np.full(shape, 2.0), 5)
         np.testing.assert_array_equal(UNIFORM.fake(x, p), UNIFORM.fake(x, affine(-2.0, 2.0, 5)))
+
+
+def test_any_granularity_runs(run: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(2, 3, 4)) * 3, np.full((2, 3, 1), np.nan)], -1).astype(np.float32)
+    for bits, shape in product((2, 5, 8), ((), (1,), (5,), (3, 1), (2, 1, 1), (2, 3, 1), (1, 3, 5), (2, 3, 5))):
+        p = affine(rng.uniform(-3, 0, shape), rng.uniform(0, 3, shape), bits)
+        codes = run("QuantizeLinear", x, p.scale, p.zero, bits=bits)
+        np.testing.assert_array_equal(codes, UNIFORM.encode(x, p))
+        np.testing.assert_array_equal(run("DequantizeLinear", codes, p.scale, p.zero, bits=bits), UNIFORM.fake(x, p))
+        assert (codes[..., -1] == 0).all()
 
 
 def test_rows_agree_with_their_own_static_codes() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -84,9 +82,3 @@ def run() -> Runner:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-@pytest.fixture
-def with_isa(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Switches the instruction set within one test."""
-    yield lambda name: monkeypatch.setitem(os.environ, "ONNXPTQ_ISA", name)

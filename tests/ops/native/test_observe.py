@@ -79,7 +79,10 @@ def test_sample_rows(run: Any, rng: np.random.Generator) -> None:
     assert run("SampleRows", x[:0], rows=4, seed=1, **CALIB).shape == (0, 6)
 
 
-@pytest.mark.parametrize(("op", "options"), [("Range", {}), ("Range", {"per_channel": 1, "axis": 1}), ("Range", {"per_channel": 1}), ("Histogram", {"outputs": 2})])
+@pytest.mark.parametrize(
+    ("op", "options"),
+    [("Range", {}), ("Range", {"per_channel": 1, "axis": 1}), ("Range", {"per_channel": 1}), ("Histogram", {"outputs": 2})],
+)
 def test_threads_do_not_change_bytes(run: Any, rng: np.random.Generator, op: str, options: dict[str, Any]) -> None:
     x = with_bad(rng, (50, 60, 100))
     one, two = (run(op, x, threads=t, **options, **CALIB) for t in (1, 2))

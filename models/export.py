@@ -143,6 +143,7 @@ def _gather_external(path: Path) -> None:
     data = path.with_name(path.name + ".data")
     data.unlink(missing_ok=True)
     onnx.save_model(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
+    data.chmod(path.stat().st_mode)
 
 
 def _stubs(path: Path) -> list[onnx.TensorProto]:

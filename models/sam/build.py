@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from onnxptq.errors import InputError
 from onnxptq.models.sam.config import PRESETS, SamConfig, infer
 from onnxptq.models.sam.package import modeling
+from onnxptq.models.state import read, weights
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -80,8 +80,8 @@ def load_sam(checkpoint: str | Path, *, model: str | None = None, image_size: in
 
     ``model`` (vit_b, vit_l, vit_h) is only compared with what the file holds.
     """
-    state = read_state(checkpoint)
-    stored = infer(state)
+    state = weights(read(checkpoint))
+    stored = infer(state, str(checkpoint))
     found = next((name for name, known in PRESETS.items() if known == stored.at(known.image_size)), "of another size")
     if model is not None and model in PRESETS and model != found:
         raise InputError(f"checkpoint {checkpoint} is {found}, not {model}: drop --model or give the matching file")
@@ -93,25 +93,6 @@ def load_sam(checkpoint: str | Path, *, model: str | None = None, image_size: in
         first = str(error).splitlines()[-1].strip()
         raise InputError(f"checkpoint {checkpoint} does not fit a Segment Anything model of its sizes: {first}") from None
     return sam
-
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from a .pth, .pt or .safetensors file, widened to float32."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint {path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: Any = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}): give a torch state dict") from None
-    if not isinstance(loaded, Mapping):
-        raise InputError(f"checkpoint {path} holds a {type(loaded).__name__}, not a state dict")
-    return {str(name): value.float() if value.is_floating_point() else value for name, value in loaded.items() if isinstance(value, Tensor)}
 
 
 def _resampled(state: Mapping[str, Tensor], stored: SamConfig, config: SamConfig) -> dict[str, Tensor]:

@@ -59,12 +59,12 @@ def preset(name: str) -> SamConfig:
     return PRESETS[name]
 
 
-def infer(state: Mapping[str, Tensor]) -> SamConfig:
+def infer(state: Mapping[str, Tensor], name: str = "state dict") -> SamConfig:
     """The sizes of the model whose state dict this is (decoder heads cannot be read off: 8, as in every release)."""
     try:
         embed_dim, _, patch, _ = state["image_encoder.patch_embed.proj.weight"].shape
-        depth = 1 + max(int(m[1]) for m in (re.match(r"image_encoder\.blocks\.(\d+)\.", name) for name in state) if m)
-        layers = 1 + max(int(m[1]) for m in (re.match(r"mask_decoder\.transformer\.layers\.(\d+)\.", name) for name in state) if m)
+        depth = _count(state, "image_encoder.blocks")
+        layers = _count(state, "mask_decoder.transformer.layers")
         spans = [(state[f"image_encoder.blocks.{i}.attn.rel_pos_h"].shape[0] + 1) // 2 for i in range(depth)]
         head = state["image_encoder.blocks.0.attn.rel_pos_h"].shape[1]
         prompt_dim = state["prompt_encoder.no_mask_embed.weight"].shape[1]
@@ -72,7 +72,7 @@ def infer(state: Mapping[str, Tensor]) -> SamConfig:
         hidden = state["mask_decoder.iou_prediction_head.layers.0.weight"].shape[0]
         grid = state["image_encoder.pos_embed"].shape[1]
     except KeyError as error:
-        raise InputError(f"not a Segment Anything checkpoint: parameter {error} is missing") from None
+        raise InputError(f"{name}: not a Segment Anything checkpoint, parameter {error} is missing") from None
     window = next((span for span in spans if span != grid), 0)
     return SamConfig(
         image_size=grid * patch,
@@ -87,3 +87,10 @@ def infer(state: Mapping[str, Tensor]) -> SamConfig:
         decoder_mlp=mlp,
         iou_hidden=hidden,
     )
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    found = [int(match[1]) for key in state if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))]
+    if not found:
+        raise KeyError(f"{prefix}.0")
+    return 1 + max(found)

@@ -1,14 +1,10 @@
-"""Trained zoo checkpoints to the ONNX files the package carries.
-
-    python -m onnxptq.models.zoo.embed --sam sam-mini.safetensors --lavt lavt-mini.safetensors -o onnxptq/data/zoo
+"""Trained zoo checkpoints to the ONNX files the package carries (`onnxptq export zoo`).
 
 Weights are stored as FP16 with a Cast each, wherever that is exact, so that the files are half the size and compute in FP32.
 """
 
 from __future__ import annotations
 
-import argparse
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,23 +57,3 @@ def embed_lavt(checkpoint: str | Path, folder: Path) -> Exported:
     written = export_lavt(load_lavt(checkpoint), folder / "lavt-mini.onnx", dynamic_batch=True)
     store_half(written.path)
     return written
-
-
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sam", type=Path, help="sam-mini.safetensors")
-    parser.add_argument("--lavt", type=Path, help="lavt-mini.safetensors")
-    parser.add_argument("--vocab", type=Path, help="lavt-mini.vocab.txt")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    written = (embed_sam(args.sam, args.out) if args.sam else []) + ([embed_lavt(args.lavt, args.out)] if args.lavt else [])
-    if args.vocab:
-        shutil.copyfile(args.vocab, args.out / "lavt-mini.vocab.txt")
-    for one in written:
-        print(f"{one.path}: {one.path.stat().st_size / 2**20:.2f} MiB")
-
-
-if __name__ == "__main__":
-    main()

@@ -77,16 +77,17 @@ class Quantizer:
         self.settings = dict(settings or {})
         self.seed, self.threads, self.progress = seed, threads, progress or Silent()
         self.watch = Stopwatch()
-        self._find = {"mask": mask, "roles": dict(roles or {})}
+        self._mask, self._roles = mask, dict(roles or {})
         self._scope = {"exclude": tuple(exclude), "include": tuple(include)}
         self._shapes = dict(shapes or {})
         with self.watch.stage("load"):
             self.original = canonicalise(load(model, shapes=self._shapes))
             self.size = source_size(model)
-            self.structure = discover(self.original, **self._find)
+            self.structure = self._discover(self.original)
         self.model = self.original
         self.warnings: list[str] = []
         self.changes: tuple[Change, ...] = ()
+        self.drift: Mapping[str, float] = {}
         self._plan: Plan | None = None
         self._given = False
         self._source: Source | None = None
@@ -94,7 +95,7 @@ class Quantizer:
 
     def inspect(self) -> Inspection:
         """The structure of the model as loaded."""
-        return Inspection(self.original, discover(self.original, **self._find))
+        return Inspection(self.original, self._discover(self.original))
 
     def plan(self) -> Plan:
         """What will be done to each site; with parameters once ``calibrate`` has run."""
@@ -182,6 +183,9 @@ class Quantizer:
 
     # -- the steps
 
+    def _discover(self, model: Model) -> Structure:
+        return discover(model, mask=self._mask, roles=self._roles)
+
     def _engine(self, source: Source, checkpoint: Checkpoint | None) -> Engine:
         return Engine(
             self.model,
@@ -214,11 +218,11 @@ class Quantizer:
         passed = run_passes(
             model,
             {name: self.recipe.pass_options.get(name, {}) for name in self.recipe.passes},
-            discover=lambda current: discover(current, **self._find),
+            discover=self._discover,
             fill=lambda current, requests, stage: engine.fill(requests, stage=stage, model=current),
             outputs=lambda current: list(run(current.to_proto(), proofs, name=self.name, threads=self.threads, error=InputError)),
         )
-        self.model, self.structure, self.changes = model, passed.structure, passed.changes
+        self.model, self.structure, self.changes, self.drift = model, passed.structure, passed.changes, passed.drift
 
     def _weights(self, todo: Mapping[str, Choice], plan: Plan) -> dict[str, Choice]:
         found: dict[str, Choice] = {}
@@ -308,6 +312,7 @@ class Quantizer:
             stages=tuple(self.watch.stages),
             layers=layers,
             changes=self.changes,
+            drift=dict(self.drift),
             warnings=tuple(dict.fromkeys([*self.warnings, *lowered.notes])),
             environment={
                 "onnxptq": __version__,

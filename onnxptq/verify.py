@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,7 @@ class Tapped:
             self.proto = onnx.load(model)
         graph = self.proto.graph
         self._typed = {v.name: v for v in (*graph.output, *graph.input)}
+        self._said = self._typed | {v.name: v for v in graph.value_info}
         self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
         self._nodes = len(graph.node)
 
@@ -141,14 +143,25 @@ class Tapped:
         return self.proto
 
     def sizes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, int]:
-        """Number of elements of each tensor for one sample: counted inside the graph, so that none of them leaves it."""
+        """Number of elements of each tensor for one sample: as the model says, else counted in the graph, so that none leaves it."""
+        known = {name: size for name in names if (size := _elements(self._said.get(name))) is not None}
+        if len(known) == len(names):
+            return known
         proto = self.outputs([])
-        counters = {f"onnxptq_size_{i}": name for i, name in enumerate(names)}
+        counters = {f"onnxptq_size_{i}": name for i, name in enumerate(names) if name not in known}
         for counter, name in counters.items():
             proto.graph.node.append(onnx.helper.make_node("Size", [name], [counter]))
             proto.graph.output.append(onnx.helper.make_tensor_value_info(counter, onnx.TensorProto.INT64, []))
         counted = Runner(proto, **how)(sample)
-        return {counters[counter]: int(size) for counter, size in counted.items()}
+        return known | {counters[counter]: int(size) for counter, size in counted.items()}
+
+
+def _elements(said: onnx.ValueInfoProto | None) -> int | None:
+    """Number of elements where every size is written down."""
+    if said is None or not said.type.tensor_type.HasField("shape"):
+        return None
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in said.type.tensor_type.shape.dim]
+    return math.prod(sizes) if None not in sizes else None  # type: ignore[arg-type]
 
 
 def one_line(error: BaseException) -> str:

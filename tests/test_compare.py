@@ -225,5 +225,11 @@ class TestLayers:
         assert model.SerializeToString() == before
 
 
+def test_tapped_sizes_need_no_run_where_the_model_says_them() -> None:
+    model = scaled(1.0)
+    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [7, 4]))
+    assert verify.Tapped(model).sizes(["h"], {}) == {"h": 28}
+
+
 def test_tapped_sizes() -> None:
     assert verify.Tapped(scaled(1.0)).sizes(["h", "y"], SAMPLES[1]) == {"h": 20, "y": 20}

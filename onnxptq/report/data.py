@@ -138,6 +138,8 @@ class Report:
     stages: tuple[Stage, ...] = ()
     layers: tuple[Layer, ...] = ()
     changes: tuple[Change, ...] = ()
+    drift: Mapping[str, float] = field(default_factory=dict)
+    """How far the passes moved each output, as signal to difference in dB."""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What happened that is no reason to worry."""
@@ -170,6 +172,7 @@ class Report:
             given["layers"] = tuple(
                 Layer(entry["name"], Part(entry["part"]), entry["kind"], Metrics.from_json(entry["metrics"])) for entry in given["layers"]
             )
+            given["drift"] = {key: float(value) for key, value in given["drift"].items()}
             given["changes"] = tuple(Change(**entry) for entry in given["changes"])
             return cls(**given | {key: tuple(given[key]) for key in ("warnings", "notes")})
         except (KeyError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from html import escape
 from importlib import resources
 from itertools import pairwise
 
+from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Layer, Report, SiteReport
 from onnxptq.report.text import count, decibels, megabytes, outputs_columns, seconds
@@ -137,11 +138,20 @@ def _passes(report: Report) -> str:
         own = [change for change in report.changes if change.pass_name == name]
         done = sum(change.done for change in own)
         left = f", {len(own) - done} left alone" if done < len(own) else ""
-        rows = _table(["where", "what"], [(c.where, c.what if c.done else f"left alone: {c.what}") for c in own])
+        rows = "".join(_change(change) for change in own)
         said = f'<b>{escape(name)}</b> <span class="soft">{count(done, "place")} changed{left}</span>'
-        blocks.append(f"<details><summary>{said}</summary>{rows}</details>")
+        blocks.append(f"<details><summary>{said}</summary><table>{rows}</table></details>")
     text = "Passes change weights, not the function: the outputs before and after were compared."
+    if report.drift:
+        text += f" They moved by {', '.join(f'{name} {_decibels(moved)}' for name, moved in report.drift.items())}."
     return _section("What each pass did", text, f'<div class="card">{"".join(blocks)}</div>')
+
+
+def _change(change: Change) -> str:
+    """One row: where, what, and the numbers behind it as a small drawing."""
+    drawn = plots.change(change.data)
+    cell = f'<td class="small">{drawn}</td>' if drawn else "<td></td>"
+    return f"<tr><td><code>{escape(change.where)}</code></td><td>{escape(change.what)}</td>{cell}</tr>"
 
 
 def _sites(report: Report) -> str:

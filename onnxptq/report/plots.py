@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from onnxptq.report.data import Drawing, Layer
 
 DEPTH_WIDTH, DEPTH_HEIGHT = 1040, 320
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 34
 BARS_WIDTH, BARS_HEIGHT, RUG, AXIS = 480, 132, 12, 18
+SMALL_WIDTH, SMALL_HEIGHT, SMALL_CHANNELS = 260, 56, 64
 FULL_LINES = 40
 """Up to so many levels are drawn through the whole histogram; more would hide it."""
 
@@ -101,6 +103,54 @@ def histogram(drawing: Drawing, *, label: str) -> str:
         anchor = "start" if x(tick) < 12 else "end" if x(tick) > BARS_WIDTH - 12 else "middle"
         parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{BARS_HEIGHT - 4}" text-anchor="{anchor}">{short(tick)}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def change(data: Mapping[str, Any]) -> str:
+    """The numbers behind a pass's decision, by what they are: channel ranges with their centres, densities, or factors; else nothing."""
+    if data.keys() >= {"low", "high", "centre"}:
+        return _ranges(data["low"], data["high"], data["centre"])
+    if data.keys() >= {"densities", "ranges", "peaks"} and data["densities"]:
+        return _density(data["densities"][0], data["ranges"][0], data["peaks"][0])
+    return _factors(data["factors"]) if data.get("factors") else ""
+
+
+def _ranges(lows: Sequence[float], highs: Sequence[float], centres: Sequence[float]) -> str:
+    """The range of each channel before (pale) and after its centre was taken away; at most so many channels as can be told apart."""
+    step = -(-len(lows) // SMALL_CHANNELS)
+    kept = list(zip(lows[::step], highs[::step], centres[::step], strict=True))
+    top = max((max(abs(low), abs(high), abs(low - c), abs(high - c)) for low, high, c in kept), default=0.0) or 1.0
+
+    def line(index: int, low: float, high: float, shift: float) -> str:
+        x = SMALL_WIDTH * (index + shift) / len(kept)
+        return f"M{x:.1f} {SMALL_HEIGHT / 2 * (1 - low / top):.1f}V{SMALL_HEIGHT / 2 * (1 - high / top):.1f}"
+
+    before = "".join(line(i, low, high, 0.3) for i, (low, high, _) in enumerate(kept))
+    after = "".join(line(i, low - c, high - c, 0.7) for i, (low, high, c) in enumerate(kept))
+    axis = f'<line class="axis" x1="0" x2="{SMALL_WIDTH}" y1="{SMALL_HEIGHT / 2}" y2="{SMALL_HEIGHT / 2}"/>'
+    head = _open(SMALL_WIDTH, SMALL_HEIGHT, f"Range of each channel before and after, up to {short(top)}")
+    return f'{head}{axis}<path class="before" d="{before}"/><path class="after" d="{after}"/></svg>'
+
+
+def _density(curve: Sequence[float], ends: Sequence[float], peaks: Sequence[float]) -> str:
+    """A smooth density with its peaks marked."""
+    top, (low, high) = max(curve) or 1.0, ends
+    points = [(SMALL_WIDTH * i / max(len(curve) - 1, 1), SMALL_HEIGHT * (1 - 0.94 * value / top)) for i, value in enumerate(curve)]
+    path = "".join(f"L{x:.1f} {y:.1f}" for x, y in points)
+    places = [SMALL_WIDTH * (peak - low) / ((high - low) or 1.0) for peak in peaks]
+    marks = "".join(f"M{x:.1f} 0V{SMALL_HEIGHT}" for x in places)
+    head = _open(SMALL_WIDTH, SMALL_HEIGHT, f"Density from {short(low)} to {short(high)}")
+    return f'{head}<path class="bars" d="M0 {SMALL_HEIGHT}{path}V{SMALL_HEIGHT}Z"/><path class="levels" d="{marks}"/></svg>'
+
+
+def _factors(factors: Sequence[float]) -> str:
+    """Factors in rising order, logarithmic, 1 in the middle."""
+    logs = sorted(math.log(abs(f)) if f else 0.0 for f in factors)
+    top = max(map(abs, logs)) or 1.0
+    x = SMALL_WIDTH / max(len(logs) - 1, 1)
+    points = " ".join(f"{x * i:.1f},{SMALL_HEIGHT / 2 * (1 - 0.94 * v / top):.1f}" for i, v in enumerate(logs))
+    head = _open(SMALL_WIDTH, SMALL_HEIGHT, f"Factors of the channels in rising order, up to {short(math.exp(top))}")
+    axis = f'<line class="axis" x1="0" x2="{SMALL_WIDTH}" y1="{SMALL_HEIGHT / 2}" y2="{SMALL_HEIGHT / 2}"/>'
+    return f'{head}{axis}<polyline class="after" points="{points}"/></svg>'
 
 
 def _visible(levels: Sequence[float], span: float) -> list[float]:

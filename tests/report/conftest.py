@@ -10,6 +10,8 @@ from onnxptq.passes.base import Change
 from onnxptq.report.data import Calibration, Drawing, Layer, Report, SiteReport, Sizes, Stage
 from onnxptq.sites import Part, Role
 
+RANGES = {"low": [-3.0, 1.0, -1.0], "high": [1.0, 5.0, 1.0], "centre": [-1.0, 3.0, 0.0]}
+DENSITY = {"densities": [[0.0, 1.0, 0.2, 1.1, 0.0]], "ranges": [[-4.0, 4.0]], "peaks": [[-2.0, 2.0]], "bimodal": [True]}
 KINDS = ("linear", "attention", "linear", "linear")
 
 
@@ -51,10 +53,10 @@ def made_report(*, blocks: int = 12) -> Report:
                 )
             )
         layers += [Layer(f"/blocks.{block}/{kind}_{i}", part, kind, metric(60 - 2.5 * block - i)) for i, kind in enumerate(KINDS)]
-    changes = [
-        Change("center-keys", f"/blocks.{b}/attn/Softmax", "keys shifted by up to 3.21", data={"c": [1.0, 2.0]}) for b in range(blocks)
-    ]
-    changes.append(Change("center-keys", "/blocks.3/attn/Softmax", "k feeds something else too", done=False))
+    changes = [Change("center-keys", f"/blocks.{b}/attn/Softmax", "keys shifted by up to 3.21", data=RANGES) for b in range(blocks)]
+    changes.append(Change("center-keys", "/blocks.3/attn/Softmax", "left alone: k feeds something else too", done=False))
+    changes.append(Change("bimodal", "/blocks.4/attn/Softmax", "bimodal; 7 of 64 channels mirrored", data=DENSITY))
+    changes.append(Change("smooth", "/blocks.4/norm1", "factors from 0.5 to 2", data={"factors": [2.0, 0.5, 1.0, 0.0]}))
     changes.append(Change("fold-bn", "/neck/BatchNormalization", "folded into /neck/Conv"))
     return Report(
         model="sam_encoder.onnx",
@@ -71,6 +73,7 @@ def made_report(*, blocks: int = 12) -> Report:
         stages=(Stage("load", 1.2, 900_000_000), Stage("calibrate", 254.0, 7_300_000_000), Stage("verify", 3.0, None)),
         layers=tuple(layers),
         changes=tuple(changes),
+        drift={"masks": 131.2, "scores": float("inf")},
         warnings=("pattern 'nope' matches no site; `onnxptq inspect` lists them",),
         notes=("relative position was left in float",),
         environment={"onnxptq": "0.1.0", "onnxruntime": "1.31.1", "executor": "native, avx512_vnni"},

@@ -51,7 +51,8 @@ def test_page_is_well_formed_and_fetches_nothing(report: Report) -> None:
     parser = read(page)
     assert parser.fetched == []
     assert not re.search(r"url\(|@import|https?://|<link|<iframe", page)
-    assert parser.tags.count("svg") == 10 + 1 + 4
+    legend, worst, changes = 4, 10, 12 + 2
+    assert parser.tags.count("svg") == 1 + legend + worst + changes
 
 
 def test_page_holds_the_key_numbers_and_everything_else(report: Report) -> None:
@@ -72,6 +73,7 @@ def test_page_holds_the_key_numbers_and_everything_else(report: Report) -> None:
         assert site.key in words
     for change in report.changes:
         assert change.what in words
+    assert "They moved by masks 131.2 dB, scores exact." in words
 
 
 def test_least_report(degenerate: Report) -> None:
@@ -117,6 +119,26 @@ class TestPlots:
                 for name, limit in (("x", width), ("y", height), ("cx", width), ("cy", height), ("x1", width), ("x2", width)):
                     if name in node.attrib:
                         assert -0.01 <= float(node.attrib[name]) <= limit + 0.01
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"low": [-1.0] * 1000, "high": [2.0] * 1000, "centre": [0.5] * 1000},
+            {"low": [0.0], "high": [0.0], "centre": [0.0]},
+            {"densities": [[0.0, 0.0]], "ranges": [[1.0, 1.0]], "peaks": [[]]},
+            {"densities": [[1.0]], "ranges": [[0.0, 1.0]], "peaks": [[0.5]]},
+            {"factors": [1.0]},
+            {"factors": [1e-30, 1e30]},
+        ],
+    )
+    def test_numbers_behind_a_change_are_drawn(self, data: dict[str, object]) -> None:
+        drawn = plots.change(data)
+        ElementTree.fromstring(drawn)
+        assert "nan" not in drawn
+        assert len(drawn) < 6000
+
+    def test_unknown_numbers_are_not_drawn(self) -> None:
+        assert plots.change({"votes": [1]}) == plots.change({}) == plots.change({"factors": []}) == ""
 
     def test_infinite_layers_stay_in_the_box(self, degenerate: Report) -> None:
         drawn = plots.depth(degenerate.layers)

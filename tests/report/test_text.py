@@ -15,7 +15,7 @@ def test_summary_holds_the_key_numbers(report: Report) -> None:
         "342.3 MB -> 69.8 MB, 4.90 times smaller",
         "w6a6 by recipe auto, format native",
         "32 images of photos, 4 held back",
-        "center-keys 12, fold-bn 1",
+        "center-keys 12, bimodal 1, smooth 1, fold-bn 1",
         "preprocess imagenet",
         "0.9871",
         "calibrate 4.2 min",

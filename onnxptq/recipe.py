@@ -161,7 +161,8 @@ class Recipe:
     def _rule(self, changes: Mapping[str, Any], **match: Any) -> Rule:
         changes = {k: v for k, v in changes.items() if k != "pattern"}
         for key, value in changes.items():
-            known: Iterable[str] | None = {"scheme": schemes(), "calibrator": calibrators(), "granularity": GRANULARITIES}.get(key)
+            names: dict[str, Iterable[str]] = {"scheme": schemes(), "calibrator": calibrators(), "granularity": GRANULARITIES}
+            known = names.get(key)
             if known is not None and value not in known:
                 raise InputError(f"recipe {self.name}: unknown {key} {value!r}{nearest(str(value), known)}")
         plain = {k: v for k, v in changes.items() if k in CHOICE_FIELDS}

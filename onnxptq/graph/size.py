@@ -27,7 +27,7 @@ def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in files)
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in files)))
 
 
 def digest(model: Model) -> str:

@@ -143,7 +143,9 @@ def _passes(report: Report) -> str:
         blocks.append(f"<details><summary>{said}</summary><table>{rows}</table></details>")
     text = "Passes change weights, not the function: the outputs before and after were compared."
     if report.drift:
-        text += f" They moved by {', '.join(f'{name} {_decibels(moved)}' for name, moved in report.drift.items())}."
+        text += f" Signal to difference: {', '.join(f'{name} {_decibels(moved)}' for name, moved in report.drift.items())}."
+    if any("centre" in change.data for change in report.changes):
+        text += " Drawn: the range of each channel, pale before and dark after."
     return _section("What each pass did", text, f'<div class="card">{"".join(blocks)}</div>')
 
 
@@ -151,7 +153,7 @@ def _change(change: Change) -> str:
     """One row: where, what, and the numbers behind it as a small drawing."""
     drawn = plots.change(change.data)
     cell = f'<td class="small">{drawn}</td>' if drawn else "<td></td>"
-    return f"<tr><td><code>{escape(change.where)}</code></td><td>{escape(change.what)}</td>{cell}</tr>"
+    return f"<tr><td class="where"><code>{escape(change.where)}</code></td><td>{escape(change.what)}</td>{cell}</tr>"
 
 
 def _sites(report: Report) -> str:

@@ -73,7 +73,7 @@ def test_page_holds_the_key_numbers_and_everything_else(report: Report) -> None:
         assert site.key in words
     for change in report.changes:
         assert change.what in words
-    assert "They moved by masks 131.2 dB, scores exact." in words
+    assert "Signal to difference: masks 131.2 dB, scores exact." in words
 
 
 def test_least_report(degenerate: Report) -> None:

@@ -7,16 +7,8 @@ from collections.abc import Sequence
 import onnx
 
 Literal = int | float | str | Sequence[int]
-FLOAT, UINT8, INT8, UINT16, INT32, INT64 = (
-    int(t)
-    for t in (
-        onnx.TensorProto.FLOAT,
-        onnx.TensorProto.UINT8,
-        onnx.TensorProto.INT8,
-        onnx.TensorProto.UINT16,
-        onnx.TensorProto.INT32,
-        onnx.TensorProto.INT64,
-    )
+FLOAT, UINT8, UINT16, INT32 = (
+    int(kind) for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT32)
 )
 
 

@@ -153,7 +153,7 @@ def _change(change: Change) -> str:
     """One row: where, what, and the numbers behind it as a small drawing."""
     drawn = plots.change(change.data)
     cell = f'<td class="small">{drawn}</td>' if drawn else "<td></td>"
-    return f"<tr><td class="where"><code>{escape(change.where)}</code></td><td>{escape(change.what)}</td>{cell}</tr>"
+    return f'<tr><td class="where"><code>{escape(change.where)}</code></td><td>{escape(change.what)}</td>{cell}</tr>'
 
 
 def _sites(report: Report) -> str:

@@ -76,6 +76,7 @@ class Engine:
         self._checkpoint = checkpoint
         self._progress = progress or Silent()
         self._taps = taps and runtime.library_path() is not None
+        self._sized: dict[str, int] = {}
         self._count = 0
 
     def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Summary]:
@@ -191,13 +192,15 @@ class Engine:
         """Bytes of tensors: from the inferred shapes, or measured on the first sample where those are open."""
         tensors = model.graph.tensors()
         shapes = {name: tensors[name].shape for name in names}
-        open_ = [name for name, shape in shapes.items() if shape is None or not all(isinstance(n, int) for n in shape)]
-        if open_:
-            session = self._session(with_shapes(model.to_proto(), open_))
+        known = {name: shape for name, shape in shapes.items() if shape is not None and all(isinstance(n, int) for n in shape)}
+        self._sized |= {name: 4 * math.prod(shape) for name, shape in known.items()}
+        missing = [name for name in names if name not in self._sized]
+        if missing:
+            session = self._session(with_shapes(model.to_proto(), missing))
             sample = next(self.source.iterate(0))
-            for name, shape in zip(open_, session.run(None, self._feed(session, sample)), strict=True):
-                shapes[name] = shape.tolist()
-        return {name: 4 * math.prod(shape or ()) for name, shape in shapes.items()}
+            for name, shape in zip(missing, session.run(None, self._feed(session, sample)), strict=True):
+                self._sized[name] = 4 * int(np.prod(shape))
+        return self._sized
 
     def _session(self, proto: onnx.ModelProto) -> ort.InferenceSession:
         return runtime.session(proto, executor=None if self._taps else "function", threads=self._threads)

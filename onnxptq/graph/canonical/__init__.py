@@ -43,7 +43,8 @@ def canonicalise(model: Model) -> Model:
     node names; Linear = MatMul with constant [K, N] weight (+ Add of a constant bias directly behind), Gelu and
     LayerNormalization as one node, attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
     """
-    model = modernise(model.copy())
+    modern = modernise(model)
+    model = modern if modern is not model else model.copy()
     name_nodes(model)
     fold(model)
     for pattern in PATTERNS:

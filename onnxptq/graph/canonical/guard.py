@@ -12,7 +12,23 @@ from onnxptq.graph.model import Model, value
 from onnxptq.graph.surgery import producer, replace_reads
 
 FINITE = frozenset(
-    "Cast Concat Expand Flatten Gather GatherElements GatherND MatMul Reshape Slice Squeeze Tile Transpose Unsqueeze Where".split()
+    [
+        "Cast",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "MatMul",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    ]
 )
 """Ops that make nothing infinite out of finite numbers (barring overflow)."""
 BOOLEAN = frozenset({"And", "Or", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Xor"})

@@ -15,6 +15,12 @@ from onnxptq.graph.model import Model
 from onnxptq.graph.surgery import append, constant, only_reader, replace_reads, set_input
 
 
+def _equal(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> bool:
+    """Whether two shapes of as many elements are the same: one dimension may be unsaid, the others tell it."""
+    differing = [(x, y) for x, y in zip(a, b, strict=False) if x != y]
+    return len(a) == len(b) and len(differing) <= 1 and not any(isinstance(x, int) and isinstance(y, int) for x, y in differing)
+
+
 @dataclass(frozen=True)
 class Split:
     """Scores [..., h, N, N] added to as [B, windows, h, N, N] and put back."""
@@ -48,7 +54,7 @@ class Windows(Pattern[Split]):
         shapes = [there.inputs[0].shape, there.outputs[0].shape, back.outputs[0].shape]
         need(all(s is not None for s in shapes), "unknown shapes")
         before, during, after = (tuple(s) for s in shapes)
-        need(before == after and before[-2:] == during[-2:], "the reshapes do not keep the last two axes, or do not return")
+        need(_equal(before, after) and before[-2:] == during[-2:], "the reshapes do not keep the last two axes, or do not return")
         need(len(before) >= 3 and len(during) >= 3 and before[-1] is not None, "no leading axes")
         need(before[-3] == during[-3] and isinstance(before[-3], int), "the axis before the last two is not kept")
         need(all(isinstance(d, int) for d in before[-2:]), "the number of tokens is dynamic")

@@ -22,9 +22,7 @@ def test_gemm(trans_a: bool, trans_b: bool, alpha: float, beta: float, bias: tup
     weight = normal(4, 6) if trans_b else normal(6, 4)
     constants = {"w": weight} | ({} if bias is None else {"c": np.asarray(normal(*bias, seed=1))})
     attributes = f"transA={int(trans_a)}, transB={int(trans_b)}, alpha={alpha}, beta={beta}"
-    proto = model(
-        f"g (float[{shape}] x) => (float[3,4] y) {{ y = Gemm<{attributes}>(x, w{'' if bias is None else ', c'}) }}", **constants
-    )
+    proto = model(f"g (float[{shape}] x) => (float[3,4] y) {{ y = Gemm<{attributes}>(x, w{'' if bias is None else ', c'}) }}", **constants)
     held = preserved(proto, {"x": normal(6, 3, seed=2) if trans_a else normal(3, 6, seed=2)})
     assert ops(held) == {"MatMul": 1} | ({"Add": 1} if bias is not None else {}) | ({"Transpose": 1} if trans_a else {})
 

@@ -130,9 +130,7 @@ def test_sources_are_the_channels_they_say(case: tuple[Any, Model, Structure]) -
         flat = made.reshape(-1, made.shape[-1])
         moved = values[operand].reshape(-1, len(source.channels), *values[operand].shape[-2:])
         for head, dim in itertools.product(range(len(source.channels)), range(0, moved.shape[-1], 5)):
-            np.testing.assert_array_equal(
-                np.sort(flat[:, source.channels[head, dim]]), np.sort(moved[:, head, :, dim].reshape(-1))
-            )
+            np.testing.assert_array_equal(np.sort(flat[:, source.channels[head, dim]]), np.sort(moved[:, head, :, dim].reshape(-1)))
 
 
 def test_output_projection_reads_the_channels_it_says(case: tuple[Any, Model, Structure]) -> None:

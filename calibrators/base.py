@@ -7,23 +7,29 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from onnxptq.calibration.objectives import uniform_codes
-from onnxptq.calibration.summary import Axes, Request, Summary
+from onnxptq.calibration.summary import F32, Axes, Request, Summary
 from onnxptq.errors import InputError
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.sites import Role, Site
 
 Search = Generator[Request, Summary, Choice]
 REGISTRY: dict[str, Calibrator] = {}
+WIDTHS = range(2, 9)
+WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
+"""Roles whose consumer multiplies by a constant weight."""
 
 
 class Calibrator(ABC):
     """How the parameters of a site are found. Subclasses are registered by being defined."""
 
     name: ClassVar[str]
+    widths: ClassVar[range] = WIDTHS
+    """The widths it is good for; ``best`` leaves it out at others."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -83,3 +89,13 @@ def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, coun
             shape[axis] = size
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     return replace(choice, params=UniformParams(choice.bits, scale, zero))
+
+
+def as_matrix(weight: F32, channels: int) -> F32 | None:
+    """A weight as [channels in, everything else]; None where the channels are in groups."""
+    if weight.ndim == 2:
+        return weight
+    for axis in (1, 0):
+        if weight.shape[axis] == channels:
+            return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(channels, -1))
+    return None

@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
-
 from onnxptq.calibration.objectives import output_error
 from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, Observed, Request, Several
-from onnxptq.calibrators.base import REGISTRY, Calibrator, Search
+from onnxptq.calibration.summary import F32, Observed, Request, Several, Summary
+from onnxptq.calibrators.base import REGISTRY, WEIGHTED, WIDTHS, Calibrator, Search, as_matrix
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.sites import Site
 
 ROWS = 512
-WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
-"""Roles whose consumer multiplies by a constant weight."""
 
 
 class Best(Calibrator):
@@ -30,7 +26,7 @@ class Best(Calibrator):
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk (as many as the longest candidate takes)."""
-        names = choice.options.get("candidates", ())
+        names = [name for name in choice.options.get("candidates", ()) if choice.bits in getattr(REGISTRY.get(name), "widths", WIDTHS)]
         unknown = [name for name in names if name not in REGISTRY or name == self.name]
         if not names or unknown:
             raise InputError(f"site {site.key}: calibrator 'best' needs `candidates`, names of other calibrators; got {list(names)!r}")
@@ -40,17 +36,22 @@ class Best(Calibrator):
             tried = replace(choice, calibrator=name, options=options)
             running[name] = REGISTRY[name].search(site, replace(tried, scheme="token", granularity="row") if name == "token" else tried)
         answers: dict[str, Choice] = {}
-        asked: dict[str, Observed] = {}
+        asked: dict[str, Request] = {}
         for name in names:
             _advance(name, running[name], None, asked, answers)
         rows = RowSample(ROWS, site.axis)
         wanted: list[Observed] = [rows]
         while asked or wanted:
-            order = list(asked)
-            yield Request(site.tensor, Several(*wanted, *(asked[name] for name in order)))
-            filled, asked, wanted = asked, {}, []
-            for name in order:
-                _advance(name, running[name], filled[name], asked, answers)
+            filled, asked = asked, {}
+            together = [cast(Observed, one.summary) for one in filled.values() if one.tensor == site.tensor]
+            if wanted or together:
+                yield Request(site.tensor, Several(*wanted, *together))
+            for one in filled.values():
+                if one.tensor != site.tensor:
+                    yield one
+            wanted = []
+            for name, one in filled.items():
+                _advance(name, running[name], one.summary, asked, answers)
         weight = None
         if site.role in WEIGHTED:
             held = cast(Whole, (yield Request(site.consumer, Whole()))).value
@@ -60,23 +61,11 @@ class Best(Calibrator):
         return replace(answers[winner], options={**options, "errors": errors})
 
 
-def _advance(name: str, search: Search, answer: Observed | None, asked: dict[str, Observed], answers: dict[str, Choice]) -> None:
+def _advance(name: str, search: Search, answer: Summary | None, asked: dict[str, Request], answers: dict[str, Choice]) -> None:
     try:
-        request = next(search) if answer is None else search.send(answer)
-        assert isinstance(request.summary, Observed)
-        asked[name] = request.summary
+        asked[name] = next(search) if answer is None else search.send(answer)
     except StopIteration as stop:
         answers[name] = stop.value
-
-
-def as_matrix(weight: F32, channels: int) -> F32 | None:
-    """A weight as [channels in, everything else]; None where the channels are in groups."""
-    if weight.ndim == 2:
-        return weight
-    for axis in (1, 0):
-        if weight.shape[axis] == channels:
-            return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(channels, -1))
-    return None
 
 
 def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:

@@ -105,7 +105,9 @@ class _Width:
 
 def grid_search(rows: F32, grid: Grid) -> tuple[F32, NDArray[np.uint8]]:
     """Scale and zero-point of each row."""
-    data, last = _Rows(rows), 2**grid.bits - 1
+    # times a power of two each row lies within [-1, 1], whatever its unit, and no power of an error overflows
+    exponent = np.frexp(np.abs(rows).max(axis=1))[1]
+    data, last = _Rows(np.ldexp(rows, -exponent[:, None])), 2**grid.bits - 1
     extent = np.maximum(-data.low, data.high) if grid.zero is not None else data.high - data.low
     start = np.full(len(rows), grid.zero if grid.zero is not None else 0, np.int64)
     if grid.zero is None:
@@ -127,7 +129,7 @@ def grid_search(rows: F32, grid: Grid) -> tuple[F32, NDArray[np.uint8]]:
         narrower = width - (-(-width // last) if grid.zero is None else 1)
         hopeless = clipping > best[alive]
         stop[alive[hopeless]] = np.maximum(stop[alive[hopeless]], narrower)
-    return scale, zero.astype(np.uint8)
+    return np.maximum(np.ldexp(scale, exponent), SMALLEST), zero.astype(np.uint8)
 
 
 def _outwards(tried: _Width, start: I64, best: F64, *, explore: bool) -> tuple[F64, I64, F64]:

@@ -32,7 +32,7 @@ def search_weight(
     w = np.asarray(w, np.float32)
     if not np.isfinite(w).all():
         raise InputError(f"a weight of shape {list(w.shape)} holds NaN or infinity; repair the model")
-    rows = w.reshape(1, -1) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
+    rows = w.reshape(1, -1) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], w.size // max(w.shape[axis], 1))
     search = _search(rows, bits, symmetric, method)
     length = max(rows.shape[1], 1)
     starts = range(0, len(rows), max(_BLOCK // length, 1))

@@ -63,4 +63,5 @@ def lloyd(rows: F32, importance: F64, bits: int, low: float, high: float) -> F64
         levels = np.where(held > 0, sums / np.maximum(held, 1e-300), levels)
         levels[np.abs(levels).argmin()] = 0.0
         levels.sort()
-    return levels
+    result: F64 = levels
+    return result

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,4 +168,5 @@ def _known(what: str, value: str, options: Sequence[str]) -> None:
 
 
 def _folder() -> Path:
-    return Path(str(resources.files("onnxptq"))) / "data" / "zoo"
+    # not importlib.resources: in an editable install the package has several folders, and none of its paths is one file
+    return Path(__file__).parent.parent / "data" / "zoo"

@@ -238,3 +238,19 @@ class TestEnds:
             "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'torch', 'PIL', 'rich') if m in sys.modules])"
         )
         assert command("-c", code, cwd=folder).stdout.splitlines()[-1] == "[]"
+
+
+def test_demo(run: Run, folder: Path) -> None:
+    done = run("demo", "-o", "d", "--bits", "w8a8", "--recipe", "minmax", "--samples", "2", "--limit", "2", "--threads", "1", "--json")
+    assert done.code == 0, done.err
+    original, quantized = json.loads(done.out)["models"]
+    assert (original["model"], quantized["model"]) == ("original", "w8a8")
+    assert quantized["bytes"] < original["bytes"]
+    assert quantized["agreement"] > 80
+    made = {f"sam-mini-{part}.w8a8.{end}" for part in ("encoder", "decoder") for end in ("onnx", "html")}
+    assert {p.name for p in (folder / "d").iterdir()} == made
+
+
+def test_demo_folder_that_cannot_be_made(run: Run, folder: Path) -> None:
+    done = run("demo", "-o", "vision.onnx")
+    assert (done.code, done.err) == (2, "onnxptq: vision.onnx: cannot be made a folder: File exists\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,6 +62,11 @@ class Backbone(nn.Module):
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
 
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages in order."""
+        return cast(list[Stage], list(self.layers))
+
     def embed(self, image: Tensor) -> tuple[Tensor, int, int]:
         """Patch tokens [B, h * v, C] with their position, and the map size."""
         x, h, v = self.patch_embed(image)
@@ -78,7 +85,7 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor, words: Tensor, word_mask: Tensor) -> list[Tensor]:
         x, h, v = self.embed(image)
         maps = []
-        for i, stage in enumerate(self.layers):
+        for i, stage in enumerate(self.stages):
             size = (h, v)
             fused, x, h, v = stage(x, h, v, words, word_mask)
             maps.append(self.to_map(i, fused, *size))

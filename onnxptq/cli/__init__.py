@@ -9,6 +9,7 @@ import argparse
 import errno
 import importlib
 import importlib.util
+import io
 import os
 import sys
 import warnings
@@ -75,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = os.environ.get("ONNXPTQ_DEBUG") == "1"
     if not debug:
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()

@@ -192,6 +192,10 @@ class TestOutput:
         (folder / "d").mkdir(mode=0o500)
         assert "cannot be written: Permission denied" in refuses(*quick("-o", "d/out.onnx"))
 
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+    def test_place_where_nobody_can_write(self, refuses: Refuses) -> None:
+        assert refuses(*quick("-o", "/proc/out.onnx")).startswith("/proc/out.onnx: cannot be written")
+
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
     def test_full_device(self, refuses: Refuses) -> None:
         assert refuses(*quick("-o", "/dev/full")) == "/dev/full: the disk is full; nothing was written"

@@ -232,6 +232,10 @@ class TestEnds:
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
 
+    def test_terminal_without_unicode(self, folder: Path) -> None:
+        argv = ("-m", "onnxptq", "inspect", "vision.onnx", "--calib", "synthetic", "--samples", "1")
+        assert command(*argv, cwd=folder, PYTHONIOENCODING="ascii").returncode == 0
+
     def test_help_loads_nothing_heavy(self, folder: Path) -> None:
         code = (
             "import sys; from onnxptq.cli import main; main(['quantize', '--help'])\n"

@@ -60,13 +60,16 @@ def _edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role:
     tensor = writer.tensors[tensor_name]
     reads = writer.reads(tensor, consumer)
     assert reads, f"{consumer} does not read {tensor_name}"
-    decoded = _pair(writer, tensor, choice, static_params(choice), f"{consumer}_{role}")
+    params = static_params(choice)
+    # OpenVINO 2026.4 forgets the zero-points of a ConvTranspose's INT8 weight where those of its input are 0
+    signed = writer.nodes[consumer].op == "ConvTranspose" and not params.zero.any()
+    decoded = _pair(writer, tensor, choice, params, f"{consumer}_{role}", signed=signed)
     for node, index in reads:
         node.inputs[index] = decoded
 
 
-def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformParams, name: str) -> gs.Tensor:
-    """QuantizeLinear and DequantizeLinear; shared by all readers of the tensor that use the same parameters."""
+def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformParams, name: str, *, signed: bool = False) -> gs.Tensor:
+    """QuantizeLinear and DequantizeLinear; ``signed`` stores the same codes as INT8 instead of UINT8."""
     low, high = -params.zero.astype(np.float32), (2**choice.bits - 1) - params.zero.astype(np.float32)
     axis = 0
     scale, zero = params.scale.astype(np.float32), params.zero
@@ -94,10 +97,12 @@ def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformPara
         zeros: gs.Constant = writer.initializer(
             f"{name}_zero", helper.make_tensor("", TensorProto.UINT4, zero.shape, zero.reshape(-1).tolist())
         )
+    elif signed:
+        zeros = writer.constant(f"{name}_zero", (zero.astype(np.int16) - 128).astype(np.int8))
     else:
         zeros = writer.constant(f"{name}_zero", zero.astype(np.uint8))
     # graphsurgeon has no name for UINT4, so 4-bit codes go without a declared type: the zero-point says it
-    kind = None if choice.bits == 4 else np.uint8
+    kind = None if choice.bits == 4 else np.int8 if signed else np.uint8
     codes, decoded = writer.variable(f"{name}_codes", tensor, kind), writer.variable(f"{name}_decoded", tensor)
     writer.node("QuantizeLinear", [tensor, scales, zeros], [codes], name=f"{name}_quantize", axis=axis)
     writer.node("DequantizeLinear", [codes, scales, zeros], [decoded], name=f"{name}_dequantize", axis=axis)

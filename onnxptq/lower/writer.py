@@ -61,7 +61,7 @@ class Writer:
 
     def constant(self, base: str, values: NDArray[Any]) -> gs.Constant:
         """A new constant kept exactly as given."""
-        constant = gs.Constant(self.fresh(base), np.ascontiguousarray(values))
+        constant = gs.Constant(self.fresh(base), np.asarray(values, order="C"))
         self.exact.add(constant.name)
         return constant
 

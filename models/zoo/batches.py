@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from onnxptq.datasets import scenes
+from onnxptq.datasets.prompts import mask_box
 from onnxptq.datasets.wordpiece import WordPiece
-from onnxptq.datasets.zoo import mask_box
 
 Batch = dict[str, Tensor]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxptq.datasets import scenes
-from onnxptq.datasets.normalise import IMAGENET_MEAN, IMAGENET_STD
+from onnxptq.datasets.prompts import IMAGENET_MEAN, IMAGENET_STD
 from onnxptq.models.lavt.model import LAVT
 
 CLASSES = tuple(1 + len(names) for names in (scenes.SHAPES, scenes.COLORS, scenes.PATTERNS, scenes.SIZES))

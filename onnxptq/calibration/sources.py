@@ -133,11 +133,11 @@ class Listed(Source):
 class Lazy(Source):
     """An iterable that makes its samples anew in every walk (a data loader): they never stay in memory."""
 
-    def __init__(self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, length: int, limit: int | None) -> None:
+    def __init__(self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, length: int, limit: int | None, name: str = "") -> None:
         self.inputs = tuple(inputs)
         self._samples = samples
         self._length = length if limit is None else min(limit, length)
-        self.name = f"{self._length} samples of {type(samples).__name__}"
+        self.name = f"{self._length} samples of {name or type(samples).__name__}"
         if not self._length:
             raise InputError("calibration: there is no sample; give at least one mapping of input names to arrays")
         checked(next(iter(samples), None), self.inputs, self.label(0))
@@ -189,10 +189,14 @@ def open_source(
 ) -> Source:
     """The source that ``spec`` names: ``synthetic``, a folder of images, of .npz or of .npy, one such file, or samples themselves.
 
+    Data sets are named in one word: ``zoo:MODEL``, ``sam:IMAGES+INSTANCES.json+ENCODER.onnx``, ``refcoco:FOLDER``.
+
     Samples are an iterable of mappings, or an object with ``get_next`` as onnxruntime's calibration readers have.
     """
     from onnxptq.calibration.files import open_path
     from onnxptq.calibration.synthetic import Synthetic
+    from onnxptq.datasets.named import is_named, open_named
+    from onnxptq.runtime import session
 
     if samples is not None and samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")
@@ -200,6 +204,9 @@ def open_source(
         return spec
     if isinstance(spec, str) and spec == "synthetic":
         return Synthetic(inputs, samples=samples or 8, preprocess=preprocess, seed=seed, shapes=shapes or {})
+    if isinstance(spec, str) and is_named(spec):
+        named = open_named(spec, {i.name: i.shape for i in inputs}, count=samples, seed=seed, start=session)
+        return Lazy(named, inputs, length=len(named), limit=samples, name=spec)
     if isinstance(spec, (str, Path)):
         return open_path(Path(spec), inputs, limit=samples, preprocess=preprocess)
     if hasattr(spec, "get_next"):

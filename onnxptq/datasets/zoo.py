@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxptq.datasets import scenes
-from onnxptq.datasets.normalise import imagenet, sam_pixels
+from onnxptq.datasets.prompts import Array, Feeds, box_feeds, imagenet, mask_box, sam_pixels
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
 
 MODELS = ("sam-mini-encoder", "sam-mini-decoder", "lavt-mini")
 IMAGE_SIZE = 128
-
-Array = NDArray[Any]
-Feeds = dict[str, Array]
 
 
 class Runs(Protocol):
@@ -29,6 +25,10 @@ class Runs(Protocol):
 
     def run(self, output_names: Sequence[str] | None, input_feed: Feeds) -> list[Any]:
         """Outputs by name, or all of them."""
+        ...
+
+    def get_inputs(self) -> list[Any]:
+        """Names and shapes."""
         ...
 
 
@@ -121,8 +121,13 @@ class Calibration:
     def __len__(self) -> int:
         return self._count
 
+    def __getitem__(self, index: int) -> Feeds:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._feeds(self._first + index)
+
     def __iter__(self) -> Iterator[Feeds]:
-        return (self._feeds(self._first + i) for i in range(self._count))
+        return (self[i] for i in range(self._count))
 
 
 def encoder_calibration(count: int, *, seed: int = 0) -> Calibration:
@@ -143,19 +148,6 @@ def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Calibrat
 def lavt_calibration(count: int, *, seed: int = 0) -> Calibration:
     """LAVT inputs, the three benchmarks in turn."""
     return Calibration(count, seed, lambda index: next(ref_samples(scenes.BENCHMARKS[index % 3], "train", 1, start=index)).feeds)
-
-
-def box_feeds(embeddings: Array, boxes: Array) -> Feeds:
-    """Decoder inputs of boxes [n, 4] in pixels of the encoder's input; no padding point, so seven tokens."""
-    coords = np.ascontiguousarray(boxes, np.float32).reshape(-1, 2, 2)
-    labels = np.tile(np.array([2.0, 3.0], np.float32), (len(coords), 1))
-    return {"image_embeddings": embeddings, "point_coords": coords, "point_labels": labels}
-
-
-def mask_box(mask: Array) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of a mask that is not empty, all inclusive."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(cols[0]), int(rows[0]), int(cols[-1]), int(rows[-1])
 
 
 def _prompts(index: int) -> PromptSample:

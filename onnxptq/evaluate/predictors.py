@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxptq.datasets.normalise import imagenet, sam_pixels
+from onnxptq.datasets.prompts import box_feeds, imagenet, longest_side, sam_input
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
 from onnxptq.evaluate.resize import bilinear
@@ -56,25 +56,20 @@ class SamPredictor:
 
     def embed(self, planes: Array) -> Array:
         """Embeddings of RGB planes uint8 [3, S, S] (or smaller: padded right and below, after normalisation)."""
-        image = np.zeros((1, 3, self.size, self.size), np.float32)
-        image[0, :, : planes.shape[1], : planes.shape[2]] = sam_pixels(planes)
-        out: Array = self._encoder.run(None, {self._pixels: image})[0]
+        out: Array = self._encoder.run(None, {self._pixels: sam_input(planes, self.size)})[0]
         return out
 
     def decode(self, embeddings: Array, boxes: Array) -> tuple[Array, Array]:
         """Low-resolution logits [n, h, w] and scores [n] of boxes [n, 4] in pixels of the encoder's input."""
-        coords = np.ascontiguousarray(boxes, np.float32).reshape(-1, 2, 2)
-        feeds: dict[str, Array] = {
-            self._prompts["embed"]: embeddings,
-            self._prompts["coords"]: coords,
-            self._prompts["labels"]: np.tile(np.array([2.0, 3.0], np.float32), (len(coords), 1)),
-        }
+        prompts = box_feeds(embeddings, boxes)
+        roles = {"embed": "image_embeddings", "coords": "point_coords", "labels": "point_labels"}
+        feeds: dict[str, Array] = {self._prompts[role]: prompts[name] for role, name in roles.items()}
         side = 4 * embeddings.shape[-1]
         spare = {"mask_input": np.zeros((1, 1, side, side)), "has_mask_input": np.zeros(1), "orig_im_size": np.full(2, self.size)}
         feeds |= {name: spare[name].astype(np.float32) for name in self._inputs if name in spare}
         names = [self._masks, *([self._scores] if self._scores else [])]
         outputs = self._decoder.run(names, feeds)
-        scores = outputs[1][:, 0] if self._scores else np.ones(len(coords), np.float32)
+        scores = outputs[1][:, 0] if self._scores else np.ones(len(boxes), np.float32)
         return outputs[0][:, 0], scores
 
     def masks(self, image: Array, boxes: Array) -> Masks:
@@ -136,16 +131,6 @@ class LavtPredictor:
         logits = self._session.run(None, feeds)[0]
         mask: Array = logits[0].argmax(0).astype(np.bool_) if logits.shape[1] > 1 else logits[0, 0] > 0
         return mask
-
-
-def longest_side(image: Array, size: int) -> Array:
-    """RGB planes uint8 [3, h, w] of an image [H, W, 3] whose longer side is resized to ``size``."""
-    height, width = image.shape[:2]
-    scale = size / max(height, width)
-    new = int(width * scale + 0.5), int(height * scale + 0.5)
-    if new != (width, height):
-        image = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
-    return image.transpose(2, 0, 1)
 
 
 def _side(shape: list[Any], name: str) -> int:

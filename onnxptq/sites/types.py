@@ -20,7 +20,7 @@ class Role(StrEnum):
     VALUE = "value"
     SOFTMAX = "softmax"
     GELU = "gelu"
-    """A linear or conv input that is the output of a GELU."""
+    """A linear or conv input that is the output of a GELU, moved at most."""
     MATMUL_INPUT = "matmul_input"
     """An operand of a product of two activations that is no attention."""
 
@@ -95,7 +95,8 @@ class Source:
         return hash((self.linear, self.channels.tobytes()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source) and self.linear == other.linear and np.array_equal(self.channels, other.channels)
+        same = isinstance(other, Source) and (self.linear, self.exclusive) == (other.linear, other.exclusive)
+        return same and np.array_equal(self.channels, other.channels)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Attention:
     v_source: Source | None = None
     o_linear: str | None = None
     """The linear that reads the attention's output (every channel of it and nothing else does), if there is one."""
-    o_channels: NDArray[np.int64] | None = None
+    o_channels: NDArray[np.int64] | None = field(default=None, compare=False)
     """[heads, dim] -> input channel of ``o_linear``."""
     additive: tuple[str, ...] = ()
     """Tensors added to the scores, in order, each broadcasting against [..., Nq, Nk] as it stands."""

@@ -67,16 +67,16 @@ def test_none_stays_none() -> None:
     assert dims.mul(None, 0) == 0
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "wanted"),
-    [
-        ((2, 1, 4), (3, 1), (2, 3, 4)),
-        (("N", 1), (5,), ("N", 5)),
-        (("N", 4), ("T", 4), (None, 4)),
-        ((), ("N",), ("N",)),
-        (("N",), (7,), (7,)),
-    ],
-)
+BROADCASTS = [
+    ((2, 1, 4), (3, 1), (2, 3, 4)),
+    (("N", 1), (5,), ("N", 5)),
+    (("N", 4), ("T", 4), (None, 4)),
+    ((), ("N",), ("N",)),
+    (("N",), (7,), (7,)),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "wanted"), BROADCASTS)
 def test_broadcast(a: tuple[Dim, ...], b: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> None:
     assert dims.broadcast(a, b) == wanted
     assert dims.broadcast(b, a) == wanted

@@ -7,29 +7,11 @@ import onnx_graphsurgeon as gs
 
 from onnxptq.graph.attention import Scores, scores
 from onnxptq.graph.canonical.rewrite import Pattern, need
-from onnxptq.graph.flow import scaling, varying
+from onnxptq.graph.flow import MOVES, scaling, varying
 from onnxptq.graph.model import Model, value
 from onnxptq.graph.surgery import producer, replace_reads
 
-FINITE = frozenset(
-    [
-        "Cast",
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "MatMul",
-        "Reshape",
-        "Slice",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    ]
-)
+FINITE = MOVES | {"Cast", "MatMul", "Where"}
 """Ops that make nothing infinite out of finite numbers (barring overflow)."""
 BOOLEAN = frozenset({"And", "Or", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Xor"})
 

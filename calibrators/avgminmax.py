@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from onnxptq.calibration.summary import AverageRange, Request
+from onnxptq.calibration.ranges import AverageRange
+from onnxptq.calibration.summary import Request
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
 from onnxptq.plan import Choice
 from onnxptq.sites import Site

@@ -7,8 +7,9 @@ from typing import ClassVar, cast
 
 import numpy as np
 
+from onnxptq.calibration.ranges import Range
 from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, F64, Range, Request, Several
+from onnxptq.calibration.summary import F32, F64, Request, Several
 from onnxptq.calibrators.base import WEIGHTED, Calibrator, Search, as_matrix
 from onnxptq.ops.table import table
 from onnxptq.plan import Choice

@@ -10,8 +10,9 @@ import numpy as np
 
 from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.objectives import column_error, histogram_error, uniform_codes
+from onnxptq.calibration.ranges import Range
 from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import F64, Range, Request, Several
+from onnxptq.calibration.summary import F64, Request, Several
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, with_range
 from onnxptq.ops import schemes
 from onnxptq.ops.scheme import Params

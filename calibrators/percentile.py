@@ -8,8 +8,9 @@ import numpy as np
 
 from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.objectives import column_error, histogram_error, uniform_codes
+from onnxptq.calibration.ranges import Range
 from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import Range, Request, Several
+from onnxptq.calibration.summary import Request, Several
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
 from onnxptq.plan import Choice
 from onnxptq.sites import Site

@@ -83,7 +83,8 @@ class Engine:
         """The summaries of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is now."""
         model = self.model if model is None else model
         jobs = jobs_of(requests, token_axes(model, self.masks) if self.masks else {})
-        walking = [job for job in jobs if not self._constant(model, job)]
+        tensors, nodes = model.graph.tensors(), model.nodes()
+        walking = [job for job in jobs if not self._constant(tensors.get(job.tensor), nodes.get(job.tensor), job)]
         if walking:
             self._walk(model, walking, stage)
         for job in jobs:
@@ -125,17 +126,14 @@ class Engine:
             return result
 
     @staticmethod
-    def _constant(model: Model, job: Job) -> bool:
+    def _constant(tensor: gs.Tensor | None, node: gs.Node | None, job: Job) -> bool:
         """Answer a job on a constant, or on the constant operand of a node, without a walk."""
-        tensors = model.graph.tensors()
-        tensor = tensors.get(job.tensor)
         if tensor is None:
-            node = model.nodes().get(job.tensor)
-            constants = [i for i in node.inputs[:2] if value(i) is not None] if node is not None else []
+            constants = [operand for operand in node.inputs[:2] if value(operand) is not None] if node is not None else []
             if not constants:
                 raise KeyError(f"no tensor {job.tensor!r} in the graph, and no node of that name with a constant operand")
             tensor = constants[-1]
-        held = value(tensor) if isinstance(tensor, gs.Tensor) else None
+        held = value(tensor)
         if held is None:
             return False
         job.summary.update(np.asarray(held, np.float32))

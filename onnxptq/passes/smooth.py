@@ -7,7 +7,8 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from onnxptq.calibration.summary import Range, Request
+from onnxptq.calibration.ranges import Range
+from onnxptq.calibration.summary import Request
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.norms import Reading, fold, readings

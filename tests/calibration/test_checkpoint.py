@@ -17,8 +17,9 @@ import pytest
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.histogram import Histogram
+from onnxptq.calibration.ranges import Moments, Range
 from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import Moments, Range, Request, Several, Summary
+from onnxptq.calibration.summary import Request, Several, Summary
 from onnxptq.errors import InputError
 from tests.calibration.small import mlp, samples, source
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnxptq import runtime
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.histogram import Histogram
+from onnxptq.calibration.ranges import AverageRange, Moments, Range
 from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, AverageRange, Moments, Range, Request, Several, Summary
+from onnxptq.calibration.summary import F32, Request, Several, Summary
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from tests.calibration.small import encoder, mlp, model, samples, sentences, source

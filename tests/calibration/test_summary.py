@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from onnxptq.calibration.histogram import LEAST_EXPONENT, Histogram, exponent_of
+from onnxptq.calibration.ranges import AverageRange, Moments, Range
 from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import AverageRange, Moments, NotFinite, Observed, Range, Several
+from onnxptq.calibration.summary import NotFinite, Observed, Several
 
 MAKERS: dict[str, Callable[[], Observed]] = {
     "range": Range,

@@ -10,8 +10,9 @@ import pytest
 
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.histogram import Histogram
+from onnxptq.calibration.ranges import AverageRange, Moments, Range
 from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import AverageRange, Moments, Observed, Range, Request
+from onnxptq.calibration.summary import Observed, Request
 from onnxptq.errors import InputError
 from tests.calibration.small import HAS_LIBRARY, encoder, model, samples, sentences, source
 

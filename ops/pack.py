@@ -101,6 +101,8 @@ def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int]) -> str
 
 def dequantize_body(body: Body, stored: str, scale: str, zero: str, *, bits: int, shape: Sequence[int], axis: int, group: int = 0) -> str:
     """The same meaning as ``dequantize``, in standard ops."""
+    if group and bits == 4:
+        stored = body.cast(stored, INT32)  # OpenVINO 2026.4 misreads INT4 codes whose scale varies along K, or crashes
     codes = unpack_body(body, stored, bits, shape)
     zero = body.cast(zero, FLOAT)
     if group:

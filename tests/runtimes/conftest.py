@@ -69,7 +69,19 @@ def openvino() -> Runtime:
     def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
         compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
         names = [o.name for o in model.graph.output]
-        return [{name: np.array(done[name]) for name in names} for done in (compiled(dict(sample)) for sample in samples)]
+        feeds = ({name: np.array(array) for name, array in sample.items()} for sample in samples)
+        return [{name: np.array(done[name]) for name in names} for done in map(compiled, feeds)]
+
+    return run
+
+
+def _onnxruntime(optimize: bool) -> Runtime:
+    from onnxptq.runtime import session
+
+    def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
+        opened = session(model, executor="function", threads=1, optimize=optimize)
+        names = [o.name for o in opened.get_outputs()]
+        return [dict(zip(names, opened.run(names, sample), strict=True)) for sample in samples]
 
     return run
 
@@ -77,14 +89,13 @@ def openvino() -> Runtime:
 @pytest.fixture(scope="session")
 def plain() -> Runtime:
     """onnxruntime without the op library: function bodies."""
-    from onnxptq.runtime import session
+    return _onnxruntime(optimize=True)
 
-    def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
-        opened = session(model, executor="function", threads=1)
-        names = [o.name for o in opened.get_outputs()]
-        return [dict(zip(names, opened.run(names, sample), strict=True)) for sample in samples]
 
-    return run
+@pytest.fixture(scope="session")
+def literal() -> Runtime:
+    """The same without graph optimisation, which rounds biases of Q/DQ models to INT32."""
+    return _onnxruntime(optimize=False)
 
 
 class Artifacts:
@@ -103,7 +114,11 @@ class Artifacts:
     def held_out(self, name: str) -> list[Sample]:
         from onnxptq.models import mini
 
-        return mini.samples(name, 2, seed=99)
+        return mini.samples(name, 3, seed=99)
+
+    @functools.cache  # noqa: B019
+    def outputs(self, name: str, runtime: Runtime) -> list[Sample]:
+        return runtime(self.original(name), self.held_out(name))
 
     @functools.cache  # noqa: B019
     def _calibrated(self, name: str, recipe: str, bits: str) -> Any:

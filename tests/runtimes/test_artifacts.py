@@ -1,4 +1,10 @@
-"""Quantized models give the same results in every runtime they are meant for."""
+"""Quantized models keep what they are worth in every runtime they are meant for.
+
+Two runtimes round floats differently. Where that flips one code, the change moves other numbers across their own boundaries in
+every later layer, so two outputs may differ by much of the quantization error itself although both are right. Asked for here:
+the same distance to the original, and a difference well below that distance. That bodies mean the same on equal inputs, to the
+last bit, is for test_bodies.py.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +18,28 @@ from onnx import inliner
 
 from onnxptq.compare import decibels
 
-MODELS = ("sam-encoder", "sam-decoder", "bert", "swin", "cnn")
-CASES = [(name, "auto", bits) for name in MODELS for bits in ("w8a8", "w4a4")] + [
-    ("sam-encoder", "omse", "w8a8"),
-    ("sam-encoder", "omse", "w4a8"),
+CASES = [
+    ("sam-encoder", "auto", "w8a8"),
     ("sam-encoder", "auto", "w6a6"),
+    ("sam-encoder", "omse", "w4a8"),
+    ("sam-decoder", "auto", "w8a8"),
+    ("bert", "auto", "w4a4"),
     ("bert", "omse", "w6a6"),
-    ("bert", "minmax", "w4a4"),
+    ("swin", "auto", "w8a8"),
     ("swin", "minmax", "w5a3"),
+    ("cnn", "auto", "w8a8"),
+    ("cnn", "omse", "w4a4"),
 ]
-AGREE = {3: 30.0, 4: 30.0, 6: 38.0, 8: 45.0}
-"""dB between two runtimes by activation bits: a float rounding may flip a code near a boundary, and a code weighs more at fewer bits."""
 SAME = 0.3
-"""dB by which the distance to the original may differ between runtimes."""
+"""dB by which the distance to the original may differ."""
+BELOW = 6.0
+"""dB by which the difference between two runtimes lies below the distance to the original."""
+
+every_case = pytest.mark.parametrize(("name", "recipe", "bits"), CASES)
 
 
 def difference(expected: list[Any], got: list[Any]) -> float:
-    """SQNR over all outputs of all samples, each output weighed by its own energy: the worst one."""
+    """SQNR over all samples of the output that differs most, dB."""
     assert [set(one) for one in expected] == [set(one) for one in got]
     worst = math.inf
     for name in expected[0]:
@@ -38,45 +49,49 @@ def difference(expected: list[Any], got: list[Any]) -> float:
     return worst
 
 
-def check(name: str, bits: str, samples: Any, original: Any, expected: Any, got: Any) -> None:
-    agreement = difference(expected, got)
-    assert agreement >= AGREE[int(bits[-1])], f"{name} {bits}: {agreement:.1f} dB from plain onnxruntime"
-    kept, here = difference(original, expected), difference(original, got)
-    assert abs(kept - here) <= SAME, f"{name} {bits}: {here:.2f} dB from the original, {kept:.2f} in plain onnxruntime"
+def check(original: Any, expected: Any, got: Any) -> None:
+    """``expected`` is what plain onnxruntime makes of the quantized model."""
+    kept, here, apart = difference(original, expected), difference(original, got), difference(expected, got)
+    assert kept > 0
+    assert abs(kept - here) <= SAME, f"{here:.2f} dB from the original, {kept:.2f} in plain onnxruntime"
+    assert apart >= kept + BELOW, f"{apart:.1f} dB from plain onnxruntime, which is {kept:.1f} dB from the original"
 
 
-@pytest.mark.parametrize(("name", "recipe", "bits"), CASES)
+@every_case
 def test_onnxruntime_web_runs_native(name: str, recipe: str, bits: str, artifacts: Any, plain: Any, web: Any) -> None:
     samples, model = artifacts.held_out(name), artifacts.quantized(name, recipe, bits, "native")
-    check(name, bits, samples, plain(artifacts.original(name), samples), plain(model, samples), web(model, samples))
+    check(artifacts.outputs(name, plain), plain(model, samples), web(model, samples))
 
 
 @pytest.mark.parametrize("format", ["portable", "qdq"])
-@pytest.mark.parametrize(("name", "recipe", "bits"), CASES)
-def test_openvino_runs_portable_and_qdq(name: str, recipe: str, bits: str, format: str, artifacts: Any, plain: Any, openvino: Any) -> None:
+@every_case
+def test_openvino_runs_portable_and_qdq(
+    name: str, recipe: str, bits: str, format: str, artifacts: Any, literal: Any, openvino: Any
+) -> None:
     samples, model = artifacts.held_out(name), artifacts.quantized(name, recipe, bits, format)
-    check(name, bits, samples, plain(artifacts.original(name), samples), plain(model, samples), openvino(model, samples))
+    check(artifacts.outputs(name, literal), literal(model, samples), openvino(model, samples))
 
 
-@pytest.mark.parametrize("format", ["native", "portable", "qdq"])
-@pytest.mark.parametrize(("name", "recipe", "bits"), CASES)
-def test_checker_and_plain_onnxruntime(name: str, recipe: str, bits: str, format: str, artifacts: Any, plain: Any) -> None:
-    samples, model = artifacts.held_out(name), artifacts.quantized(name, recipe, bits, format)
-    onnx.checker.check_model(model, full_check=True)
-    domains = {node.domain for node in model.graph.node}
-    assert ("onnxptq" in domains) == (format == "native")
-    assert bool(model.functions) == (format == "native")
-    if format == "portable":
-        native = plain(artifacts.quantized(name, recipe, bits, "native"), samples)
-        check(name, bits, samples, plain(artifacts.original(name), samples), native, plain(model, samples))
+@every_case
+def test_plain_onnxruntime_runs_every_format(name: str, recipe: str, bits: str, artifacts: Any, plain: Any) -> None:
+    samples, found = artifacts.held_out(name), {}
+    for format in ("native", "portable", "qdq"):
+        model = artifacts.quantized(name, recipe, bits, format)
+        onnx.checker.check_model(model, full_check=True)
+        assert ("onnxptq" in {node.domain for node in model.graph.node}) == (format == "native")
+        assert bool(model.functions) == (format == "native")
+        found[format] = plain(model, samples)
+    original = artifacts.outputs(name, plain)
+    check(original, found["native"], found["portable"])
+    assert difference(original, found["qdq"]) > difference(original, found["native"]) - 4, "qdq has static uniform codes only"
 
 
-@pytest.mark.parametrize(("name", "bits"), [("bert", "w8a8"), ("bert", "w4a4"), ("cnn", "w8a8")])
-def test_reference_evaluator_agrees(name: str, bits: str, artifacts: Any, plain: Any) -> None:
+@pytest.mark.parametrize(("name", "recipe", "bits"), [("bert", "auto", "w4a4"), ("cnn", "auto", "w8a8")])
+def test_reference_evaluator_agrees(name: str, recipe: str, bits: str, artifacts: Any, plain: Any) -> None:
     from onnx.reference import ReferenceEvaluator
 
-    samples, model = artifacts.held_out(name), artifacts.quantized(name, "auto", bits, "native")
+    samples, model = artifacts.held_out(name), artifacts.quantized(name, recipe, bits, "native")
     evaluator = ReferenceEvaluator(inliner.inline_local_functions(model))
     names = [output.name for output in model.graph.output]
     got = [dict(zip(names, evaluator.run(None, sample), strict=True)) for sample in samples]
-    check(name, bits, samples, plain(artifacts.original(name), samples), plain(model, samples), got)
+    check(artifacts.outputs(name, plain), plain(model, samples), got)

@@ -1,7 +1,8 @@
-"""The function bodies of single ops mean the same in every runtime: decoded weights and codes to the last bit."""
+"""The function bodies of all ops mean the same in every runtime, on equal inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from onnxptq.graph.model import IR_VERSION
-from onnxptq.ops import DOMAIN, VERSION, specs
+from onnxptq.ops import DOMAIN, VERSION, schemes, specs
 from onnxptq.ops.pack import store_weight
+from tests.ops.cases import CASES
 
 OPSET = 21
 WIDTHS = range(2, 9)
-rng = np.random.default_rng(5)
+EXACT, CLOSE, LOOSE = "to the last bit", "to 1e-5 of the largest", "to 1e-5 of the largest but for flipped codes"
 
 
 class Graph:
@@ -27,7 +29,7 @@ class Graph:
         self.inputs: dict[str, NDArray[Any]] = {}
         self.constants: list[TensorProto] = []
         self.functions: dict[tuple[str, str], onnx.FunctionProto] = {}
-        self.expected: dict[str, NDArray[Any]] = {}
+        self.expected: dict[str, tuple[NDArray[Any], str, str]] = {}
 
     def constant(self, held: Any) -> str:
         tensor = TensorProto()
@@ -41,73 +43,115 @@ class Graph:
         self.inputs[name] = array
         return name
 
-    def node(self, op: str, inputs: list[str], outputs: list[str], rank: int = 0, **attributes: Any) -> None:
-        spec = specs()[op]
-        present = [bool(name) for name in inputs] + [False] * (len(spec.inputs) - len(inputs))
-        overload = spec.overload(attributes, present, rank)
-        self.functions[op, overload] = spec.function(attributes, present, rank, OPSET)
-        node = helper.make_node(op, inputs, outputs, domain=DOMAIN, **spec.complete(attributes))
-        node.overload = overload
+    def output(self, name: str, wanted: Any, how: str, label: str) -> str:
+        self.expected[name] = (np.asarray(wanted), how, label)
+        return name
+
+    def node(self, op: str, inputs: list[str | None], outputs: list[str], rank: int, **attributes: Any) -> None:
+        node, function = specs()[op].call(inputs, outputs, name=f"n{len(self.nodes)}", rank=rank, opset=OPSET, **attributes)
+        self.functions[op, node.overload] = function
         self.nodes.append(node)
 
     def model(self) -> onnx.ModelProto:
-        values = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in self.inputs.items()]
-        results = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in self.expected.items()]
-        graph = helper.make_graph(self.nodes, "g", values, results, self.constants)
+        inputs = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in self.inputs.items()]
+        outputs = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, (a, _, _) in self.expected.items()
+        ]
+        graph = helper.make_graph(self.nodes, "g", inputs, outputs, self.constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=list(self.functions.values()))
-        onnx.checker.check_model(model, full_check=True)
-        return model
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=list(self.functions.values()))
+
+    def check(self, got: dict[str, NDArray[Any]], *, exact: bool) -> None:
+        assert list(got) == list(self.expected)
+        for name, (wanted, how, label) in self.expected.items():
+            if how == EXACT and exact:
+                np.testing.assert_array_equal(got[name], wanted, err_msg=label)
+                continue
+            error = np.abs(got[name].astype(np.float64) - wanted)
+            assert np.isfinite(error).all(), label
+            wrong = error > 1e-5 * np.abs(wanted).max()
+            few = max(1, 0.02 * wrong[..., 0].size) if how == LOOSE or not exact else 0
+            rows = int(wrong.any(-1).sum()) if wrong.ndim else int(wrong)
+            assert rows <= few, f"{label}: {rows} of {wrong.size} rows differ"
 
 
 def weights() -> Graph:
-    """Stored weights of every width, odd sizes, each read by a MatMul and as it is."""
-    graph = Graph()
+    """Stored weights of every width, odd sizes, as they are and read by a MatMul, which runtimes treat in their own ways."""
+    graph, rng = Graph(), np.random.default_rng(5)
     for bits in WIDTHS:
         codes = rng.integers(0, 2**bits, (7, 9)).astype(np.uint8)
         codes.flat[:2] = 0, 2**bits - 1
         scale = rng.uniform(0.01, 1, 9).astype(np.float32)
         zero = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 9).astype(np.int8)
-        inputs = [graph.constant(held) for held in (store_weight(codes, bits), scale, zero)]
-        graph.node("DequantizeWeight", inputs, [f"w{bits}"], bits=bits, axis=1, shape=[7, 9])
         value = ((codes.astype(np.float32) - 2 ** (bits - 1) - zero) * scale).astype(np.float32)
-        graph.expected[f"w{bits}"] = value
-        identity = np.eye(7, dtype=np.float32)
-        graph.nodes.append(helper.make_node("MatMul", [graph.input(identity), f"w{bits}"], [f"m{bits}"]))
-        graph.expected[f"m{bits}"] = value
+        inputs = [graph.constant(held) for held in (store_weight(codes, bits), scale, zero)]
+        graph.node(
+            "DequantizeWeight", [*inputs], [graph.output(f"w{bits}", value, EXACT, f"{bits} bits")], 2, bits=bits, axis=1, shape=[7, 9]
+        )
+        product = graph.output(f"m{bits}", value, EXACT, f"{bits} bits behind MatMul")
+        graph.nodes.append(helper.make_node("MatMul", [graph.input(np.eye(7, dtype=np.float32)), f"w{bits}"], [product]))
     return graph
 
 
-def activations() -> Graph:
-    """Codes and ranges of rows with ties, zeros, infinities and NaN."""
-    graph = Graph()
-    x = (rng.normal(size=(5, 33)) * 3).astype(np.float32)
+def pairs() -> Graph:
+    """Codes and values of every scheme, with ties, zeros, infinities and NaN."""
+    graph, rng = Graph(), np.random.default_rng(6)
+    x = (rng.normal(size=(5, 33))).astype(np.float32)
     x[1] = 0
     x[2, :3] = np.inf, np.nan, 1e38
+    x[3] = (np.arange(33) - 16) * np.float32(0.0625)
     x[4, :2] = -np.inf, 1
-    x[3] = (np.arange(33) - 16) * np.float32(0.125)
-    for bits in WIDTHS:
-        scale, zero = np.float32(0.25), np.uint8(2 ** (bits - 1))
-        codes = np.asarray(specs()["QuantizeLinear"].reference(x, scale, zero, bits=bits))
-        graph.node("QuantizeLinear", [graph.input(x), graph.constant(scale), graph.constant(zero)], [f"q{bits}"], rank=2, bits=bits)
-        graph.node("DequantizeLinear", [f"q{bits}", graph.constant(scale), graph.constant(zero)], [f"d{bits}"], rank=2, bits=bits)
-        graph.node("RowRange", [graph.input(x)], [f"s{bits}", f"z{bits}"], rank=2, bits=bits)
-        row_scale, row_zero = specs()["RowRange"].reference(x, bits=bits)
-        graph.expected[f"q{bits}"] = codes
-        graph.expected[f"d{bits}"] = (codes.astype(np.float32) - np.float32(zero)) * scale
-        graph.expected[f"s{bits}"], graph.expected[f"z{bits}"] = row_scale, row_zero
+    for name, scheme in schemes().items():
+        for bits in (3, 4, 6, 8):
+            found = list(scheme.grid(-2.0, 2.0, bits))
+            if scheme.ops is None or not found:
+                continue
+            p = found[len(found) // 2]
+            given = p.inputs().values()
+            codes = specs()[f"{scheme.ops}QuantizeLinear"].reference(x, *given, bits=bits, **p.attributes())
+            values = specs()[f"{scheme.ops}DequantizeLinear"].reference(codes, *given, bits=bits, **p.attributes())
+            label, constants = f"{name} {bits}", [graph.constant(array) for array in given]
+            first, second = graph.output(f"{name}{bits}c", codes, EXACT, label), graph.output(f"{name}{bits}v", values, EXACT, label)
+            graph.node(f"{scheme.ops}QuantizeLinear", [graph.input(x), *constants], [first], 2, bits=bits, **p.attributes())
+            graph.node(f"{scheme.ops}DequantizeLinear", [first, *constants], [second], 2, bits=bits, **p.attributes())
     return graph
 
 
-@pytest.mark.parametrize("make", [weights, activations])
-def test_onnxruntime_web(make: Any, web: Any) -> None:
-    graph = make()
-    for name, array in web(graph.model(), [graph.inputs])[0].items():
-        np.testing.assert_array_equal(array, graph.expected[name], err_msg=name)
+def cases(op: str) -> Callable[[], Graph]:
+    """The examples of one op."""
+
+    def make() -> Graph:
+        graph = Graph()
+        for number, case in enumerate(case for case in CASES if case.op == op):
+            names: list[str | None] = []
+            for i, value in enumerate(case.inputs):
+                constant = i in case.constants or isinstance(value, TensorProto)
+                names.append(None if value is None else graph.constant(value) if constant else graph.input(value))
+            arrays = [numpy_helper.to_array(v) if isinstance(v, TensorProto) else v for v in case.inputs]
+            result = specs()[op].reference(*arrays, **case.attributes)
+            how = LOOSE if case.loose else CLOSE
+            outputs = [
+                graph.output(f"y{number}_{i}", one, how, str(case))
+                for i, one in enumerate(result if isinstance(result, tuple) else (result,))
+            ]
+            first = case.inputs[0]
+            graph.node(op, names, outputs, first.ndim if isinstance(first, np.ndarray) else 0, **case.attributes)
+        return graph
+
+    make.__name__ = op
+    return make
 
 
-@pytest.mark.parametrize("make", [weights, activations])
-def test_openvino(make: Any, openvino: Any) -> None:
+GRAPHS = [weights, pairs, *(cases(op) for op in dict.fromkeys(case.op for case in CASES))]
+
+
+@pytest.mark.parametrize("make", GRAPHS, ids=lambda make: make.__name__)
+def test_onnxruntime_web(make: Callable[[], Graph], web: Any) -> None:
     graph = make()
-    for name, array in openvino(inliner.inline_local_functions(graph.model()), [graph.inputs])[0].items():
-        np.testing.assert_allclose(array, graph.expected[name], rtol=3e-7, err_msg=name)
+    graph.check(web(graph.model(), [graph.inputs])[0], exact=True)
+
+
+@pytest.mark.parametrize("make", GRAPHS, ids=lambda make: make.__name__)
+def test_openvino(make: Callable[[], Graph], openvino: Any) -> None:
+    graph = make()
+    graph.check(openvino(inliner.inline_local_functions(graph.model()), [graph.inputs])[0], exact=False)

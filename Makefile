@@ -56,7 +56,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format -q .
 	$(BIN)/clang-format -i $$(git ls-files 'ops/native/*.cc' 'ops/native/*.h')
 
-bench: $(VENV)/.editable       ## interleaved speed, size and accuracy against onnxruntime
+$(VENV)/.bench: $(VENV)/.editable
+	$(PIP) install -q --group bench
+	touch $@
+
+bench: $(VENV)/.bench          ## speed, size, memory and accuracy beside onnxruntime's own quantizers, interleaved in one run
 	$(BIN)/python -m benchmarks.models $(ARGS)
 
 native: $(VENV)/.editable      ## rebuild the op library into the editable install

@@ -90,12 +90,13 @@ def _true_bits(choice: Choice, count: int) -> float:
 
 
 def _levels(choice: Choice) -> list[float]:
-    """The values of all codes, of the first channel where there are many; [] where they change at run time."""
+    """The values of all codes, of the widest channel where there are many; [] where they change at run time."""
     if choice.params is None or schemes()[choice.scheme].dynamic or choice.bits > 8:
         return []
     params = choice.params
     if isinstance(params, UniformParams):
-        scale, zero = float(params.scale.reshape(-1)[0]), int(params.zero.reshape(-1)[0])
+        widest = int(params.scale.argmax())
+        scale, zero = float(params.scale.reshape(-1)[widest]), int(params.zero.reshape(-1)[widest])
         return [(code - zero) * scale for code in range(2**choice.bits)]
     codes = np.arange(2**choice.bits, dtype=np.uint8)
     return [float(v) for v in schemes()[choice.scheme].decode(codes, params)]

@@ -16,6 +16,11 @@ from onnxptq.datasets.prompts import Array, Feeds, box_feeds, imagenet, mask_box
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
 
+_FOLDER = Path(__file__).parent.parent / "data" / "zoo"
+"""Not by importlib.resources: in an editable install the package has several folders, and str() of them is no path."""
+VOCABULARY = _FOLDER / "lavt-mini.vocab.txt"
+"""Vocabulary of the embedded LAVT."""
+
 MODELS = ("sam-mini-encoder", "sam-mini-decoder", "lavt-mini")
 IMAGE_SIZE = 128
 
@@ -75,19 +80,19 @@ def path(name: str) -> Path:
     """Where an embedded model lies."""
     if name not in MODELS:
         raise InputError(f"zoo model '{name}': choose {', '.join(MODELS)}")
-    return _folder() / f"{name}.onnx"
+    return _FOLDER / f"{name}.onnx"
 
 
 def metrics() -> dict[str, Any]:
     """The published figures of the embedded models in FP32."""
-    found: dict[str, Any] = json.loads((_folder() / "metrics.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((_FOLDER / "metrics.json").read_text(encoding="utf-8"))
     return found
 
 
 @cache
 def tokenizer() -> WordPiece:
     """The tokenizer of the embedded LAVT."""
-    return WordPiece.load(_folder() / "lavt-mini.vocab.txt")
+    return WordPiece.load(VOCABULARY)
 
 
 def prompt_samples(split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE) -> Iterator[PromptSample]:
@@ -157,8 +162,3 @@ def _prompts(index: int) -> PromptSample:
 def _known(what: str, value: str, options: Sequence[str]) -> None:
     if value not in options:
         raise InputError(f"{what} '{value}': choose {', '.join(options)}")
-
-
-def _folder() -> Path:
-    # not importlib.resources: in an editable install the package has several folders, and none of its paths is one file
-    return Path(__file__).parent.parent / "data" / "zoo"

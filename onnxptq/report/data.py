@@ -70,7 +70,7 @@ class Drawing:
     counts: tuple[int, ...]
     edges: tuple[float, ...]
     levels: tuple[float, ...]
-    """The values codes decode to; for many channels those of the first."""
+    """The values codes decode to; for many channels those of the widest."""
 
     @classmethod
     def of(cls, counts: NDArray[Any], edges: NDArray[Any], levels: Sequence[float], *, bins: int = BINS) -> Drawing:

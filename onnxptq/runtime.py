@@ -31,14 +31,18 @@ def session(
     threads: int | None = None,
     optimize: bool = True,
     providers: Sequence[str] = ("CPUExecutionProvider",),
+    libraries: Sequence[str | Path] = (),
 ) -> ort.InferenceSession:
     """An onnxruntime session with our ops: the native library where there is one (the default), else the function bodies.
 
     ``executor`` forces ``native`` (an InputError without the library), ``function`` (bodies only, what any plain
-    onnxruntime does) or ``python`` (NumPy references through onnxruntime-extensions, for debugging).
+    onnxruntime does) or ``python`` (NumPy references through onnxruntime-extensions, for debugging). ``libraries`` are further
+    custom-op libraries, as packaged models with a tokenizer need.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    for other in libraries:
+        options.register_custom_ops_library(str(other))
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimize:

@@ -26,7 +26,7 @@ from onnxptq.models.zoo.lavt_trainee import CLASSES, REGRESSED, aux_loss, mask_l
 from onnxptq.models.zoo.training import Clock, Ema, Optimizer  # noqa: E402
 from onnxptq.runtime import session  # noqa: E402
 
-VOCAB = zoo.path("lavt-mini").parent / "lavt-mini.vocab.txt"
+VOCAB = zoo.VOCABULARY
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,105 @@
+"""Several models as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import compose, helper, version_converter
+
+from onnxptq.errors import InputError
+from onnxptq.graph.model import IR_VERSION
+
+OPSET = 21
+"""The lowest opset of a package: that of our own artifacts."""
+
+
+def part(model: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
+    """A model to be joined: every name prefixed, inputs and outputs too, standard operators at ``opset``."""
+    own = standard_opset(model)
+    if own < opset:
+        try:
+            model = version_converter.convert_version(model, opset)
+        except RuntimeError as error:
+            raise InputError(f"model of opset {own} cannot be converted to {opset} ({str(error).splitlines()[0]})") from None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    compose.add_prefix_graph(copy.graph, prefix, inplace=True)
+    return copy
+
+
+def standard_opset(model: onnx.ModelProto) -> int:
+    """Version of the standard operators a model imports."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=OPSET)
+
+
+def join(
+    name: str,
+    parts: list[onnx.ModelProto],
+    glue: list[onnx.GraphProto],
+    *,
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    links: Mapping[str, str],
+    opset: int,
+) -> onnx.ModelProto:
+    """One model of whole models and of graphs written for the occasion.
+
+    ``links`` says which tensor feeds each input of a part: input name to tensor name. Nodes are sorted here.
+    """
+    nodes: list[onnx.NodeProto] = []
+    tensors: list[onnx.TensorProto] = []
+    functions: dict[tuple[str, str, str], onnx.FunctionProto] = {}
+    domains = {"": opset}
+    for one in parts:
+        tensors += one.graph.initializer
+        domains |= {o.domain: o.version for o in one.opset_import if o.domain not in ("", "ai.onnx")}
+        for node in one.graph.node:
+            for i, source in enumerate(node.input):
+                node.input[i] = links.get(source, source)
+            nodes.append(node)
+        for function in one.functions:
+            functions[function.domain, function.name, function.overload] = function
+    for graph in glue:
+        nodes += graph.node
+        tensors += graph.initializer
+    domains |= {"ai.onnx.contrib": 1} if any(n.domain == "ai.onnx.contrib" for n in nodes) else {}
+    given = {t.name for t in tensors} | {i.name for i in inputs}
+    graph = helper.make_graph(_sorted(nodes, given), name, inputs, outputs, tensors)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
+        ir_version=IR_VERSION,
+        functions=list(functions.values()),
+        producer_name="onnxptq",
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _sorted(nodes: list[onnx.NodeProto], given: set[str]) -> list[onnx.NodeProto]:
+    """Nodes in an order in which every input is known; bodies of If and Loop may read any tensor made before."""
+    known, left, out = set(given) | {""}, list(nodes), []
+    while left:
+        later = []
+        for node in left:
+            if all(name in known for name in _reads(node)):
+                out.append(node)
+                known.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(left):
+            missing = next(name for node in later for name in _reads(node) if name not in known)
+            raise InputError(f"package: tensor {missing} is read, but made by no part")
+        left = later
+    return out
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Tensors of the outer graph that a node needs, through its bodies too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            inner = {o for n in graph.node for o in n.output} | {t.name for t in graph.initializer} | {i.name for i in graph.input}
+            names |= {name for n in graph.node for name in _reads(n)} - inner
+    return names

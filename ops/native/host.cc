@@ -309,6 +309,39 @@ ort::Status* run_kernel(void* state, ort::KernelContext* context) {
   }
 }
 
+class InferAttributes final : public Attributes {
+ public:
+  explicit InferAttributes(const ort::InferContext* context) : context_(context) {}
+  bool get_int(const char* name, int64_t* value) override {
+    constexpr int kInt = 1;
+    const ort::OpAttribute* attribute = nullptr;
+    size_t size = 0;
+    ort::Status* s = ort::InferAttribute::call(api, context_, name, &attribute);
+    if (!s && attribute) s = ort::ReadAttribute::call(api, attribute, kInt, value, sizeof(*value), &size);
+    if (s) ort::ReleaseStatus::call(api, s);
+    return !s && attribute;
+  }
+
+ private:
+  const ort::InferContext* context_;
+};
+
+ort::Status* infer_shapes(const ort::CustomOp* op, ort::InferContext* context) {
+  ort::Shape *input = nullptr, *output = nullptr;
+  InferAttributes attributes(context);
+  size_t rank = 0;
+  std::vector<int64_t> dims;
+  ort::Status* s = ort::InferInput::call(api, context, 0, &input);
+  if (!s) s = ort::DimensionsCount::call(api, input, &rank);
+  if (!s) dims.resize(rank), s = ort::Dimensions::call(api, input, dims.data(), rank);
+  if (!s) s = ort::CreateShape::call(api, &output);
+  if (!s) s = ort::SetElementType::call(api, output, bound(op)->op->output_type(attributes));
+  if (!s) s = ort::SetDimensions::call(api, output, dims.data(), rank);
+  if (!s) s = ort::InferSetOutput::call(api, context, 0, output);
+  if (output) ort::ReleaseShape::call(api, output);
+  return s;
+}
+
 Bound bind(const Op* op) {
   Bound b{};
   b.op = op;
@@ -331,6 +364,7 @@ Bound bind(const Op* op) {
   b.variadic_output_homogeneous = [](const ort::CustomOp*) { return 0; };
   b.create_kernel_v2 = create_kernel;
   b.compute_v2 = run_kernel;
+  if (op->output_type) b.infer_shapes = infer_shapes;
   b.start_version = [](const ort::CustomOp*) { return 1; };
   b.end_version = [](const ort::CustomOp*) { return 1; };
   return b;

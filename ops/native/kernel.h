@@ -12,7 +12,17 @@
 
 namespace onnxptq {
 
-enum Type : int { kAny = 0, kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kDouble = 11, kUint4 = 21, kInt4 = 22 };
+enum Type : int {
+  kAny = 0,
+  kFloat = 1,
+  kUint8 = 2,
+  kInt8 = 3,
+  kUint16 = 4,
+  kInt64 = 7,
+  kDouble = 11,
+  kUint4 = 21,
+  kInt4 = 22
+};
 
 constexpr int kMaxRank = 12;
 
@@ -36,11 +46,18 @@ class Messenger {
   ~Messenger() = default;
 };
 
-// What a kernel may ask when it is created.
-class Node : public Messenger {
+class Attributes {
  public:
-  // Attributes: false where the node has none of that name and type.
+  // False where the node has no attribute of that name and type.
   virtual bool get_int(const char* name, int64_t* value) = 0;
+
+ protected:
+  ~Attributes() = default;
+};
+
+// What a kernel may ask when it is created.
+class Node : public Messenger, public Attributes {
+ public:
   virtual bool get_float(const char* name, float* value) = 0;
   virtual bool get_string(const char* name, char* out, size_t capacity) = 0;
   virtual int get_ints(const char* name, int64_t* out, int capacity) = 0;  // how many, or -1
@@ -83,6 +100,8 @@ struct Op {
   Error (*run)(const void* state, Call&);
   // Nodes to test, time and fuzz with, one a line: "attribute=value ... | type[dims]~values ... ", see tests/cases.h.
   const char* examples;
+  // Only where the first output's type is kAny: what it is. Its shape is then that of the first input.
+  Type (*output_type)(Attributes&) = nullptr;
 };
 
 struct Family {

@@ -18,6 +18,7 @@ struct Shape;
 struct Allocator;
 struct MemoryInfo;
 struct InferContext;
+struct OpAttribute;
 
 struct Api {
   void* slot[512];
@@ -69,6 +70,14 @@ using CpuMemoryInfo = Slot<69, int, int, MemoryInfo**>;
 using ReleaseMemoryInfo = VoidSlot<94, MemoryInfo*>;
 using Alloc = Slot<75, Allocator*, size_t, void**>;
 using Free = Slot<76, Allocator*, void*>;
+
+using InferInput = Slot<268, const InferContext*, size_t, Shape**>;
+using InferAttribute = Slot<269, const InferContext*, const char*, const OpAttribute**>;
+using InferSetOutput = Slot<270, const InferContext*, size_t, const Shape*>;
+using ReadAttribute = Slot<272, const OpAttribute*, int, void*, size_t, size_t*>;
+using CreateShape = Slot<57, Shape**>;
+using SetElementType = Slot<58, Shape*, int>;
+using SetDimensions = Slot<59, Shape*, const int64_t*, size_t>;
 
 enum Code { kFail = 1, kInvalidArgument = 2 };
 

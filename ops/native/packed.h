@@ -16,9 +16,9 @@ struct Packed {
   int64_t columns;        // n rounded up to whole panels
   int64_t steps;          // of one panel, all groups together
   Product product;
-  bool centered;        // panels hold code - zero; else code, and rows are corrected by their sums
-  const char* panels;   // [columns / kColumns][steps][kColumns] words
-  const float* scale;   // [groups][columns]
+  bool centered;              // panels hold code - zero; else code, and rows are corrected by their sums
+  const char* panels;         // [columns / kColumns][steps][kColumns] words
+  const float* scale;         // [groups][columns]
   const int32_t* minus_zero;  // [groups][columns]: of the stored codes; 0 where centered
   const int32_t* minus_sum;   // [groups][columns]: of code - zero over k
 

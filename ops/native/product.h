@@ -88,7 +88,9 @@ void multiply_rows(const Block& block, int64_t from, int64_t count, const Packed
         const Column<corrected, shared> now(target.scale + at, target.offset + at, w.minus_zero + at, target.bias + at);
         const float* scale = block.scale + row;
         const int32_t *zero = block.zero + row, *sum = block.sums + row;
-        auto value = [&](int r) { return finish<epilogue>(now.value(c + r * kColumns + j, scale[r], zero[r], sum[r])); };
+        auto value = [&](int r) {
+          return finish<epilogue>(now.value(c + r * kColumns + j, scale[r], zero[r], sum[r]));
+        };
         const int64_t stride = target.stride;
         float* y = target.y + (row - from) * stride + at;
         const int n = valid - j < kLanes ? static_cast<int>(valid - j) : kLanes;

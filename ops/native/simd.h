@@ -262,6 +262,34 @@ inline F scale_by_power(F a, F n) {
 }
 #endif
 
+// A table of up to 256 floats, looked up by code.
+struct Lookup {
+#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+  F part[4];
+#endif
+  alignas(64) float all[256];
+  int bits;
+};
+inline void fill(Lookup* table, const float* values, int count, int bits, float rest) {
+  table->bits = bits;
+  for (int i = 0; i < 256; ++i) table->all[i] = i < count ? values[i] : rest;
+#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+  for (int i = 0; i < 4; ++i) table->part[i] = load(table->all + 16 * i);
+#endif
+}
+inline F find(const Lookup& table, I index) {
+#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+  if (table.bits <= 4) return _mm512_permutexvar_ps(raw(index), table.part[0]);
+  if (table.bits <= 6) {
+    F low = _mm512_permutex2var_ps(table.part[0], raw(index), table.part[1]);
+    if (table.bits == 5) return low;
+    F high = _mm512_permutex2var_ps(table.part[2], raw(index), table.part[3]);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(raw(index), _mm512_set1_epi32(32)), low, high);
+  }
+#endif
+  return gather(table.all, index);
+}
+
 // Walks n elements: body(i, count) with count == kLanes but for the last step.
 template <typename Full, typename Part>
 inline void walk(int64_t n, Full full, Part part) {

@@ -10,15 +10,18 @@ struct Uniform {
   I zero;
 };
 
-inline Uniform uniform(float scale, int zero, int bits) {
+// Codes from `least` to `most`.
+inline Uniform uniform_between(float scale, int zero, int least, int most) {
   const bool plain = scale > 0x1p-100f && scale < 0x1p100f;
   return {set(scale),
           set(1.0f / scale),
-          set(static_cast<float>(-zero)),
-          set(static_cast<float>((1 << bits) - 1 - zero)),
+          set(static_cast<float>(least - zero)),
+          set(static_cast<float>(most - zero)),
           set(plain ? 0.4999f : -1.0f),
           set(zero)};
 }
+
+inline Uniform uniform(float scale, int zero, int bits) { return uniform_between(scale, zero, 0, (1 << bits) - 1); }
 
 // Clipping before rounding gives the same codes; max turns NaN into `low`. A product with the reciprocal is off by less
 // than 1e-4, so it rounds like the quotient unless it lies that near to a tie.

@@ -23,6 +23,10 @@ TASKS = {
 }
 
 
+DEFAULT_MODEL = {"sam": "zoo:sam-mini", "ris": "zoo:lavt-mini"}
+DEFAULT_SPLIT = {"ade20k": "validation"}
+
+
 def add(parser: ArgumentParser) -> None:
     """Options."""
     parser.add_argument("task", metavar="TASK", choices=list(TASKS), help="; ".join(f"{name}: {about}" for name, about in TASKS.items()))
@@ -52,7 +56,7 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.evaluate.pictures import Gallery
     from onnxptq.evaluate.task import evaluate
 
-    task = _task(args)
+    task = open_task(args)
     models = _models(args)
     total = min(len(task), args.limit or len(task))
     gallery = Gallery(args.pictures) if args.pictures else None
@@ -77,13 +81,13 @@ def table(found: Evaluation) -> str:
     return f"{found.task}: {found.samples} samples\n" + aligned(header, rows, right=range(1, len(header)))
 
 
-def _task(args: Namespace) -> Task[Any]:
+def open_task(args: Namespace) -> Task[Any]:
     """The task with its data."""
     if args.task not in ("sam", "ris") and args.data is None:
         raise InputError(
             f"evaluate {args.task}: --data is missing; give {'instances.json' if args.task == 'coco' else 'the folder of the data set'}"
         )
-    split = args.split or ("validation" if args.task == "ade20k" else "val")
+    split = args.split or DEFAULT_SPLIT.get(args.task, "val")
     if args.task == "sam":
         from onnxptq.evaluate.tasks.scenes import SceneBoxes
 
@@ -114,20 +118,23 @@ def _task(args: Namespace) -> Task[Any]:
     return DotaRectangles(Dota.load(args.data))
 
 
+def open_model(args: Namespace, spec: str) -> Any:
+    """The predictor that suits the task."""
+    from onnxptq.evaluate.models import open_lavt, open_sam
+
+    if args.task in ("ris", "refcoco"):
+        return open_lavt(spec, vocabulary=args.vocab, executor=args.executor, threads=args.threads)
+    return open_sam(spec, executor=args.executor, threads=args.threads)
+
+
 def _models(args: Namespace) -> dict[str, Any]:
     """Predictors by the names they were given under; the zoo's model where none was given for its own scenes."""
-    from onnxptq.evaluate.models import ZOO_LAVT, ZOO_SAM, open_lavt, open_sam
-
-    refers = args.task in ("ris", "refcoco")
-    first = args.model or {"sam": ZOO_SAM, "ris": ZOO_LAVT}.get(args.task)
+    first = args.model or DEFAULT_MODEL.get(args.task)
     if first is None:
         raise InputError(f"evaluate {args.task}: --model is missing")
     found: dict[str, Any] = {}
     for spec in (first, *args.quantized):
         if spec in found:
             raise InputError(f"model {spec} is given twice")
-        if refers:
-            found[spec] = open_lavt(spec, vocabulary=args.vocab, executor=args.executor, threads=args.threads)
-        else:
-            found[spec] = open_sam(spec, executor=args.executor, threads=args.threads)
+        found[spec] = open_model(args, spec)
     return found

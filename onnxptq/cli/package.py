@@ -72,7 +72,7 @@ def _lavt(args: Namespace) -> tuple[onnx.ModelProto, float]:
     from PIL import Image
 
     from onnxptq.datasets import scenes, zoo
-    from onnxptq.evaluate.models import ZOO_LAVT, open_lavt
+    from onnxptq.evaluate.models import lavt_file, open_lavt
     from onnxptq.evaluate.predictors import Masks
     from onnxptq.package.lavt import package_lavt
     from onnxptq.runtime import session
@@ -82,8 +82,7 @@ def _lavt(args: Namespace) -> tuple[onnx.ModelProto, float]:
     from onnxruntime_extensions import get_library_path
 
     predictor = open_lavt(args.model, vocabulary=args.vocab)
-    model = zoo.path("lavt-mini") if args.model == ZOO_LAVT else Path(args.model)
-    package = package_lavt(model, args.vocab or zoo.VOCABULARY)
+    package = package_lavt(lavt_file(args.model), args.vocab or zoo.VOCABULARY)
     scene, ref = scenes.ref_sample("refscene-g", "testA", 0)
     image = np.asarray(Image.fromarray(scene.image).resize((predictor.size, predictor.size)))
     run = session(package, libraries=[get_library_path()])

@@ -28,6 +28,11 @@ def sam_files(spec: str) -> tuple[Path, Path]:
     return _only(folder, "encoder"), _only(folder, "decoder")
 
 
+def lavt_file(spec: str) -> Path:
+    """FILE.onnx, or zoo:lavt-mini."""
+    return zoo.path("lavt-mini") if spec == ZOO_LAVT else _file(Path(spec))
+
+
 def open_sam(spec: str, *, executor: Executor | None = None, threads: int | None = None) -> SamPredictor:
     """The two sessions of a `sam_files` spec."""
     encoder, decoder = sam_files(spec)
@@ -38,7 +43,7 @@ def open_lavt(
     spec: str, *, vocabulary: str | Path | None = None, executor: Executor | None = None, threads: int | None = None
 ) -> LavtPredictor:
     """The session of a LAVT file, or of zoo:lavt-mini; without ``vocabulary`` the zoo's tokenizer."""
-    path = zoo.path("lavt-mini") if spec == ZOO_LAVT else _file(Path(spec))
+    path = lavt_file(spec)
     tokenizer = zoo.tokenizer() if vocabulary is None else WordPiece.load(vocabulary)
     return LavtPredictor(path, tokenizer, executor=executor, threads=threads)
 

@@ -1,0 +1,69 @@
+"""Predictions kept on disk, so that the reference of a comparison runs once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxptq.evaluate.predictors import Masks
+from onnxptq.evaluate.task import Task
+
+
+class Replay(Task[Any]):
+    """A task that asks its first predictor once for every sample and then remembers; others it asks every time."""
+
+    def __init__(self, task: Task[Any], folder: Path) -> None:
+        """Answers of the predictor named `reference` lie in ``folder``, packed to a bit a pixel."""
+        self._task, self._folder = task, folder
+        self.name, self.main = task.name, task.main  # type: ignore[misc]
+        self._index = -1
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._task)
+
+    def samples(self) -> Iterator[Any]:
+        """The task's own."""
+        for index, sample in enumerate(self._task.samples()):
+            self._index = index
+            yield sample
+
+    def predict(self, predictor: Any, sample: Any) -> Masks:
+        """Remembered where ``predictor`` is a `Remembered`."""
+        if not isinstance(predictor, Remembered):
+            return self._task.predict(predictor, sample)
+        file = self._folder / f"{self._index}.npz"
+        if file.exists():
+            with np.load(file) as held:
+                shape = tuple(held["shape"])
+                bits = np.unpackbits(held["masks"], count=int(np.prod(shape)))
+                return Masks(bits.astype(np.bool_).reshape(shape), held["scores"])
+        found = self._task.predict(predictor.predictor(), sample)
+        temporary = file.with_suffix(".tmp.npz")
+        np.savez(temporary, masks=np.packbits(found.masks), shape=np.array(found.masks.shape), scores=found.scores)
+        temporary.rename(file)
+        return found
+
+    def scorer(self) -> Any:
+        """The task's own."""
+        return self._task.scorer()
+
+    def view(self, sample: Any) -> Any:
+        """The task's own."""
+        return self._task.view(sample)
+
+
+class Remembered:
+    """A predictor that is only opened if some answer is not known yet."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start, self._predictor = start, None
+
+    def predictor(self) -> Any:
+        """The predictor, opened."""
+        if self._predictor is None:
+            self._predictor = self._start()
+        return self._predictor

@@ -138,7 +138,7 @@ def test_fewer_bits_agree_less(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([*GRID, "-o", str(tmp_path / "t"), "--json"]) == 0
     cells = {(c["bits"], c["split"]): c for c in json.loads(capsys.readouterr().out)["cells"]}
     for split in ("val", "testA"):
-        assert 95 < cells["w8a8", split]["agreement"]
+        assert cells["w8a8", split]["agreement"] > 95
         assert cells["w3a3", split]["agreement"] < cells["w8a8", split]["agreement"] - 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,11 +55,9 @@ def _add_common(parser: ArgumentParser, about: str) -> None:
 
 def run(args: Namespace, out: Output) -> int:
     """Export, run, compare."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"export needs torch and transformers ({error.name} is missing): pip install 'onnxptq[models]'") from None
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"export needs torch and transformers ({package} is missing): pip install 'onnxptq[models]'")
     written = {"sam": _sam, "lavt": _lavt, "zoo": _zoo}[args.kind](args)
     files = []
     for one in written:

@@ -25,12 +25,21 @@ class Scores:
     """Nodes from the product to the softmax, in order, both excluded."""
     guard: tuple[gs.Node, ...] = ()
     """Nodes that make rows of nothing but -inf zero, where the graph has them between softmax and product."""
+    thinned: bool = False
+    """Whether those nodes make other probabilities zero (a mask after the softmax), so that they are part of the meaning."""
+    reshape: gs.Node | None = None
+    """A Reshape of the axes before the last two, right before the product with the values."""
 
     @property
     def probabilities(self) -> gs.Tensor:
         """What is multiplied with the values."""
-        tensor: gs.Tensor = (self.guard[-1] if self.guard else self.softmax).outputs[0]
+        tensor: gs.Tensor = self.av.inputs[0]
         return tensor
+
+    @property
+    def behind(self) -> tuple[gs.Node, ...]:
+        """Nodes between softmax and the product with the values, both excluded."""
+        return (*self.guard, self.reshape) if self.reshape is not None else self.guard
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,21 @@ def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
     if axis != -1 and (rank is None or axis != rank - 1):
         return None
     guard = _guard(output)
+    thinned = not guard
+    if not guard:
+        guard = _zeroed(output)
     if guard:
         output = guard[-1].outputs[0]
+    reshape = output.outputs[0] if len(output.outputs) == 1 and output.outputs[0].op == "Reshape" else None
+    if reshape is not None:
+        if output.shape is None or reshape.outputs[0].shape is None or list(reshape.outputs[0].shape[-2:]) != list(output.shape[-2:]):
+            return None
+        output = reshape.outputs[0]
     products = [n for n in output.outputs if n.op == "MatMul" and n.inputs[0] is output and n.inputs[1].name in varying]
     path = _to_product(softmax.inputs[0], varying)
     if len(products) != 1 or path is None:
         return None
-    return Scores(softmax, path[0], products[0], tuple(path[1:]), guard)
+    return Scores(softmax, path[0], products[0], tuple(path[1:]), guard, thinned and bool(guard), reshape)
 
 
 def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
@@ -75,6 +92,18 @@ def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
         highest = producer(test.inputs[0]) if test.op == "Equal" else None
         if highest is not None and highest.op == "ReduceMax" and scalar(test.inputs[1]) == -math.inf and len(output.outputs) == 1:
             return test, chosen
+    return ()
+
+
+def _zeroed(output: gs.Tensor) -> tuple[gs.Node, ...]:
+    """Where(condition, 0, P) of any condition."""
+    if (
+        len(output.outputs) == 1
+        and (node := output.outputs[0]).op == "Where"
+        and node.inputs[2] is output
+        and scalar(node.inputs[1]) == 0.0
+    ):
+        return (node,)
     return ()
 
 

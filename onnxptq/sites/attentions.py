@@ -71,7 +71,7 @@ def _attention(model: Model, path: Scores, by_output: dict[str, Linear], lines: 
         additive=added.additive,
         rel_h=added.rel_h,
         rel_w=added.rel_w,
-        fusable=added.fusable and _alone(model, path, q, k),
+        fusable=added.fusable and not path.thinned and path.reshape is None and _alone(model, path, q, k),
     )
 
 
@@ -130,8 +130,8 @@ def _broadcasts(term: gs.Tensor, result: gs.Tensor) -> bool:
 
 def _alone(model: Model, path: Scores, q: Operand, k: Operand) -> bool:
     """Whether nothing else reads what lies between q, k and the output."""
-    nodes = [path.qk, *path.steps, *path.guard[-1:], *q.scales, *k.scales, *([k.transpose] if k.transpose is not None else [])]
-    if not path.guard:
+    nodes = [path.qk, *path.steps, *path.behind[-1:], *q.scales, *k.scales, *([k.transpose] if k.transpose is not None else [])]
+    if not path.behind:
         nodes.append(path.softmax)
     return k.transpose is not None and all(only_reader(node.outputs[0], model) is not None for node in nodes)
 

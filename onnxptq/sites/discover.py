@@ -68,11 +68,11 @@ def _sites(
     tensors = model.graph.tensors()
     sites: list[Site] = []
 
-    def add(tensor: str, consumer: str, role: Role, *, axis: int = -1, default: bool = True) -> None:
+    def add(tensor: str, consumer: str, role: Role, *, axis: int = -1, default: bool = True, partner: str = "") -> None:
         shape = tensors[tensor].shape
         length = shape[axis] if shape is not None and len(shape) else None
         channels = int(length) if isinstance(length, int) else None
-        sites.append(Site(tensor, consumer, role, where.get(consumer, Part.VISUAL), channels, axis, default))
+        sites.append(Site(tensor, consumer, role, where.get(consumer, Part.VISUAL), channels, axis, default, partner))
 
     for node in model.graph.nodes:
         name = node.name
@@ -85,11 +85,11 @@ def _sites(
             add(convs[name].weight, name, Role.WEIGHT, axis=1 if grouped else 0, default=default)
             add(convs[name].input, name, _input_role(node, Role.CONV_INPUT, tracer), axis=1, default=default)
         elif name in scores:
-            add(scores[name].q, name, Role.QUERY)
-            add(scores[name].k, name, Role.KEY)
+            add(scores[name].q, name, Role.QUERY, partner=scores[name].k)
+            add(scores[name].k, name, Role.KEY, partner=scores[name].q)
         elif name in values:
-            add(values[name].probabilities, name, Role.SOFTMAX)
-            add(values[name].v, name, Role.VALUE)
+            add(values[name].probabilities, name, Role.SOFTMAX, partner=values[name].v)
+            add(values[name].v, name, Role.VALUE, partner=values[name].probabilities)
         elif name in others:
             for tensor in dict.fromkeys(t.name for t in node.inputs):
                 add(tensor, name, Role.MATMUL_INPUT, default=False)

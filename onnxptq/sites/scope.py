@@ -74,10 +74,16 @@ def _skips(node: gs.Node) -> bool:
 
 
 def _promptable(model: Model, order: list[str], layers: Mapping[str, tuple[str, str]], found: Mapping[str, Attention]) -> set[str]:
-    """Prompt encoder and heads of Segment Anything's decoder: layers with no attention before them that feed none directly,
-    and layers with none behind them but for the attention's own output projection."""
+    """Prompt encoder and heads of Segment Anything's decoder.
+
+    Layers with no attention before them that feed none directly; and layers with none behind them, but for an attention's
+    own output projection and what ends in the sum of a skip connection (the last block's MLP).
+    """
     behind = reached(model, {a.output: 1 for a in found.values()})
     before = leading_to(model, [a.probabilities for a in found.values()])
     own = {s.linear for a in found.values() for s in (a.q_source, a.k_source, a.v_source) if s is not None}
     own |= {a.o_linear for a in found.values() if a.o_linear is not None}
-    return {n for n in order if n not in own and (layers[n][1] not in behind or layers[n][1] not in before)}
+    inside = leading_to(model, [node.outputs[0].name for node in model.graph.nodes if _skips(node)])
+    early = {n for n in order if layers[n][1] not in behind}
+    late = {n for n in order if layers[n][1] not in before and layers[n][1] not in inside}
+    return (early | late) - own

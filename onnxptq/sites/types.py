@@ -48,6 +48,8 @@ class Site:
     """The channel axis."""
     default: bool = True
     """Whether the default scope quantizes it; first convolution and output layer are False."""
+    partner: str = ""
+    """Of an attention's operands: the tensor it is multiplied by."""
 
     @property
     def key(self) -> str:
@@ -95,8 +97,9 @@ class Source:
         return hash((self.linear, self.channels.tobytes()))
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Source) and (self.linear, self.exclusive) == (other.linear, other.exclusive)
-        return same and np.array_equal(self.channels, other.channels)
+        if not isinstance(other, Source):
+            return NotImplemented
+        return (self.linear, self.exclusive) == (other.linear, other.exclusive) and np.array_equal(self.channels, other.channels)
 
 
 @dataclass(frozen=True)

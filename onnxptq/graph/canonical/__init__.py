@@ -10,13 +10,14 @@ from onnxptq.graph.canonical.gelu import Gelu
 from onnxptq.graph.canonical.guard import NanGuard
 from onnxptq.graph.canonical.layer_norm import LayerNorm
 from onnxptq.graph.canonical.linear import Bias, Gemm
+from onnxptq.graph.canonical.masked_fill import MaskedFill
 from onnxptq.graph.canonical.names import name_nodes
 from onnxptq.graph.canonical.operands import KeyTranspose, LateScale
 from onnxptq.graph.canonical.opset import modernise
 from onnxptq.graph.canonical.relative import Relative
 from onnxptq.graph.canonical.rewrite import Pattern, apply
 from onnxptq.graph.canonical.sharing import unshare
-from onnxptq.graph.canonical.swap import MergedSwap
+from onnxptq.graph.canonical.swap import LateSwap
 from onnxptq.graph.canonical.windows import Windows
 from onnxptq.graph.model import Model
 from onnxptq.graph.shapes import infer
@@ -27,13 +28,17 @@ PATTERNS: tuple[Pattern[Any], ...] = (
     LayerNorm(),
     Gelu(),
     Einsum(),
+    MaskedFill(),
     NanGuard(),
-    MergedSwap(),
+    LateSwap(),
     LateScale(),
     KeyTranspose(),
     Windows(),
     Relative(),
 )
+
+ROUNDS = 8
+"""One pattern may uncover another; the models tried need three rounds at most."""
 
 
 def canonicalise(model: Model) -> Model:
@@ -47,9 +52,14 @@ def canonicalise(model: Model) -> Model:
     model = modern if modern is not model else model.copy()
     name_nodes(model)
     fold(model)
-    for pattern in PATTERNS:
-        if apply(model, pattern):
-            fold(model)
+    for _ in range(ROUNDS):
+        changed = False
+        for pattern in PATTERNS:
+            if apply(model, pattern):
+                fold(model)
+                changed = True
+        if not changed:
+            break
     unshare(model)
     infer(model)
     return model

@@ -26,10 +26,11 @@ def fold(model: Model) -> None:
     facts = analyse(model, weights=True)
     outputs = {id(t) for t in graph.outputs}
     for node in graph.nodes:
-        for tensor in node.outputs:
-            value = facts.values.get(tensor.name)
-            if value is not None and is_complete(value) and id(tensor) not in outputs and len(node.outputs) == 1:
-                node.outputs.clear()
+        wanted = [t for t in node.outputs if t.name]
+        made = [(t, v) for t in wanted if (v := facts.values.get(t.name)) is not None and is_complete(v) and id(t) not in outputs]
+        if made and len(made) == len(wanted):
+            node.outputs.clear()
+            for tensor, value in made:
                 tensor.to_constant(np.ascontiguousarray(value) if value.ndim else np.array(value))
     sweep(model)
     write(model, facts)

@@ -25,7 +25,7 @@ class NanGuard(Pattern[Scores]):
     def check(self, node: gs.Node, model: Model) -> Scores:
         """The attention with a guard."""
         found = scores(node, varying(model))
-        need(found is not None and found.guard, "no guard")
+        need(found is not None and found.guard and not found.thinned, "no guard")
         assert found is not None
         here = found.qk.outputs[0]
         for step in found.steps:
@@ -38,7 +38,7 @@ class NanGuard(Pattern[Scores]):
 
     def rewrite(self, node: gs.Node, match: Scores, model: Model) -> None:
         """The product reads the softmax."""
-        replace_reads(match.probabilities, node.outputs[0])
+        replace_reads(match.guard[-1].outputs[0], node.outputs[0], keep=match.guard)
         for dead in match.guard:
             dead.outputs.clear()
 

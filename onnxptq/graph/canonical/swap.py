@@ -1,41 +1,46 @@
-"""Transposition of the last two axes on a tensor whose leading axes are merged for it and split again."""
+"""Transposition of the last two axes goes behind a reshape of the axes before them."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Pattern, need
+from onnxptq.graph.dims import Dim
 from onnxptq.graph.flow import swaps_last
 from onnxptq.graph.model import Model
-from onnxptq.graph.surgery import append, only_reader, producer, replace_output
+from onnxptq.graph.surgery import append, constant, only_reader, replace_output
 
 
-class MergedSwap(Pattern[gs.Tensor]):
-    """Reshape [B, h, N, d] -> [B * h, N, d], swap, Reshape back is one swap."""
+class LateSwap(Pattern[gs.Node]):
+    """Swap, then Reshape [B * h, d, N] to [B, h, d, N], becomes Reshape to [B, h, N, d], then swap: exporters transpose keys so.
 
-    name = "swap behind merged axes"
+    A reshape that merged the axes before is then undone, and folded away with the one that undoes it.
+    """
+
+    name = "swap before a leading reshape"
     anchors = frozenset({"Transpose"})
 
-    def check(self, node: gs.Node, model: Model) -> gs.Tensor:
-        """The tensor before the first reshape."""
-        need(swaps_last(node) and len(node.attrs["perm"]) == 3, "no swap of three axes")
-        merge, split = producer(node.inputs[0]), only_reader(node.outputs[0], model)
-        need(merge is not None and merge.op == "Reshape" and split is not None and split.op == "Reshape", "no reshapes around it")
-        assert merge is not None
-        assert split is not None
-        before, during, after = merge.inputs[0].shape, node.inputs[0].shape, split.outputs[0].shape
-        need(before is not None and during is not None and after is not None, "unknown shapes")
-        need(len(before) > 2 and list(before[-2:]) == list(during[-2:]), "the first reshape changes the last axes")
-        need(list(after) == [*before[:-2], before[-1], before[-2]] and None not in after, "the second reshape does not go back")
-        source: gs.Tensor = merge.inputs[0]
-        return source
+    def check(self, node: gs.Node, model: Model) -> gs.Node:
+        """The reshape behind the swap."""
+        need(swaps_last(node) and node.inputs[0].shape is not None, "no swap of the last two axes")
+        reshape = only_reader(node.outputs[0], model)
+        need(reshape is not None and reshape.op == "Reshape", "no reshape behind it")
+        assert reshape is not None
+        before, after = node.outputs[0].shape, reshape.outputs[0].shape
+        need(before is not None and after is not None and len(after) >= 2, "unknown shapes")
+        need(list(before[-2:]) == list(after[-2:]) and all(isinstance(d, int) for d in after[-2:]), "the reshape changes the last axes")
+        need(sum(not isinstance(d, int) for d in after) <= 1, "two dynamic axes")
+        return reshape
 
-    def rewrite(self, node: gs.Node, match: gs.Tensor, model: Model) -> None:
-        """One Transpose."""
-        split = node.outputs[0].outputs[0]
-        rank = len(match.shape)
-        y = append(
-            model, "Transpose", [match], like=split.outputs[0], base=f"{node.name}_swap", perm=[*range(rank - 2), rank - 1, rank - 2]
-        )
-        replace_output(model, split, 0, y)
-        split.outputs.clear()
+    def rewrite(self, node: gs.Node, match: gs.Node, model: Model) -> None:
+        """The reshape first."""
+        *lead, width, tokens = match.outputs[0].shape
+        shape: list[Dim] = [*lead, tokens, width]
+        target = constant(model, f"{match.name}_target", np.array([d if isinstance(d, int) else -1 for d in shape], dtype=np.int64))
+        x = append(model, "Reshape", [node.inputs[0], target], base=f"{match.name}_first")
+        x.dtype, x.shape = node.inputs[0].dtype, shape
+        rank = len(shape)
+        y = append(model, "Transpose", [x], like=match.outputs[0], base=f"{node.name}_swap", perm=[*range(rank - 2), rank - 1, rank - 2])
+        replace_output(model, match, 0, y)
+        match.outputs.clear()

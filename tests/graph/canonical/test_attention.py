@@ -50,6 +50,8 @@ SPELLINGS = {
     "scaled keys": "k = Transpose<perm=[0,2,1,3]>(b4) ks = Mul(k, half) kt = Transpose<perm=[0,1,3,2]>(ks) "
     "s = MatMul(q, kt) p = Softmax<axis=-1>(s) ",
     "merged transposition": "kt = Transpose<perm=[0,2,3,1]>(b4) " + PLAIN,
+    "late split": "m = Constant<value_ints=[-1,6,4]>() n = Constant<value_ints=[-1,2,4,6]>() k = Transpose<perm=[0,2,1,3]>(b4) "
+    "k3 = Reshape(k, m) kt3 = Transpose<perm=[0,2,1]>(k3) ks = Mul(kt3, two) kt4 = Reshape(ks, n) kt = Div(kt4, two) " + PLAIN,
     "merged axes": "k = Transpose<perm=[0,2,1,3]>(b4) m = Constant<value_ints=[-1,6,4]>() n = Constant<value_ints=[-1,2,4,6]>() "
     "k3 = Reshape(k, m) kt3 = Transpose<perm=[0,2,1]>(k3) kt = Reshape(kt3, n) " + PLAIN,
     "einsum": 'k = Transpose<perm=[0,2,1,3]>(b4) s = Einsum<equation="bhid,bhjd->bhij">(q, k) z = Mul(s, half) p = Softmax<axis=-1>(z) ',
@@ -108,6 +110,65 @@ def test_guard_stays_where_a_row_may_be_masked_throughout() -> None:
     assert found.fusable
     assert found.probabilities == held.nodes()[found.av].inputs[0].name
     assert held.tensor(found.probabilities).inputs[0].op == "Where"
+
+
+FILLS = {
+    "masked_fill": ("n = Not(allowed) m = Where(n, low, z)", {"low": np.float32(-3.4028235e38)}),
+    "where": ("m = Where(allowed, z, low)", {"low": np.array([-1e9], dtype=np.float32)}),
+    "infinite": ("m = Where(allowed, z, low)", {"low": np.float32(-np.inf)}),
+}
+
+
+@pytest.mark.parametrize(("nodes", "extra"), FILLS.values(), ids=FILLS)
+def test_scores_chosen_by_a_mask_become_a_sum(nodes: str, extra: dict[str, Any]) -> None:
+    text = f"{SPLIT_KEYS}s = MatMul(q, kt) z = Mul(s, half) {nodes} p = Softmax<axis=-1>(m) "
+    allowed = normal(6, 6) > -0.5
+    allowed[:, 0] = True
+    held = preserved(written(HEADS + PROJECT + text + OUT, allowed=allowed, **extra), X)
+    found = only(held)
+    assert found.fusable
+    assert len(found.additive) == 1
+
+
+def test_mild_fills_and_widening_conditions_stay() -> None:
+    text = SPLIT_KEYS + "s = MatMul(q, kt) z = Mul(s, half) m = Where(allowed, z, low) p = Softmax<axis=-1>(m) "
+    mild = preserved(written(HEADS + PROJECT + text + OUT, allowed=normal(6, 6) > 0, low=np.float32(-5)), X)
+    assert not only(mild).fusable
+
+
+def test_probabilities_masked_behind_the_softmax() -> None:
+    text = SPLIT_KEYS + PLAIN.replace("p = ", "pp = ") + "p = Where(drop, zero, pp) "
+    held = preserved(written(HEADS + PROJECT + text + OUT, drop=normal(6, 6) > 1), X)
+    found = only(held)
+    assert not found.fusable
+    assert held.tensor(found.probabilities).inputs[0].op == "Where"
+    assert found.o_linear is not None
+
+
+MERGED = (
+    "m3 = Constant<value_ints=[-1,6,4]>() f4 = Constant<value_ints=[-1,2,6,6]>() f3 = Constant<value_ints=[-1,6,6]>() "
+    "h4 = Constant<value_ints=[-1,2,6,4]>() k = Transpose<perm=[0,2,1,3]>(b4) q3 = Reshape(q, m3) k3 = Reshape(k, m3) v3 = Reshape(v, m3) "
+    "kt = Transpose<perm=[0,2,1]>(k3) s = MatMul(q3, kt) z = Mul(s, half) "
+)
+HALVES = {
+    "split and merged before the softmax": "z4 = Reshape(z, f4) m4 = Add(z4, mask) z3 = Reshape(m4, f3) p3 = Softmax<axis=-1>(z3) ",
+    "merged behind the softmax": "z4 = Reshape(z, f4) m4 = Add(z4, mask) p4 = Softmax<axis=-1>(m4) p3 = Reshape(p4, f3) ",
+    "a term of its own before": "b3 = MatMul(q3, table) zb = Add(z, b3) z4 = Reshape(zb, f4) m4 = Add(z4, mask) p4 = Softmax<axis=-1>(m4) "
+    "p3 = Reshape(p4, f3) ",
+}
+
+
+@pytest.mark.parametrize("nodes", HALVES.values(), ids=HALVES)
+def test_merged_heads_are_split_throughout(nodes: str) -> None:
+    end = OUT.replace("o = MatMul(p, v)", "o3 = MatMul(p3, v3) o = Reshape(o3, h4)")
+    held = preserved(written(HEADS + PROJECT + MERGED + nodes + end, mask=normal(1, 1, 1, 6, seed=7), table=normal(4, 6, seed=8)), X)
+    found = only(held)
+    assert found.fusable
+    assert found.heads == 2
+    assert len(held.tensor(found.q).shape) == 4
+    assert found.q_source is not None
+    assert found.o_linear is not None
+    assert ops(held)["Reshape"] <= (6 if "table" in nodes else 4)
 
 
 def test_softmax_over_another_axis_is_no_attention() -> None:

@@ -230,7 +230,8 @@ void tile(const Product& product, const void* a_panel, const void* b_panel, int6
     switch (rows < kHalf ? rows : kHalf) {
       ONNXPTQ_CASE(1)
       ONNXPTQ_CASE(2)
-      ONNXPTQ_CASE(3) ONNXPTQ_CASE(4)
+      ONNXPTQ_CASE(3)
+      ONNXPTQ_CASE(4)
 #if !defined(ONNXPTQ_avx2)
           ONNXPTQ_CASE(5) ONNXPTQ_CASE(6)
 #endif
@@ -245,7 +246,8 @@ void tile(const Product& product, const void* a_panel, const void* b_panel, int6
   switch (rows) {
     ONNXPTQ_CASE(1)
     ONNXPTQ_CASE(2)
-    ONNXPTQ_CASE(3) ONNXPTQ_CASE(4)
+    ONNXPTQ_CASE(3)
+    ONNXPTQ_CASE(4)
 #if defined(ONNXPTQ_DOT)
         ONNXPTQ_CASE(5) ONNXPTQ_CASE(6) ONNXPTQ_CASE(7) ONNXPTQ_CASE(8) ONNXPTQ_CASE(9) ONNXPTQ_CASE(10)
             ONNXPTQ_CASE(11) ONNXPTQ_CASE(12)

@@ -26,7 +26,8 @@ struct Packed {
   int64_t panel_bytes() const { return steps * kColumns * 4; }
 };
 
-// Packs weight codes [K, N]; `group` 0 is one scale a column. `allocate(bytes)` gives aligned memory or null.
+// Packs weight codes [K, N] for rows of codes up to `high` (0: for rows of floats). `group` 0 is one scale a column;
+// `allocate(bytes)` gives aligned memory or null.
 template <typename Allocate>
 Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor& zero, int bits, int high, int64_t k,
            int64_t n, int64_t group, Allocate allocate, Packed* out) {
@@ -79,12 +80,18 @@ Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor
       }
     }
   }
-  p.product = product_of(high, magnitude);
+  p.product = high ? product_of(high, magnitude) : Product{false, 0};
+  if (high) {
+    const Product centered = product_of(high, centered_magnitude);
+    const bool fits = centered_magnitude <= 127;
 #if defined(ONNXPTQ_DOT)
-  p.centered = centered_magnitude <= 127;
+    p.centered = fits;
 #else
-  p.centered = p.product.wide || !any_zero;
+    constexpr int kDeep = 16;  // steps: correcting sums costs less than widening them more often
+    p.centered = p.product.wide || !any_zero || (fits && !centered.wide && centered.depth >= kDeep);
 #endif
+    if (p.centered) p.product = p.product.wide ? p.product : centered;
+  }
   for (int64_t g = 0; g < p.groups; ++g) p.steps += p.product.steps(p.depth(g));
   const size_t bytes = static_cast<size_t>(p.columns / kColumns * p.panel_bytes());
   char* panels = static_cast<char*>(allocate(bytes));

@@ -17,7 +17,6 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
-from onnxptq.graph.precision import widen
 
 Source = str | Path | bytes | onnx.ModelProto
 NUMPY_HOLDS = frozenset(
@@ -29,10 +28,7 @@ KEEP = 1024
 
 
 def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
-    """The model, its weights in memory once (those in external files are mapped, not read).
-
-    ``shapes`` fixes input shapes. Half precision inside becomes float32; inputs and outputs keep their types.
-    """
+    """The model, its weights in memory once (those in external files are mapped, not read). ``shapes`` fixes input shapes."""
     proto, folder, name = _parse(source)
     _sound(proto, name)
     arrays = {t.name: _take(t, folder, name) for t in proto.graph.initializer if _heavy(t)}
@@ -56,9 +52,22 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
             tensor.values = arrays[tensor.name]
     initialised = {t.name for t in model.constants()}
     model.graph.inputs = [t for t in model.graph.inputs if t.name not in initialised]
+    _connected(model, name)
     _fix_shapes(model, shapes or {}, name)
-    widen(model)
     return model
+
+
+def _connected(model: Model, name: str) -> None:
+    """Every tensor read is made somewhere, and the nodes can be put in order."""
+    given = {id(t) for t in model.graph.inputs}
+    for node in model.graph.nodes:
+        for tensor in node.inputs:
+            if tensor.name and not tensor.inputs and not isinstance(tensor, gs.Constant) and id(tensor) not in given:
+                raise InputError(f"{name}: {node.op} {node.name!r} reads {tensor.name!r}, which nothing makes; export the model again")
+    try:
+        model.graph.toposort()
+    except Exception as error:
+        raise InputError(f"{name}: the graph has a cycle; export the model again") from error
 
 
 def _parse(source: Source) -> tuple[onnx.ModelProto, Path | None, str]:

@@ -10,6 +10,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx_graphsurgeon.logger import G_LOGGER
+
+# graphsurgeon prints remarks of its own to stderr, which is for our one line.
+G_LOGGER.severity = G_LOGGER.CRITICAL
 
 IR_VERSION = 10
 OVERLOAD = "__overload__"

@@ -196,6 +196,15 @@ def test_shapes_that_do_not_fit(shapes: dict[str, list[int]], said: str, proto: 
     assert text.startswith("--shape")
 
 
+def test_graphs_that_do_not_hang_together(proto: onnx.ModelProto) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(proto)
+    broken.graph.node[1].input[0] = "nowhere"
+    assert "'nowhere', which nothing makes" in complaint(broken)
+    proto.graph.node[0].input[1] = "y"
+    assert "cycle" in complaint(proto)
+
+
 def test_small_tensors_outside_come_in(tmp_path: Path) -> None:
     path = external(tmp_path, size=4)
     assert module.KEEP > 16

@@ -14,6 +14,7 @@ from onnxptq.graph.canonical.masked_fill import MaskedFill
 from onnxptq.graph.canonical.names import name_nodes
 from onnxptq.graph.canonical.operands import KeyTranspose, LateScale
 from onnxptq.graph.canonical.opset import modernise
+from onnxptq.graph.canonical.precision import widen
 from onnxptq.graph.canonical.relative import Relative
 from onnxptq.graph.canonical.rewrite import Pattern, apply
 from onnxptq.graph.canonical.sharing import unshare
@@ -44,13 +45,15 @@ ROUNDS = 8
 def canonicalise(model: Model) -> Model:
     """A new model that computes the same and is written in canonical form.
 
-    Opset 21 or later, functions inlined, constants folded, shapes inferred with symbols for dynamic dimensions, unique
-    node names; Linear = MatMul with constant [K, N] weight (+ Add of a constant bias directly behind), Gelu and
-    LayerNormalization as one node, attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
+    Opset 21 or later, functions inlined, half precision computed in float32 (inputs and outputs keep their types),
+    constants folded, shapes inferred with symbols for dynamic dimensions, unique node names; Linear = MatMul with constant
+    [K, N] weight (+ Add of a constant bias directly behind), Gelu and LayerNormalization as one node, attention = MatMul ->
+    scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
     """
     modern = modernise(model)
     model = modern if modern is not model else model.copy()
     name_nodes(model)
+    widen(model)
     fold(model)
     for _ in range(ROUNDS):
         changed = False

@@ -18,18 +18,20 @@ HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 def widen(model: Model) -> bool:
     """Turn float16 and bfloat16 into float32 throughout; inputs and outputs of the graph keep their types behind casts."""
     graph = model.graph
-    if not any(element_type(t) in HALF for t in graph.tensors().values()) and not any(_casts_to_half(n) for n in graph.nodes):
+    inputs, outputs = ([t for t in side if element_type(t) in HALF] for side in (graph.inputs, graph.outputs))
+    outer = {id(t) for t in (*inputs, *outputs)}
+    inside = any(element_type(t) in HALF for t in graph.tensors().values() if id(t) not in outer)
+    open_ends = any(n.op != "Cast" for t in inputs for n in t.outputs) or any(n.op != "Cast" for t in outputs for n in t.inputs)
+    if not inside and not open_ends and not any(_makes_half(n) for n in graph.nodes if not any(id(t) in outer for t in n.outputs)):
         return False
-    outer = [t for t in (*graph.inputs, *graph.outputs) if element_type(t) in HALF]
-    _widen_graph(graph, {id(t) for t in outer})
-    for tensor in graph.inputs:
-        if element_type(tensor) in HALF:
-            wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
-            replace_reads(tensor, wide)
-            name = model.unique(f"{tensor.name}_to_f32")
-            graph.nodes.insert(0, gs.Node("Cast", name=name, attrs={"to": onnx.TensorProto.FLOAT}, inputs=[tensor], outputs=[wide]))
-    for tensor in graph.outputs:
-        if element_type(tensor) in HALF and len(tensor.inputs) == 1:
+    _widen_graph(graph, outer)
+    for tensor in inputs:
+        wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
+        replace_reads(tensor, wide)
+        name = model.unique(f"{tensor.name}_to_f32")
+        graph.nodes.insert(0, gs.Node("Cast", name=name, attrs={"to": onnx.TensorProto.FLOAT}, inputs=[tensor], outputs=[wide]))
+    for tensor in outputs:
+        if len(tensor.inputs) == 1:
             maker = tensor.inputs[0]
             wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
             maker.outputs = [wide if t is tensor else t for t in maker.outputs]
@@ -59,7 +61,7 @@ def _widen_graph(graph: gs.Graph, outer: set[int]) -> None:
                 node.attrs[key] = onnx.TensorProto.FLOAT
 
 
-def _casts_to_half(node: gs.Node) -> bool:
+def _makes_half(node: gs.Node) -> bool:
     return any(_element(node.attrs.get(key)) in HALF for key in ("to", "dtype")) or (
         isinstance(node.attrs.get("value"), gs.Constant) and element_type(node.attrs["value"]) in HALF
     )

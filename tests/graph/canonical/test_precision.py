@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from onnxptq.graph.canonical import canonicalise
+from onnxptq.graph.canonical.precision import widen
 from onnxptq.graph.load import load
 from onnxptq.graph.shapes import element_type
 from tests.graph.build import model, normal, run
@@ -51,6 +52,7 @@ def test_constants_in_attributes_are_widened() -> None:
     held_inside = onnx.numpy_helper.from_array(np.array([1, 2], dtype=np.float16), "c")
     proto.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["c"], value=held_inside))
     held = load(proto)
+    assert widen(held)
     kinds = {element_type(a) for n in held.graph.nodes for a in n.attrs.values() if isinstance(a, gs.Tensor)}
     assert kinds == {onnx.TensorProto.FLOAT}
     x = np.array([1, 2], dtype=np.float16)
@@ -58,4 +60,17 @@ def test_constants_in_attributes_are_widened() -> None:
 
 
 def test_float32_models_are_left_alone() -> None:
-    assert not load(model("g (float[B,8] x) => (float[B,8] y) { y = MatMul(x, w) }", w=normal(8, 8))).notes
+    assert not canonicalise(load(model("g (float[B,8] x) => (float[B,8] y) { y = MatMul(x, w) }", w=normal(8, 8)))).notes
+
+
+def test_half_precision_inside_a_function() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18, "pkg" : 1]> g (float16[B,4] x) => (float16[B,4] y) { y = pkg.twice(x) }'
+        '<domain: "pkg", opset_import: ["" : 18]> twice (x) => (y) { k = Constant<value_float=2.0>() h = Cast<to=10>(k) y = Mul(x, h) }'
+    )
+    held = canonicalise(load(proto))
+    assert [n.op for n in held.graph.nodes] == ["Cast", "Mul", "Cast"]
+    x = normal(2, 4).astype(np.float16)
+    np.testing.assert_array_equal(run(held.to_proto(), {"x": x})[0], 2 * x)
+    again = canonicalise(held)
+    assert [n.op for n in again.graph.nodes] == ["Cast", "Mul", "Cast"]

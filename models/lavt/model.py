@@ -69,3 +69,10 @@ class LAVT(nn.Module):
         logits = self.classifier(*self.backbone(image, words, word_mask))
         size = (int(image.shape[2]), int(image.shape[3]))
         return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+
+
+def random_lavt(config: LavtConfig, seed: int) -> LAVT:
+    """A model with seeded random weights, for timing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LAVT(config).eval()

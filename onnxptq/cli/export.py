@@ -31,7 +31,8 @@ def add(parser: ArgumentParser) -> None:
     sam.add_argument("--mask-input", action="store_true", help="give the decoder the inputs of a previous mask")
     _add_common(sam, "folder for encoder.onnx and decoder.onnx")
     lavt = kinds.add_parser("lavt", help="LAVT referring segmentation", allow_abbrev=False)
-    lavt.add_argument("--checkpoint", type=Path, metavar="FILE", required=True, help="official layout, lavt or lavt_one")
+    lavt.add_argument("--checkpoint", type=Path, metavar="FILE", help="official layout, lavt or lavt_one")
+    lavt.add_argument("--random-weights", type=int, metavar="SEED", help="instead of a checkpoint, the released sizes, for timing")
     lavt.add_argument("--image-size", type=positive, metavar="N", default=480, help="side of the input (default 480)")
     lavt.add_argument("--max-tokens", type=positive, metavar="N", default=20, help="length of a sentence in tokens (default 20)")
     lavt.add_argument("--text-heads", type=positive, metavar="N", help="heads of the text encoder (default: 64 channels each)")
@@ -116,17 +117,25 @@ def _sam(args: Namespace) -> list[Exported]:
 
 def _lavt(args: Namespace) -> list[Exported]:
     from onnxptq.models.lavt.checkpoint import load_lavt
+    from onnxptq.models.lavt.config import LavtConfig
+    from onnxptq.models.lavt.model import random_lavt
     from onnxptq.models.lavt.to_onnx import export_lavt
 
-    model = load_lavt(
-        args.checkpoint,
-        image_size=args.image_size,
-        max_tokens=args.max_tokens,
-        text_heads=args.text_heads,
-        fusion_heads=args.fusion_heads,
-    )
+    if (args.checkpoint is None) == (args.random_weights is None):
+        raise InputError("export lavt: give either --checkpoint FILE or --random-weights SEED")
     if args.out.is_dir():
         raise InputError(f"-o {args.out}: is a directory; give the name of a file")
+    if args.checkpoint is None:
+        heads = (args.fusion_heads,) * 4
+        model = random_lavt(LavtConfig(image_size=args.image_size, max_tokens=args.max_tokens, fusion_heads=heads), args.random_weights)
+    else:
+        model = load_lavt(
+            args.checkpoint,
+            image_size=args.image_size,
+            max_tokens=args.max_tokens,
+            text_heads=args.text_heads,
+            fusion_heads=args.fusion_heads,
+        )
     return [export_lavt(model, args.out, exporter=args.exporter, dynamic_batch=args.dynamic_batch)]
 
 

@@ -19,7 +19,7 @@ from onnxptq.models.export import largest_error  # noqa: E402
 from onnxptq.models.lavt.checkpoint import infer, load_lavt  # noqa: E402
 from onnxptq.models.lavt.config import LavtConfig  # noqa: E402
 from onnxptq.models.lavt.fusion import PixelWordAttention  # noqa: E402
-from onnxptq.models.lavt.model import LAVT  # noqa: E402
+from onnxptq.models.lavt.model import LAVT, random_lavt  # noqa: E402
 from onnxptq.models.lavt.swin import PatchMerging, SwinBlock, from_windows, shift_mask, to_windows  # noqa: E402
 from onnxptq.models.lavt.to_onnx import export_lavt, sample_inputs  # noqa: E402
 from onnxptq.runtime import session  # noqa: E402
@@ -213,3 +213,16 @@ def test_command_line(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["files"][0]["error"] < 1e-4
     assert main([*words, "-o", str(tmp_path)]) == 2
     assert "is a directory" in capsys.readouterr().err
+
+
+def test_random_weights_are_seeded() -> None:
+    one, same, other = (random_lavt(mini.LAVT_SIZES, seed).state_dict() for seed in (1, 1, 2))
+    name = "backbone.layers.0.blocks.0.attn.relative_position_bias_table"
+    assert torch.equal(one[name], same[name])
+    assert not torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("words", [[], ["--checkpoint", "c.pth", "--random-weights", "0"]])
+def test_one_source_of_weights(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "lavt", *words, "-o", str(tmp_path / "l.onnx")]) == 2
+    assert "give either --checkpoint FILE or --random-weights SEED" in capsys.readouterr().err

@@ -172,19 +172,23 @@ class Engine:
         position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
         for stretch in sorted({(job.seen, job.end(total)) for job in jobs}, reverse=True):
             level = [job for job in jobs if (job.seen, job.end(total)) == stretch]
-            group = [job for job in level if self._taps and can_tap(job)]
-            fetched = [job for job in level if not (self._taps and can_tap(job))]
-            names = list(dict.fromkeys(name for job in fetched for name in (job.tensor, *job.partners)))
+            group = [job for job in level if not self._fetches(job)]
+            fetched = [job for job in level if self._fetches(job)]
+            names = list(dict.fromkeys(name for job in fetched for name in self._fetches(job)))
             sizes = self._sizes(model, names) if names else {}
             held: set[str] = set()
-            for job in sorted(fetched, key=lambda j: max(position.get(n, -1) for n in (j.tensor, *j.partners))):
-                wanted = held | {job.tensor, *job.partners}
+            for job in sorted(fetched, key=lambda j: max(position.get(n, -1) for n in self._fetches(j))):
+                wanted = held | set(self._fetches(job))
                 if held and sum(sizes[n] for n in wanted) > limit:
                     yield group
-                    group, wanted = [], {job.tensor, *job.partners}
+                    group, wanted = [], set(self._fetches(job))
                 group.append(job)
                 held = wanted
             yield group
+
+    def _fetches(self, job: Job) -> tuple[str, ...]:
+        """The tensors a job needs outside of the runtime."""
+        return job.partners if self._taps and can_tap(job) else (job.tensor, *job.partners)
 
     def _sizes(self, model: Model, names: list[str]) -> dict[str, int]:
         """Bytes of tensors: from the inferred shapes, or measured on the first sample where those are open."""

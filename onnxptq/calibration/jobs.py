@@ -52,6 +52,7 @@ def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) ->
     jobs: dict[Hashable, Job] = {}
     for request in requests.values():
         padding = Padding(request.mask, request.rows) if request.mask is not None else paddings.get(request.tensor)
+        padding = None if request.partners else padding
         parts = request.summary.parts() if isinstance(request.summary, Observed) else (request.summary,)
         for part in parts:
             kind = part.kind() if isinstance(part, Observed) else id(part)

@@ -48,6 +48,8 @@ class Tap:
     heads: int | None = None
     rows: bool = False
     """Whether the op reads a matrix whose columns are the channels (several axes are then brought together)."""
+    partners: bool = False
+    """Whether ``absorb`` also takes the request's partners, which are fetched whole."""
 
 
 class Observed(ABC):
@@ -77,7 +79,7 @@ class Observed(ABC):
         """The observer that can stand in for ``update``, if there is one."""
         return None
 
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> None:
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
         """Fold in the outputs of the observer for one sample's tensor of that shape."""
         raise NotImplementedError(f"{type(self).__name__} offers no tap")
 
@@ -98,7 +100,10 @@ class Request:
     mask: str | None = None
     rows: int = -2
     partners: tuple[str, ...] = field(default=())
-    """Further tensors handed to ``summary.update`` together with the first (for errors measured on a site's output)."""
+    """Further tensors handed to ``summary.update`` together with the first (for errors measured on a site's output).
+
+    All of them are whole then: tokens that pad are not left out, lest rows no longer belong together.
+    """
     samples: int | None = None
     """Only the first so many samples are wanted: the walk stops there if nobody wants more."""
 

@@ -31,7 +31,9 @@ class Wire:
         """Fold the outputs of one run in."""
         if self.tapped:
             assert isinstance(self.job.summary, Observed)
-            self.job.summary.absorb(values[:-1], tuple(int(n) for n in values[-1]))
+            observed = len(values) - len(self.job.partners) - 1
+            shape = tuple(int(n) for n in values[observed])
+            self.job.summary.absorb(values[:observed], shape, *values[observed + 1 :])
         else:
             self.job.fold(values[0], values[1:], sample)
 
@@ -39,7 +41,7 @@ class Wire:
 def can_tap(job: Job) -> bool:
     """Whether an in-graph observer can do the job."""
     tap = job.summary.tap() if isinstance(job.summary, Observed) else None
-    if tap is None or job.partners or not (_plain(tap) or _order(tap) is not None):
+    if tap is None or (job.partners and not tap.partners) or not (_plain(tap) or _order(tap) is not None):
         return False
     return job.padding is None or (_plain(tap) and job.padding.axis < 0 and channels_follow(tap.axis, job.padding.axis))
 
@@ -56,7 +58,7 @@ def instrument(proto: onnx.ModelProto, jobs: Sequence[Job], *, taps: bool) -> li
         base = f"{_PREFIX}{number}"
         observer = list(_observer(tap, job.tensor, job.padding, base))
         observers.setdefault(job.tensor, []).append(observer)
-        wires.append(Wire(job, (*observer[-1].output, f"{base}/shape"), tapped=True))
+        wires.append(Wire(job, (*observer[-1].output, f"{base}/shape", *job.partners), tapped=True))
     _append(proto.graph, observers)
     inputs = {i.name for i in proto.graph.input}
     _keep(proto, list(dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs)))

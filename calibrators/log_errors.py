@@ -1,0 +1,209 @@
+"""What log-base codes of attention weights do to the attention's output, for a whole grid of codes at once.
+
+All edges and values of the codes on the grid are powers of 2^(1/24). So one sum of the values v per power, over the keys whose
+weight lies above it, says what every code on the grid makes of a row: a code's output is a weighted sum of such sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.rows import spread_rows
+from onnxptq.calibration.summary import F32, F64, NotFinite, Observed, Tap
+
+I64 = NDArray[np.int64]
+FINE = 24
+"""Powers an octave; edges lie half a step of a code away from its values, so FINE / tau must be an even number."""
+COARSE = 2
+"""Every second power is tried as the largest value: 12 an octave."""
+POWERS = FINE * 24
+"""What is below 2^-24 counts as zero: float32 sums of 1 do not hold it either."""
+REACH = 0.01
+"""The largest value is sought between this part of the largest weight and all of it, as PTQ4SAM does."""
+_BLOCK = 1 << 21
+"""Numbers held at a time."""
+
+
+def scales() -> F64:
+    """The largest values on the grid."""
+    return np.asarray(np.exp2(-np.arange(0, POWERS, COARSE) / FINE), np.float64)
+
+
+class OutputErrors(Observed):
+    """Mean of |Q(P) v - P v|^exponent over sampled rows, averaged over samples, for each tau and each largest value of the grid.
+
+    ``rows`` rows of P are sampled evenly from each sample and meet the values of their own head and window. The last of
+    Q's 2^bits codes is zero.
+    """
+
+    def __init__(self, bits: int, taus: Sequence[float], exponent: float, rows: int, seed: int = 0) -> None:
+        self.bits, self.taus, self.exponent, self.rows, self.seed = bits, tuple(taus), exponent, rows, seed
+        self.errors = np.zeros((len(self.taus), len(scales())))
+        self.high, self.samples = 0.0, 0
+
+    def update(self, x: F32, *partners: F32) -> None:
+        """Fold one sample's attention weights [..., queries, keys] and values [..., keys, d] in."""
+        if x.size:
+            self._add(x.reshape(-1, x.shape[-1])[self._chosen(x.shape)], x.shape, *partners)
+
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
+        """Fold in the rows that op ``SampleRows`` chose."""
+        if 0 not in shape:
+            self._add(outputs[0], shape, *partners)
+
+    def _chosen(self, shape: tuple[int, ...]) -> I64:
+        return spread_rows(int(np.prod(shape[:-1])), self.rows, self.seed)
+
+    def _add(self, rows: F32, shape: tuple[int, ...], v: F32) -> None:
+        lead = shape[:-2]
+        heads, owner = np.unique(self._chosen(shape) // shape[-2], return_inverse=True)
+        v = np.broadcast_to(v, (*lead, *v.shape[-2:]))[np.unravel_index(heads, lead)] if lead else v[None]
+        if not (np.isfinite(rows).all() and np.isfinite(v).all()):
+            raise NotFinite
+        # within [-1, 1] no power of an error underflows, whatever the unit of v
+        exponent = int(np.frexp(np.abs(v).max(initial=0))[1])
+        v, high = np.ldexp(v, -exponent), float(rows.max())
+        tried = np.flatnonzero(scales() >= REACH * high)
+        total = np.zeros((len(self.taus), len(tried)))
+        step = max(_BLOCK // (max(POWERS, rows.shape[1]) * max(v.shape[2], 1)), 1)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            total += self._block(rows[part], v[owner[part]], tried)
+        self.errors[:, tried] += total / max(len(rows) * v.shape[2], 1) * 2.0 ** (exponent * self.exponent)
+        self.errors[:, len(tried) :] = np.inf
+        self.high, self.samples = max(self.high, high), self.samples + 1
+
+    def _block(self, rows: F32, v: F32, tried: I64) -> F64:
+        """Sums of errors [taus, tried] over rows [n, keys] with their values [n, keys, d]."""
+        above, wanted = sums_above(rows, v), rows[:, None] @ v
+        found = np.empty((len(self.taus), len(tried)))
+        for i, tau in enumerate(self.taus):
+            change = np.abs(outputs_of(above, tau, self.bits, tried * COARSE) - wanted)
+            found[i] = (change ** np.float32(self.exponent)).sum(axis=(0, 2), dtype=np.float64)
+        return found
+
+    def best(self) -> tuple[float, float]:
+        """The tau and the largest value of least error; of equals the smaller tau, then the larger value."""
+        grid = scales()
+        inside = (grid <= self.high) & (grid >= REACH * self.high)
+        if not inside.any():
+            return self.taus[0], 1.0
+        # few digits: sums differ in the last ones between machines, and a plan should not
+        errors = np.array([[float(f"{e:.6g}") for e in row] for row in self.errors[:, inside]])
+        tau, place = np.unravel_index(errors.argmin(), errors.shape)
+        return self.taus[int(tau)], float(grid[inside][place])
+
+    def merge(self, other: Self) -> Self:
+        """The errors of both."""
+        both = type(self)(self.bits, self.taus, self.exponent, self.rows, self.seed)
+        both.errors, both.high, both.samples = self.errors + other.errors, max(self.high, other.high), self.samples + other.samples
+        return both
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its whole state."""
+        return {"errors": self.errors, "meta": np.array([self.high, self.samples])}
+
+    def load(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of ``arrays``."""
+        self.errors, self.high, self.samples = np.array(arrays["errors"]), float(arrays["meta"][0]), int(arrays["meta"][1])
+
+    def kind(self) -> Hashable:
+        """Type and settings."""
+        return (type(self).__name__, self.bits, self.taus, self.exponent, self.rows, self.seed)
+
+    def tap(self) -> Tap | None:
+        """Op ``SampleRows``, and the values whole."""
+        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, -1, rows=True, partners=True)
+
+
+def sums_above(rows: F32, v: F32) -> F32:
+    """[n, POWERS + 1, d]: the sum of v over the keys whose weight is greater than 2^(-e / FINE), for each e."""
+    count, keys, width = v.shape
+    power = np.full(rows.shape, POWERS + 1, np.int64)
+    seen = rows > 2.0 ** -(POWERS / FINE)
+    power[seen] = np.maximum(np.floor(-FINE * np.log2(rows[seen])) + 1, 0)
+    place = (power + (POWERS + 2) * np.arange(count)[:, None]).reshape(-1)
+    order = np.argsort(place, kind="stable")
+    filled, start = np.unique(place[order], return_index=True)
+    sums = np.zeros((count * (POWERS + 2), width), np.float32)
+    sums[filled] = np.add.reduceat(v.reshape(-1, width)[order], start, axis=0)
+    return np.cumsum(sums.reshape(count, POWERS + 2, width)[:, :-1], axis=1)
+
+
+def outputs_of(above: F32, tau: float, bits: int, tops: I64) -> F32:
+    """[n, tops, d]: what the code with that tau and the largest value 2^(-top / FINE) makes of each row of ``sums_above``."""
+    step = round(FINE / tau)
+    levels, half = 2**bits - 1, step // 2
+    length = -(-(POWERS + 1) // step) * step
+    index = np.arange(length)
+    within = above[:, np.minimum(index + half, POWERS)]
+    between = within.copy()
+    between[:, half:] -= above[:, np.minimum(index[: length - half], POWERS)]
+    between *= np.exp2(-index / FINE).astype(np.float32)[:, None]
+    sums = np.cumsum(between.reshape(len(above), -1, step, above.shape[2]), axis=1).reshape(between.shape)
+    last = tops + step * np.minimum(levels - 1, (length - 1 - tops) // step)
+    saturated = np.exp2(-tops / FINE).astype(np.float32)[:, None] * within[:, tops]
+    result: F32 = saturated + sums[:, last] - sums[:, tops]
+    return result
+
+
+class LogHistogram(Observed):
+    """How the logarithms of sampled weights spread: shares in bins of 1/192 octave, averaged over samples."""
+
+    BINS = 192
+
+    def __init__(self, rows: int, seed: int = 0) -> None:
+        self.rows, self.seed = rows, seed
+        self.shares = np.zeros(self.BINS * POWERS // FINE + 1)
+        self.high, self.samples = 0.0, 0
+
+    def update(self, x: F32) -> None:
+        """Fold one sample's attention weights in."""
+        if x.size:
+            matrix = x.reshape(-1, x.shape[-1])
+            self._add(matrix[spread_rows(len(matrix), self.rows, self.seed)])
+
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
+        """Fold in the rows that op ``SampleRows`` chose."""
+        if 0 not in shape:
+            self._add(outputs[0])
+
+    def _add(self, rows: F32) -> None:
+        if not np.isfinite(rows).all():
+            raise NotFinite
+        place = -self.BINS * np.log2(np.maximum(rows, 1e-20))
+        counts = np.bincount(np.clip(place, 0, len(self.shares) - 1).astype(np.int64).reshape(-1), minlength=len(self.shares))
+        self.shares += counts / rows.size
+        self.high, self.samples = max(self.high, float(rows.max())), self.samples + 1
+
+    def points(self) -> tuple[F32, F64]:
+        """Values in the middle of the bins, and their shares; the last bin, of all that is smaller, stands for zero."""
+        values = np.exp2(-(np.arange(len(self.shares)) + 0.5) / self.BINS).astype(np.float32)
+        values[-1] = 0
+        return values, self.shares / max(self.samples, 1)
+
+    def merge(self, other: Self) -> Self:
+        """The spread of both."""
+        both = type(self)(self.rows, self.seed)
+        both.shares, both.high, both.samples = self.shares + other.shares, max(self.high, other.high), self.samples + other.samples
+        return both
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its whole state."""
+        return {"shares": self.shares, "meta": np.array([self.high, self.samples])}
+
+    def load(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of ``arrays``."""
+        self.shares, self.high, self.samples = np.array(arrays["shares"]), float(arrays["meta"][0]), int(arrays["meta"][1])
+
+    def kind(self) -> Hashable:
+        """Type and settings."""
+        return (type(self).__name__, self.rows, self.seed)
+
+    def tap(self) -> Tap | None:
+        """Op ``SampleRows``."""
+        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, -1, rows=True)

@@ -1,4 +1,4 @@
-// Weight codes as panels of the right operand, with what the correction of zero points needs.
+// Weight codes as panels of one operand, with what the correction of zero points needs.
 #pragma once
 #include <cstdlib>
 
@@ -13,24 +13,26 @@ constexpr int64_t kMostDepth = 32768;  // products of 255 x 255 that 32 bits can
 struct Packed {
   int64_t k, n;
   int64_t group, groups;  // k is cut into groups that are summed apart
+  int64_t width;          // of a panel: kColumns on the right of a product, kRows on the left
   int64_t columns;        // n rounded up to whole panels
   int64_t steps;          // of one panel, all groups together
   Product product;
   bool centered;              // panels hold code - zero; else code, and rows are corrected by their sums
-  const char* panels;         // [columns / kColumns][steps][kColumns] words
+  const char* panels;         // [columns / width][steps][width] words
   const float* scale;         // [groups][columns]
   const int32_t* minus_zero;  // [groups][columns]: of the stored codes; 0 where centered
   const int32_t* minus_sum;   // [groups][columns]: of code - zero over k
 
   int64_t depth(int64_t g) const { return g + 1 < groups ? group : k - g * group; }
-  int64_t panel_bytes() const { return steps * kColumns * 4; }
+  int64_t panel_bytes() const { return steps * width * 4; }
 };
 
 // Packs weight codes [K, N] for rows of codes up to `high` (0: for rows of floats). `group` 0 is one scale a column;
-// `allocate(bytes)` gives aligned memory or null.
-template <typename Allocate>
+// `allocate(bytes)` gives aligned memory or null; the product is fit for codes up to `magnitude` even where these are
+// smaller.
+template <int width = kColumns, typename Allocate>
 Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor& zero, int bits, int high, int64_t k,
-           int64_t n, int64_t group, Allocate allocate, Packed* out) {
+           int64_t n, int64_t group, Allocate allocate, Packed* out, int magnitude = 0) {
   if (Error error = check_codes(to, codes, bits, k * n)) return error;
   const int64_t stored = group ? ceil_div(k, group) : 1;
   if (scale.count != stored * n || zero.count != stored * n)
@@ -41,7 +43,7 @@ Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor
   p.k = k, p.n = n;
   p.group = group ? group : k > kMostDepth ? kMostDepth : k > 0 ? k : 1;
   p.groups = k > 0 ? ceil_div(k, p.group) : 1;
-  p.columns = round_up(n, kColumns);
+  p.width = width, p.columns = round_up(n, width);
   const size_t values = static_cast<size_t>(p.groups * p.columns);
   const int8_t* raw = static_cast<const int8_t*>(codes.data);
   int8_t* unpacked = nullptr;
@@ -60,7 +62,7 @@ Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor
   memset(sums, 0, values * sizeof(int32_t));
   const float* given_scale = static_cast<const float*>(scale.data);
   const int8_t* given_zero = static_cast<const int8_t*>(zero.data);
-  int magnitude = 0, centered_magnitude = 0;
+  int centered_magnitude = 0;
   bool any_zero = false;
   for (int64_t g = 0; g < p.groups; ++g) {
     const int64_t from = group ? g * n : 0;
@@ -93,7 +95,7 @@ Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor
     if (p.centered) p.product = p.product.wide ? p.product : centered;
   }
   for (int64_t g = 0; g < p.groups; ++g) p.steps += p.product.steps(p.depth(g));
-  const size_t bytes = static_cast<size_t>(p.columns / kColumns * p.panel_bytes());
+  const size_t bytes = static_cast<size_t>(p.columns / width * p.panel_bytes());
   char* panels = static_cast<char*>(allocate(bytes));
   if (!panels) {
     free(unpacked);
@@ -105,10 +107,10 @@ Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor
   for (int64_t g = 0; g < p.groups; ++g) {
     for (int64_t i = 0; i < p.depth(g); ++i) {
       const int8_t* row = raw + (g * p.group + i) * n;
-      char* place = panels + (offset + i / per_step) * kColumns * 4;
+      char* place = panels + (offset + i / per_step) * width * 4;
       for (int64_t c = 0; c < n; ++c) {
         const int value = row[c] - (p.centered ? zeros[g * p.columns + c] : 0);
-        char* word = place + c / kColumns * p.panel_bytes() + c % kColumns * 4;
+        char* word = place + c / width * p.panel_bytes() + c % width * 4;
         if (p.product.wide) {
           const int16_t v = static_cast<int16_t>(value);
           memcpy(word + i % per_step * 2, &v, 2);

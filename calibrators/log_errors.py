@@ -24,7 +24,7 @@ POWERS = FINE * 24
 """What is below 2^-24 counts as zero: float32 sums of 1 do not hold it either."""
 REACH = 0.01
 """The largest value is sought between this part of the largest weight and all of it, as PTQ4SAM does."""
-_BLOCK = 1 << 21
+_BLOCK = 1 << 19
 """Numbers held at a time."""
 
 
@@ -79,11 +79,11 @@ class OutputErrors(Observed):
 
     def _block(self, rows: F32, v: F32, tried: I64) -> F64:
         """Sums of errors [taus, tried] over rows [n, keys] with their values [n, keys, d]."""
-        above, wanted = sums_above(rows, v), rows[:, None] @ v
+        above, wanted = sums_above(rows, v), (rows[:, None] @ v).reshape(-1)
         found = np.empty((len(self.taus), len(tried)))
         for i, tau in enumerate(self.taus):
             change = np.abs(outputs_of(above, tau, self.bits, tried * COARSE) - wanted)
-            found[i] = (change ** np.float32(self.exponent)).sum(axis=(0, 2), dtype=np.float64)
+            found[i] = (change ** np.float32(self.exponent)).sum(axis=1, dtype=np.float64)
         return found
 
     def best(self) -> tuple[float, float]:
@@ -121,34 +121,42 @@ class OutputErrors(Observed):
 
 
 def sums_above(rows: F32, v: F32) -> F32:
-    """[n, POWERS + 1, d]: the sum of v over the keys whose weight is greater than 2^(-e / FINE), for each e."""
-    count, keys, width = v.shape
+    """[POWERS + 1, n * d]: the sums of v over the keys whose weight is greater than 2^(-e / FINE), for each e."""
+    count, _, width = v.shape
     power = np.full(rows.shape, POWERS + 1, np.int64)
     seen = rows > 2.0 ** -(POWERS / FINE)
     power[seen] = np.maximum(np.floor(-FINE * np.log2(rows[seen])) + 1, 0)
-    place = (power + (POWERS + 2) * np.arange(count)[:, None]).reshape(-1)
+    place = (power * count + np.arange(count)[:, None]).reshape(-1)
     order = np.argsort(place, kind="stable")
     filled, start = np.unique(place[order], return_index=True)
-    sums = np.zeros((count * (POWERS + 2), width), np.float32)
+    sums = np.zeros(((POWERS + 2) * count, width), np.float32)
     sums[filled] = np.add.reduceat(v.reshape(-1, width)[order], start, axis=0)
-    return np.cumsum(sums.reshape(count, POWERS + 2, width)[:, :-1], axis=1)
+    return _summed(sums.reshape(POWERS + 2, count * width)[:-1], 1)
 
 
 def outputs_of(above: F32, tau: float, bits: int, tops: I64) -> F32:
-    """[n, tops, d]: what the code with that tau and the largest value 2^(-top / FINE) makes of each row of ``sums_above``."""
+    """[tops, n * d]: what the code with that tau and the largest value 2^(-top / FINE) makes of the rows of ``sums_above``."""
     step = round(FINE / tau)
     levels, half = 2**bits - 1, step // 2
-    length = -(-(POWERS + 1) // step) * step
-    index = np.arange(length)
-    within = above[:, np.minimum(index + half, POWERS)]
+    index = np.arange(POWERS + 1)
+    within = above[np.minimum(index + half, POWERS)]
     between = within.copy()
-    between[:, half:] -= above[:, np.minimum(index[: length - half], POWERS)]
+    between[half:] -= above[: len(above) - half]
     between *= np.exp2(-index / FINE).astype(np.float32)[:, None]
-    sums = np.cumsum(between.reshape(len(above), -1, step, above.shape[2]), axis=1).reshape(between.shape)
-    last = tops + step * np.minimum(levels - 1, (length - 1 - tops) // step)
-    saturated = np.exp2(-tops / FINE).astype(np.float32)[:, None] * within[:, tops]
-    result: F32 = saturated + sums[:, last] - sums[:, tops]
+    sums = _summed(between, step)
+    last = tops + step * np.minimum(levels - 1, (POWERS - tops) // step)
+    result = within[tops] * np.exp2(-tops / FINE).astype(np.float32)[:, None]
+    result += sums[last]
+    result -= sums[tops]
     return result
+
+
+def _summed(rows: F32, step: int) -> F32:
+    """Each row plus all those a multiple of ``step`` before it, in place: many times as fast as a cumulative sum along the first axis."""
+    for start in range(step, len(rows), step):
+        part = rows[start : start + step]
+        part += rows[start - step : start - step + len(part)]
+    return rows
 
 
 class LogHistogram(Observed):

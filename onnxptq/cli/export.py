@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +43,8 @@ def add(parser: ArgumentParser) -> None:
     zoo = kinds.add_parser("zoo", help="trained zoo checkpoints, stored as the package carries them", allow_abbrev=False)
     zoo.add_argument("--sam", type=Path, metavar="FILE", help="sam-mini.safetensors")
     zoo.add_argument("--lavt", type=Path, metavar="FILE", help="lavt-mini.safetensors")
+    zoo.add_argument("--vocab", type=Path, metavar="FILE", help="lavt-mini.vocab.txt, copied beside")
+    zoo.add_argument("--measure", action="store_true", help="evaluate what was written on every split and write metrics.json (minutes)")
     zoo.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder to write to")
     add_json(zoo)
 
@@ -67,6 +71,8 @@ def run(args: Namespace, out: Output) -> int:
         size = one.path.stat().st_size + (data.stat().st_size if data.exists() else 0)
         out.say(f"{one.path}: {size / 2**20:.1f} MiB, difference from torch {gap:.1e}")
         files.append({"path": str(one.path), "bytes": size, "error": gap})
+    if args.kind == "zoo" and args.measure:
+        _measure(args)
     out.emit({"files": files})
     return 0
 
@@ -140,12 +146,34 @@ def _lavt(args: Namespace) -> list[Exported]:
 
 
 def _zoo(args: Namespace) -> list[Exported]:
+    from onnxptq.datasets.wordpiece import WordPiece
     from onnxptq.models.zoo.embed import embed_lavt, embed_sam
 
     if args.sam is None and args.lavt is None:
         raise InputError("export zoo: give --sam FILE, --lavt FILE or both")
+    if args.lavt is not None and args.vocab is None:
+        raise InputError("export zoo: --lavt needs --vocab FILE, its vocabulary")
     _folder(args.out)
+    if args.vocab is not None:
+        WordPiece.load(args.vocab)
+        target = args.out / "lavt-mini.vocab.txt"
+        if not (target.exists() and target.samefile(args.vocab)):
+            shutil.copyfile(args.vocab, target)
     return (embed_sam(args.sam, args.out) if args.sam else []) + ([embed_lavt(args.lavt, args.out)] if args.lavt else [])
+
+
+def _measure(args: Namespace) -> None:
+    """FP32 figures of every model written, beside it."""
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.evaluate.baseline import measure_lavt, measure_sam
+    from onnxptq.graph.save import write_atomic
+
+    path = args.out / "metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, given, measure in (("sam-mini", args.sam, measure_sam), ("lavt-mini", args.lavt, measure_lavt)):
+        if given is not None:
+            found[name] = measure(args.out, progress_on())
+    write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
 
 
 def _folder(path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from onnxptq.cli import main  # noqa: E402
 from onnxptq.datasets import scenes, zoo  # noqa: E402
 from onnxptq.datasets.wordpiece import WordPiece  # noqa: E402
 from onnxptq.errors import InputError  # noqa: E402
+from onnxptq.evaluate import baseline  # noqa: E402
 from onnxptq.models import mini  # noqa: E402
 from onnxptq.models.lavt.config import LavtConfig  # noqa: E402
+from onnxptq.models.lavt.model import random_lavt  # noqa: E402
 from onnxptq.models.sam.build import build, random_sam  # noqa: E402
 from onnxptq.models.sam.config import SamConfig  # noqa: E402
 from onnxptq.models.zoo import presets, sam_trainee, train_lavt, train_sam  # noqa: E402
@@ -232,3 +238,35 @@ def test_the_vocabulary_covers_the_generator() -> None:
     for benchmark in scenes.BENCHMARKS:
         for _, ref in scenes.ref_samples(benchmark, "testB", 10):
             assert set(ref.text.replace(",", "").split()) <= words
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(baseline, "SPLITS", ("testA",))
+    for name in ("measure_sam", "measure_lavt"):
+        monkeypatch.setattr(baseline, name, partial(getattr(baseline, name), count=2))
+    sam_config, lavt_config = TINY, mini.LAVT_SIZES
+    text = {**lavt_config.text, "vocab_size": len(WordPiece.load(VOCAB).vocab), "max_position_embeddings": 32}
+    lavt_config = replace(lavt_config, image_size=128, window=8, fit_windows=True, max_tokens=20, text=text)
+    save(random_sam(sam_config), sam_config, tmp_path / "s.safetensors")
+    save(random_lavt(lavt_config, 0), lavt_config, tmp_path / "l.safetensors")
+    words = [
+        "export",
+        "zoo",
+        "--sam",
+        str(tmp_path / "s.safetensors"),
+        "--lavt",
+        str(tmp_path / "l.safetensors"),
+        "-o",
+        str(tmp_path / "z"),
+    ]
+    assert main(words) == 2
+    assert "--lavt needs --vocab FILE" in capsys.readouterr().err
+    assert main([*words, "--vocab", str(VOCAB), "--measure", "--json"]) == 0
+    assert sorted(p.name for p in (tmp_path / "z").iterdir()) == [
+        "lavt-mini.onnx", "lavt-mini.vocab.txt", "metrics.json", "sam-mini-decoder.onnx", "sam-mini-encoder.onnx",
+    ]  # fmt: skip
+    figures = json.loads((tmp_path / "z" / "metrics.json").read_text())
+    assert figures["sam-mini"]["testA"]["masks"] > 4
+    assert set(figures["lavt-mini"]) == set(scenes.BENCHMARKS)
+    assert main(["export", "zoo", "-o", str(tmp_path / "z")]) == 2
+    assert "give --sam FILE, --lavt FILE or both" in capsys.readouterr().err

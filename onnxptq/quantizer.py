@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.recipe import Bits, Recipe
 from onnxptq.report.data import Calibration, Layer, Report, SiteReport, Sizes, Stopwatch
 from onnxptq.result import Result
+from onnxptq.runtime import library_path
 from onnxptq.sites import Role, Site, Structure, discover
 from onnxptq.verify import run
 
@@ -236,6 +238,7 @@ class Quantizer:
                     axis=site.axis if choice.granularity == "channel" else None,
                     symmetric=choice.symmetric,
                     method=choice.calibrator,
+                    threads=self.threads,
                 )
                 found[key] = replace(choice, params=params)
                 step()
@@ -284,9 +287,8 @@ class Quantizer:
     ) -> Report:
         assert self._source is not None
         sites = tuple(self._site(site, plan[key], measured.get(key)) for key, site in plan.sites.items())
-        weights = sum(
-            4 * np.asarray(self.model.graph.tensors()[s.tensor].values).size for s in plan.sites.values() if s.role is Role.WEIGHT
-        )
+        tensors = self.model.graph.tensors()
+        weights = sum(4 * np.asarray(tensors[site.tensor].values).size for site in plan.sites.values() if site.role is Role.WEIGHT)
         found = self.structure
         return Report(
             model=self.name,
@@ -317,6 +319,8 @@ class Quantizer:
             environment={
                 "onnxptq": __version__,
                 "onnx": onnx.__version__,
+                "onnxruntime": metadata.version("onnxruntime"),
+                "executor": "native ops" if library_path() is not None else "function bodies",
                 "python": platform.python_version(),
                 "machine": platform.machine(),
             },

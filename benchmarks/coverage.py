@@ -32,11 +32,18 @@ class Coverage:
 class _Reader:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.maker = {name: node for node in model.graph.node for name in node.output}
+        self.ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
         self.constants = {tensor.name for tensor in model.graph.initializer}
         """Tensors that depend on no input of the model; nodes come in topological order."""
         for node in model.graph.node:
             if all(name in self.constants for name in node.input if name):
                 self.constants.update(node.output)
+
+    def table(self, name: str) -> bool:
+        """Whether a constant is a stack of matrices, as relative positions have it, and no weight."""
+        while name not in self.ranks and name in self.maker and self.maker[name].input:
+            name = self.maker[name].input[0]
+        return self.ranks.get(name, 0) > 2
 
     def coded(self, name: str) -> bool:
         """Whether a tensor is decoded from codes, but for a change of shape."""
@@ -68,5 +75,10 @@ def coverage(model: onnx.ModelProto | Path) -> Coverage:
         elif node.op_type in PRODUCTS | CONVS:
             second = node.input[SECOND.get(node.op_type, 1)]
             quantized = node.op_type in CODED or (reader.coded(node.input[0]) and reader.coded(second))
-            count("convs" if node.op_type in CONVS else "linears" if second in reader.constants else "products", quantized)
+            if node.op_type in CONVS:
+                count("convs", quantized)
+            elif second not in reader.constants:
+                count("products", quantized)
+            elif not reader.table(second):
+                count("linears", quantized)
     return Coverage(*(tuple(counts[kind]) for kind in ("linears", "products", "convs")))

@@ -1,0 +1,15 @@
+// Nodes that are wrong: each must be refused with one sentence, or run; never crash.
+#pragma once
+#include "cases.h"
+
+namespace onnxptq::test {
+
+struct FuzzResult {
+  int64_t refused = 0, ran = 0;
+  std::vector<std::string> bad;  // errors that are no sentences
+};
+
+// `cases` nodes of each op whose name contains `part`: its examples, changed at random.
+FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string& part, int64_t cases, unsigned seed);
+
+}  // namespace onnxptq::test

@@ -197,6 +197,15 @@ def test_masks_of_several_spellings(nodes: str, kind: str) -> None:
     assert all(a.masked for a in found.attentions.values())
 
 
+def test_images_of_bytes_are_no_text() -> None:
+    proto = model(
+        "g (uint8[B,3,8,8] x) => (float[B,4,8,8] y) { f = Cast<to=1>(x) c = Conv(f, w) r = Relu(c) d = Conv(r, v) y = Relu(d) }",
+        w=normal(4, 3, 1, 1),
+        v=normal(4, 4, 1, 1),
+    )
+    assert {s.part for s in discover(canonicalise(Model.from_proto(proto))).sites} == {Part.VISUAL}
+
+
 @pytest.mark.parametrize(
     ("nodes", "kind"),
     [

@@ -12,17 +12,35 @@ import onnx.shape_inference
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxptq.graph import dims, partial
+from onnxptq.graph import partial
 from onnxptq.graph.dims import Dim
 from onnxptq.graph.evaluate import evaluate, has_subgraph, proto_of
 from onnxptq.graph.model import Model
-from onnxptq.graph.partial import Value, ints, is_complete
+from onnxptq.graph.partial import Value, is_complete
+from onnxptq.graph.shape_rules import RULES, Shape
 
-Shape = tuple[Dim, ...]
 SMALL = 1 << 20
 """Bytes up to which a constant result may outgrow its inputs."""
 TABLE = 1 << 16
 """The same for gathers, which make big constants (relative position terms) out of small tables."""
+LEFT = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Resize",
+        "Upsample",
+        "Conv",
+        "ConvTranspose",
+        "GridSample",
+        "RoiAlign",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "DFT",
+        "STFT",
+    }
+)
+"""Never computed here: codes are to stay codes, and of the others NumPy's reference is very slow (interpolated position tables)."""
 
 
 @dataclass
@@ -117,7 +135,7 @@ def _types(
 ) -> list[tuple[int, Shape | None]]:
     """Element type and shape of each output, as far as the op's schema and our own rules tell."""
     unknown: list[tuple[int, Shape | None]] = [(0, None)] * len(node.outputs)
-    own = _RULES.get(node.op) if node.domain in ("", None, "ai.onnx") else None
+    own = RULES.get(node.op) if node.domain in ("", None, "ai.onnx") else None
     if own is not None:
         shapes = [facts.shapes.get(t.name) for t in node.inputs]
         values = [facts.values.get(t.name) for t in node.inputs]
@@ -190,7 +208,7 @@ def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: boo
 
 def _grows(node: gs.Node, facts: Facts, values: Sequence[Value | None]) -> bool:
     """Whether the result would be a big constant made of small ones (or its size cannot be said beforehand)."""
-    if node.op in ("QuantizeLinear", "DequantizeLinear"):
+    if node.op in LEFT:
         return True
     given = sum(v.nbytes for v in values if v is not None)
     for tensor in node.outputs:
@@ -205,86 +223,3 @@ def _grows(node: gs.Node, facts: Facts, values: Sequence[Value | None]) -> bool:
         if count > max(2 * given, TABLE if node.op.startswith("Gather") else SMALL):
             return True
     return False
-
-
-def _reshape(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    target, source = values[1], shapes[0]
-    if target is None or source is None:
-        return None
-    copied: list[Dim] = []
-    for index, entry in enumerate(target.reshape(-1).tolist()):
-        keeps = entry == 0 and not node.attrs.get("allowzero", 0)
-        copied.append((source[index] if index < len(source) else None) if keeps else entry)
-    if copied.count(-1) == 1:
-        rest = [d for d in copied if d != -1]
-        copied[copied.index(-1)] = dims.quotient(dims.product(source), dims.product(rest))
-    elif copied.count(None) == 1:
-        at = copied.index(None)
-        copied[at] = dims.quotient(dims.product(source), dims.product(copied[:at] + copied[at + 1 :]))
-    return tuple(copied)
-
-
-def _expand(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    if values[1] is None or shapes[0] is None:
-        return None
-    return dims.broadcast(shapes[0], values[1].reshape(-1).tolist())
-
-
-def _constant_of_shape(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    return None if values[0] is None else tuple(values[0].reshape(-1).tolist())
-
-
-def _concat(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    if any(s is None for s in shapes):
-        return None
-    known = [s for s in shapes if s is not None]
-    rank = len(known[0])
-    axis = node.attrs["axis"] % max(rank, 1)
-    out: list[Dim] = []
-    for index in range(rank):
-        column = [s[index] for s in known]
-        if index == axis:
-            total: Dim = 0
-            for dim in column:
-                total = dims.add(total, dim)
-            out.append(total)
-        else:
-            out.append(next((d for d in column if isinstance(d, int)), column[0]))
-    return tuple(out)
-
-
-def _tile(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    if values[1] is None or shapes[0] is None or values[1].size != len(shapes[0]):
-        return None
-    return tuple(dims.mul(a, b) for a, b in zip(shapes[0], values[1].reshape(-1).tolist(), strict=True))
-
-
-def _slice(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    """Only what the schema's own rule cannot do: an end that is a symbol, from 0 in steps of 1."""
-    if shapes[0] is None or len(values) < 3 or values[2] is None or is_complete(values[2]):
-        return None
-    starts = ints(values[1])
-    axes = ints(values[3]) if len(values) > 3 else list(range(len(values[2])))
-    steps = ints(values[4]) if len(values) > 4 else [1] * len(values[2])
-    if starts is None or axes is None or any(starts) or steps is None or set(steps) != {1}:
-        return None
-    out = list(shapes[0])
-    for axis, end in zip(axes, values[2].tolist(), strict=True):
-        out[axis] = end if end is not None and "-" not in str(end) else None
-    return tuple(out)
-
-
-def _shape_like(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    return shapes[0]
-
-
-_RULES = {
-    "Reshape": _reshape,
-    "Expand": _expand,
-    "ConstantOfShape": _constant_of_shape,
-    "Concat": _concat,
-    "Tile": _tile,
-    "Slice": _slice,
-    "Identity": _shape_like,
-}
-"""Shapes where the schema's inference gives up on symbols."""

@@ -27,7 +27,7 @@ def parts(model: Model, lines: dict[str, Linear], convs: dict[str, Conv], found:
     Text depends on integer inputs alone. Fusion is an attention of image queries over text keys, with the projections
     next to it and its gate. The decoder is the convolutions behind the last attention. All else is visual.
     """
-    marks = reached(model, {t.name: TEXT if is_integer(t) else OTHER for t in model.graph.inputs})
+    marks = reached(model, {t.name: TEXT if _is_text(t) else OTHER for t in model.graph.inputs})
     behind = {t for t, mark in reached(model, {a.output: 1 for a in found.values()}).items() if mark}
     before = leading_to(model, [a.probabilities for a in found.values()])
     out: dict[str, Part] = {}
@@ -47,6 +47,11 @@ def parts(model: Model, lines: dict[str, Linear], convs: dict[str, Conv], found:
             for name in _fusion(model, nodes, attention):
                 out[name] = Part.FUSION
     return out
+
+
+def _is_text(tensor: gs.Tensor) -> bool:
+    """Whether an input holds tokens or a mask: integers, but no image of bytes."""
+    return is_integer(tensor) and (tensor.shape is None or len(tensor.shape) < 3)
 
 
 def _fusion(model: Model, nodes: Mapping[str, gs.Node], attention: Attention) -> list[str]:

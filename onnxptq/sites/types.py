@@ -36,7 +36,11 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """One place a quantizer can sit: ``tensor`` as read by node ``consumer``. Hashable, and its ``key`` is unique."""
+    """One place a quantizer can sit: ``tensor`` as read by node ``consumer``. Hashable, and its ``key`` is unique.
+
+    Queries and keys are the tensors of ``Attention.q`` and ``k``: the product that is their consumer may read them through
+    a scalar factor or the transposition of the keys.
+    """
 
     tensor: str
     consumer: str

@@ -10,10 +10,13 @@ import pytest
 
 from onnxptq.errors import InputError
 from onnxptq.graph import load as module
+from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
+from onnxptq.graph.model import Model
+from onnxptq.sites import discover
 from tests.graph.build import model, normal, run, same
 
-WIDE = 64
+WIDE = 96
 
 
 @pytest.fixture
@@ -59,6 +62,19 @@ def test_external_data_is_mapped_and_equal(tmp_path: Path) -> None:
     weight = next(c for c in held.constants() if c.shape == (WIDE, WIDE))
     assert isinstance(weight.values, np.memmap)
     same(onnx.load(path), held, {"x": normal(2, WIDE)})
+
+
+def test_mapped_weights_stay_mapped(tmp_path: Path) -> None:
+    held = discover_ready(load(external(tmp_path)))
+    (weight,) = [c for c in held.constants() if c.shape == (WIDE, WIDE)]
+    assert isinstance(weight.values, np.memmap)
+
+
+def discover_ready(held: Model) -> Model:
+    """Canonical, with its structure looked for."""
+    found = canonicalise(held)
+    assert discover(found).linears
+    return found
 
 
 def test_initialisers_that_are_inputs_too(proto: onnx.ModelProto) -> None:
@@ -163,10 +179,7 @@ def test_opset_of_the_future(proto: onnx.ModelProto) -> None:
 
 
 def test_shapes_are_fixed_everywhere(proto: onnx.ModelProto) -> None:
-    held = load(proto, shapes={"x": [2, 4, 3]})
-    from onnxptq.graph.canonical import canonicalise
-
-    fixed = canonicalise(held)
+    fixed = canonicalise(load(proto, shapes={"x": [2, 4, 3]}))
     assert fixed.graph.inputs[0].shape == [2, 4, 3]
     assert fixed.graph.outputs[0].shape == [2, 4, 3]
     same(proto, fixed, {"x": normal(2, 4, 3)})

@@ -168,6 +168,15 @@ def test_table_gathers_are_not_made_into_large_constants() -> None:
     assert ops(preserved(small, {"x": normal(2, 4)})) == {"Add": 1}
 
 
+def test_interpolated_tables_are_left_to_the_runtime() -> None:
+    proto = model(
+        'g (float[B,2,8,8] x) => (float[B,2,8,8] y) { t = Resize<mode="linear">(table, , s) y = Add(x, t) }',
+        table=normal(1, 2, 4, 4),
+        s=np.array([1, 1, 2, 2], dtype=np.float32),
+    )
+    assert ops(preserved(proto, {"x": normal(2, 2, 8, 8)})) == {"Resize": 1, "Add": 1}
+
+
 def test_negative_steps_and_reversals_survive() -> None:
     proto = model(
         "g (float[4] x) => (float[4] y) { r = Slice(x, a, b, c, d) y = Relu(r) }",

@@ -1,0 +1,62 @@
+"""README's commands and Python, run as they stand on a small model."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxptq.cli import COMMANDS, main
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.fixture
+def folder(minis: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with sam_encoder.onnx and samples/, as the README supposes."""
+    from onnxptq.models import mini
+
+    (tmp_path / "sam_encoder.onnx").write_bytes(minis("sam-encoder").path.read_bytes())
+    (tmp_path / "samples").mkdir()
+    for i, sample in enumerate(mini.samples("sam-encoder", 5)):
+        np.savez(tmp_path / "samples" / f"{i}.npz", **sample)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *shown = re.search(r"    \$ (onnxptq quantize .*?)\n\n`", README, re.DOTALL)[1].splitlines()  # type: ignore[index]
+    assert main(shlex.split(command)[1:]) == 0
+    printed = capsys.readouterr().out
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "sam_encoder.w6a6.onnx").exists()
+    labels = [line.split()[0] for line in shown if line.strip()]
+    for label in labels:
+        if label != "embeddings":
+            assert label in printed
+
+
+def test_the_python(folder: Path) -> None:
+    from onnxptq.models import mini
+
+    code = re.search(r"```python\n(from onnxptq.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
+    data = mini.samples("sam-encoder", 2)
+    names: dict[str, Any] = {"samples": data, "image": data[0]["image"]}
+    exec(code, names)
+    assert np.isfinite(names["embeddings"][0]).all()
+
+
+def test_every_command_named_exists() -> None:
+    for name in re.findall(r"`onnxptq (\w+)", README):
+        assert name in COMMANDS
+
+
+def test_links_lead_somewhere() -> None:
+    root = Path(__file__).parent.parent
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (root / target).exists(), target

@@ -94,12 +94,16 @@ def _slice(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> Va
     axes = given[2] if len(given) > 2 and given[2] is not None else list(range(len(starts)))
     steps = given[3] if len(given) > 3 and given[3] is not None else [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        index: list[slice] = [slice(None)] * data.ndim
-        # An end before the first element cannot be written as a Python slice that walks backwards, except by None.
-        stop = None if step < 0 and end < -data.shape[axis] else end
-        index[axis] = slice(start, stop, step)
-        data = data[tuple(index)]
+        data = np.take(data, _picked(data.shape[axis], start, end, step), axis=axis)
     return data
+
+
+def _picked(length: int, start: int, end: int, step: int) -> list[int]:
+    """Indices a Slice takes: negative ones count from the end, then both are brought into range (unlike Python's for steps below 0)."""
+    start, end = (i + length if i < 0 else i for i in (start, end))
+    if step > 0:
+        return list(range(min(max(start, 0), length), min(max(end, 0), length), step))
+    return list(range(min(max(start, 0), length - 1), min(max(end, -1), length - 1), step))
 
 
 def _concat(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> Value | None:

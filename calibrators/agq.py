@@ -39,7 +39,8 @@ class Agq(Calibrator):
         objective = given.get("objective", "output")
         if choice.scheme != "log_base" or not site.partner:
             raise InputError(
-                f"site {site.key}: calibrator 'agq' finds codes of scheme 'log_base' for softmax outputs, not {choice.scheme!r} for {site.role}"
+                f"site {site.key}: calibrator 'agq' finds codes of scheme 'log_base' for softmax outputs, "
+                f"not of {choice.scheme!r} for {site.role}"
             )
         if objective not in OBJECTIVES:
             raise InputError(f"site {site.key}: calibrator 'agq': unknown objective {objective!r}{nearest(str(objective), OBJECTIVES)}")

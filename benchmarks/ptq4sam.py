@@ -1,0 +1,221 @@
+"""PTQ4SAM, its parts and its rivals on the embedded SAM: `python -m benchmarks.ptq4sam FOLDER [--bits ...] [--rows ...]` prints Markdown.
+
+Encoder and decoder are both quantized, and judged on the boxes of validation scenes: mean IoU with the truth, agreement (mean
+IoU with FP32's masks), and SQNR of the mask logits. A second decoder has its keys moved by +8 or -8 in each channel, which a
+softmax does not see: in FP32 it is the same model, but its keys lie in two heaps. What is done is kept in FOLDER, so that a run
+that was stopped goes on where it was; `--table` only prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from benchmarks.measure import markdown, write_json
+from onnxptq.compare import decibels
+from onnxptq.datasets import zoo
+from onnxptq.evaluate.overlap import Agreement, MaskScore
+from onnxptq.evaluate.predictors import SamPredictor
+from onnxptq.graph.canonical import canonicalise
+from onnxptq.graph.load import load
+from onnxptq.lower import native
+from onnxptq.passes.edit import shift_output
+from onnxptq.quantizer import Quantizer
+from onnxptq.runtime import session
+from onnxptq.sites import discover
+
+BITS = ("w4a4", "w3a3", "w6a6", "w4a8", "w8a8")
+MODELS = ("plain", "shifted")
+SCENES, IMAGES, SHIFT = 90, 32, 8.0
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe with settings; ``encoder`` names a row that makes the same encoder."""
+
+    recipe: str
+    settings: dict[str, str] = field(default_factory=dict)
+    encoder: str = ""
+
+
+ROWS = {
+    "minmax": Row("minmax"),
+    "percentile": Row("percentile"),
+    "omse": Row("omse"),
+    "ptq4sam-s": Row("ptq4sam-s"),
+    "without bimodal": Row("ptq4sam-s", {"bimodal": "off"}, "ptq4sam-s"),
+    "without agq": Row("ptq4sam-s", {"agq": "off"}),
+    "without either": Row("ptq4sam-s", {"bimodal": "off", "agq": "off"}, "without agq"),
+    "log2": Row("ptq4sam-s", {"softmax": "log2"}),
+    "every attention mirrored": Row("ptq4sam-s", {"pass.bimodal.scope": "all"}, "ptq4sam-s"),
+    "center-keys": Row("ptq4sam-s", {"passes": "fold-bn,center-keys"}),
+    "auto": Row("auto"),
+    "search on the map": Row("ptq4sam-s", {"objective": "map"}),
+    "finer tau": Row("ptq4sam-s", {"tau": "fine"}),
+    "exponent 2": Row("ptq4sam-s", {"exponent": "2.0"}),
+    "average extrema": Row("ptq4sam-s", {"observer": "avgminmax"}),
+}
+
+
+class Predictor(SamPredictor):
+    """Keeps the embeddings of scenes, which many decoders read, and the logits of the last boxes."""
+
+    def __init__(self, encoder: Path, decoder: Path | bytes, kept: dict[bytes, Array]) -> None:
+        super().__init__(encoder, decoder, threads=1)
+        self._kept, self.logits = kept, np.zeros(0, np.float32)
+
+    def embed(self, planes: Array) -> Array:
+        """See SamPredictor."""
+        key = hashlib.sha256(planes.tobytes()).digest()
+        if key not in self._kept:
+            self._kept[key] = super().embed(planes)
+        return self._kept[key]
+
+    def decode(self, embeddings: Array, boxes: Array) -> tuple[Array, Array]:
+        """See SamPredictor."""
+        found = super().decode(embeddings, boxes)
+        self.logits = found[0]
+        return found
+
+
+def shifted(decoder: Path) -> onnx.ModelProto:
+    """The decoder with +8 or -8 added to each channel of the keys of its attentions."""
+    model = canonicalise(load(decoder))
+    structure, rng = discover(model), np.random.default_rng(0)
+    for attention in structure.attentions.values():
+        assert attention.k_source is not None
+        linear = structure.linears[attention.k_source.linear]
+        shift_output(model, linear, SHIFT * rng.choice([-1.0, 1.0], linear.outputs))
+    return model.to_proto()
+
+
+class Bench:
+    """The folder, and what every row needs."""
+
+    def __init__(self, folder: Path, scenes: int) -> None:
+        self.folder, self.scenes = folder, list(zoo.prompt_samples("val", scenes))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder = zoo.path("sam-mini-encoder")
+        self.decoders = {"plain": zoo.path("sam-mini-decoder"), "shifted": folder / "shifted-decoder.onnx"}
+        if not self.decoders["shifted"].exists():
+            onnx.save_model(shifted(self.decoders["plain"]), self.decoders["shifted"])
+        self.kept: dict[Path, dict[bytes, Array]] = {}
+        self.samples: dict[str, list[dict[str, Array]]] = {}
+        self.reference = list(self.predict(self.encoder, self.decoders["plain"]))
+
+    def predict(self, encoder: Path, decoder: Path) -> Iterator[tuple[Array, Array]]:
+        """Masks and logits of every scene."""
+        predictor = Predictor(encoder, decoder, self.kept.setdefault(encoder, {}))
+        for scene in self.scenes:
+            masks = predictor.masks(scene.image.transpose(1, 2, 0), scene.boxes).masks
+            yield masks, predictor.logits
+
+    def score(self, encoder: Path, decoder: Path) -> dict[str, float]:
+        """The figures of a pair of models."""
+        score, agreement, errors = MaskScore(), Agreement(), []
+        for scene, (masks, logits), (true_masks, true_logits) in zip(
+            self.scenes, self.predict(encoder, decoder), self.reference, strict=True
+        ):
+            score.add(masks, scene.masks)
+            agreement.add(true_masks, masks)
+            a, b = true_logits.astype(np.float64), logits.astype(np.float64)
+            errors.append(decibels(float((a**2).sum()), float(((a - b) ** 2).sum())))
+        return score.summary() | {"agreement": agreement.percent, "SQNR": float(np.median(errors))}
+
+    def calibration(self, part: str) -> list[dict[str, Array]]:
+        """Inputs of scenes of the train split; the decoder's from FP32 embeddings."""
+        if part not in self.samples:
+            encoder = session(self.encoder, threads=1)
+            self.samples[part] = list(zoo.encoder_calibration(IMAGES) if part == "encoder" else zoo.decoder_calibration(encoder, IMAGES))
+        return self.samples[part]
+
+    def quantized(self, part: str, source: Path, name: str, bits: str) -> Path:
+        """The quantized model, made where it is missing; beside it what the passes said."""
+        row, path = ROWS[name], self.folder / f"{source.stem}-{name.replace(' ', '-')}-{bits}.onnx"
+        if not path.exists():
+            start = time.process_time()
+            quantizer = Quantizer(source, recipe=row.recipe, bits=bits, settings=row.settings, threads=1)
+            plan = quantizer.calibrate(self.calibration(part))
+            proto = native.lower(quantizer.model, quantizer.structure, plan).proto
+            done = [change.what for change in quantizer.changes if change.done]
+            write_json(path.with_suffix(".log.json"), {"seconds": time.process_time() - start, "changes": done})
+            onnx.save_model(proto, path.with_suffix(".partial"))
+            path.with_suffix(".partial").replace(path)
+        return path
+
+    def measure(self, model: str, name: str, bits: str) -> None:
+        """Make a row's record."""
+        encoder = self.quantized("encoder", self.encoder, ROWS[name].encoder or name, bits)
+        decoder = self.quantized("decoder", self.decoders[model], name, bits)
+        write_json(record(self.folder, model, name, bits), self.score(encoder, decoder))
+
+
+def record(folder: Path, model: str, name: str, bits: str) -> Path:
+    """Where a row's figures are kept."""
+    return folder / f"{model}-{name.replace(' ', '-')}-{bits}.json"
+
+
+def figures(path: Path) -> dict[str, float]:
+    """A record; {} where there is none."""
+    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def table(folder: Path, bits: Sequence[str]) -> str:
+    """Mean IoU and agreement of every row, a table for each model."""
+    parts = []
+    for model in MODELS:
+        whole = figures(record(folder, model, "fp32", "w32a32"))
+        lines = [["FP32", *[cell(whole)] * len(bits)]]
+        for name in ROWS:
+            cells = [cell(figures(record(folder, model, name, width))) for width in bits]
+            lines += [[name, *cells]] if any(c != "-" for c in cells) else []
+        parts.append(f"{model} keys\n\n" + markdown(["", *bits], lines))
+    return "\n\n".join(parts)
+
+
+def cell(found: dict[str, float]) -> str:
+    """IoU, shares above .75 and .9, agreement, SQNR."""
+    if not found:
+        return "-"
+    shares = f"{found['P@0.75']:.1f}, {found['P@0.9']:.1f}"
+    return f"**{found['mIoU']:.2f}** ({shares}) · {found['agreement']:.1f} · {found['SQNR']:.1f} dB"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--bits", nargs="+", default=BITS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    if not args.table:
+        bench = Bench(args.folder, args.scenes)
+        for model in MODELS:
+            if not (path := record(args.folder, model, "fp32", "w32a32")).exists():
+                write_json(path, bench.score(bench.encoder, bench.decoders[model]))
+        for bits in args.bits:
+            for name in args.rows:
+                for model in args.models:
+                    if not record(args.folder, model, name, bits).exists():
+                        bench.measure(model, name, bits)
+                        print(model, name, bits, cell(figures(record(args.folder, model, name, bits))), flush=True)
+    print(table(args.folder, args.bits))
+
+
+if __name__ == "__main__":
+    main()

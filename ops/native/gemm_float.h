@@ -48,27 +48,27 @@ inline void tile_float(const float* a, const float* b, int64_t depth, int rows, 
   tile_float_rows<4>(a, b, depth, c);
 }
 
-// A panel [k][kRows] of up to kRows rows of values(row values); rows past the end are zero.
-template <typename Values>
+// A panel [k][width] of up to `width` rows of values(row, values); rows past the end are zero.
+template <int width = kRows, typename Values>
 inline void pack_floats(const float* x, int64_t stride, int rows, int64_t k, Values values, float* panel) {
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < width; ++r) {
     if (r >= rows) {
-      for (int64_t i = 0; i < k; ++i) panel[i * kRows + r] = 0.0f;
+      for (int64_t i = 0; i < k; ++i) panel[i * width + r] = 0.0f;
       continue;
     }
     const float* from = x + r * stride;
     float lanes[kLanes];
     auto put = [&](int64_t i, int n) {
-      for (int j = 0; j < n; ++j) panel[(i + j) * kRows + r] = lanes[j];
+      for (int j = 0; j < n; ++j) panel[(i + j) * width + r] = lanes[j];
     };
     walk(
         k,
         [&](int64_t i) {
-          store(lanes, values(load(from + i)));
+          store(lanes, values(r, load(from + i)));
           put(i, kLanes);
         },
         [&](int64_t i, int part) {
-          store(lanes, values(load(from + i, part)));
+          store(lanes, values(r, load(from + i, part)));
           put(i, part);
         });
   }
@@ -108,7 +108,7 @@ bool run_float_product(Call& call, Values values, const float* x, int64_t m, con
     const int64_t from = item / pieces * most, count = m - from < most ? m - from : most, piece = item % pieces;
     for (int64_t row = 0; row < count; row += kRows) {
       const int rows = count - row < kRows ? static_cast<int>(count - row) : kRows;
-      pack_floats(x + (from + row) * w.k, w.k, rows, w.k, values, a + row * w.k);
+      pack_floats(x + (from + row) * w.k, w.k, rows, w.k, [&](int, F v) { return values(v); }, a + row * w.k);
     }
     for (int64_t panel = piece * panels / pieces; panel < (piece + 1) * panels / pieces; ++panel) {
       const int64_t column = panel * kColumns, valid = w.n - column < kColumns ? w.n - column : kColumns;

@@ -1,4 +1,5 @@
-// Rows of floats, encoded on the way into the panels of gemm.h.
+// Rows of floats, encoded on the way into the panels of gemm.h. A panel is kRows wide where rows are the left operand,
+// kColumns where they are columns of the right one; codes may be signed.
 #pragma once
 #include "gemm.h"
 
@@ -6,26 +7,28 @@ namespace onnxptq {
 namespace {
 
 constexpr int kFour = 4;  // rows encoded side by side
-static_assert(kRows % kFour == 0, "panels are filled four rows at a time");
+static_assert(kRows % kFour == 0 && kColumns % kFour == 0, "panels are filled four rows at a time");
 
 #if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
 // Codes of 16 neighbouring k of four rows to their words.
+template <int width>
 inline void scatter_bytes(const I* codes, char* panel) {
   __m128i a = _mm512_cvtepi32_epi8(raw(codes[0])), b = _mm512_cvtepi32_epi8(raw(codes[1]));
   __m128i c = _mm512_cvtepi32_epi8(raw(codes[2])), d = _mm512_cvtepi32_epi8(raw(codes[3]));
   __m128i ab = _mm_unpacklo_epi32(a, b), cd = _mm_unpacklo_epi32(c, d);
   __m128i ef = _mm_unpackhi_epi32(a, b), gh = _mm_unpackhi_epi32(c, d);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(panel), _mm_unpacklo_epi64(ab, cd));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + 4 * kRows), _mm_unpackhi_epi64(ab, cd));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + 8 * kRows), _mm_unpacklo_epi64(ef, gh));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + 12 * kRows), _mm_unpackhi_epi64(ef, gh));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + 4 * width), _mm_unpackhi_epi64(ab, cd));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + 8 * width), _mm_unpacklo_epi64(ef, gh));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + 12 * width), _mm_unpackhi_epi64(ef, gh));
 }
 #endif
 
 // Writes words [0, words) of each row; codes past the end are already zero.
+template <int width>
 inline void scatter(const I* codes, bool wide, int words, char* panel) {
 #if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
-  if (!wide && words == 4) return scatter_bytes(codes, panel);
+  if (!wide && words == 4) return scatter_bytes<width>(codes, panel);
 #endif
   for (int r = 0; r < kFour; ++r) {
     union {
@@ -33,15 +36,14 @@ inline void scatter(const I* codes, bool wide, int words, char* panel) {
       int32_t words[kLanes];
     } row;
     if (wide) {
-      I v = codes[r];
       int32_t lanes[kLanes];
-      store(lanes, v);
+      store(lanes, codes[r] & 0xffff);
       for (int i = 0; i < kLanes / 2; ++i)
-        row.words[i] = lanes[2 * i] | static_cast<int32_t>(static_cast<uint32_t>(lanes[2 * i + 1]) << 16);
+        row.words[i] = static_cast<int32_t>(static_cast<uint32_t>(lanes[2 * i]) | static_cast<uint32_t>(lanes[2 * i + 1]) << 16);
     } else {
-      store(row.bytes, codes[r]);
+      store(row.bytes, codes[r] & 0xff);
     }
-    for (int i = 0; i < words; ++i) memcpy(panel + 4 * (i * kRows + r), &row.words[i], 4);
+    for (int i = 0; i < words; ++i) memcpy(panel + 4 * (i * width + r), &row.words[i], 4);
   }
 }
 
@@ -60,7 +62,7 @@ inline I lanes_below(int n) {
   return load(kMask + kLanes - n);
 }
 
-template <bool summed, typename Code>
+template <int width, bool summed, typename Code>
 inline void encode_rows_of(const float* x, int64_t stride, int rows, int64_t k, const Product& product, Code code,
                            char* panel, int32_t* sums) {
   const int words = kLanes / product.per_step();
@@ -73,14 +75,14 @@ inline void encode_rows_of(const float* x, int64_t stride, int rows, int64_t k, 
     }
     char* to = panel + 4 * row;
     int64_t i = 0;
-    for (; i + kLanes <= k; i += kLanes, to += 4 * words * kRows) {
+    for (; i + kLanes <= k; i += kLanes, to += 4 * words * width) {
       ONNXPTQ_UNROLL
       for (int r = 0; r < kFour; ++r) {
         codes[r] = code(row + r, load(from[r] + i));
         if (summed) total[r] += codes[r];
         __builtin_prefetch(from[r] + i + kFour * stride);
       }
-      scatter(codes, product.wide, words, to);
+      scatter<width>(codes, product.wide, words, to);
     }
     if (i < k) {
       const int n = static_cast<int>(k - i);
@@ -89,21 +91,21 @@ inline void encode_rows_of(const float* x, int64_t stride, int rows, int64_t k, 
         codes[r] = code(row + r, load(from[r] + i, n)) & valid;
         total[r] += codes[r];
       }
-      scatter(codes, product.wide, static_cast<int>(product.steps(n)), to);
+      scatter<width>(codes, product.wide, static_cast<int>(product.steps(n)), to);
     }
     for (int r = 0; r < kFour && row + r < rows; ++r) sums[row + r] = summed ? sum(total[r]) : 0;
   }
 }
 
-// Encodes x[row][0..k) of up to kRows rows into a panel and writes each row's sum of codes (0 where nobody needs it).
+// Encodes x[row][0..k) of up to `width` rows into a panel and writes each row's sum of codes (0 where nobody needs it).
 // `code(row, values)` gives the codes of a vector of values.
-template <typename Code>
+template <int width = kRows, typename Code>
 inline void encode_panel(const float* x, int64_t stride, int rows, int64_t k, const Product& product, bool summed,
                          Code code, char* panel, int32_t* sums) {
   if (summed)
-    encode_rows_of<true>(x, stride, rows, k, product, code, panel, sums);
+    encode_rows_of<width, true>(x, stride, rows, k, product, code, panel, sums);
   else
-    encode_rows_of<false>(x, stride, rows, k, product, code, panel, sums);
+    encode_rows_of<width, false>(x, stride, rows, k, product, code, panel, sums);
 }
 
 }  // namespace

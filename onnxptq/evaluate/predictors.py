@@ -16,6 +16,7 @@ from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
 from onnxptq.evaluate.resize import bilinear
 from onnxptq.runtime import Executor, session
+from onnxptq.verify import one_line
 
 Array = NDArray[Any]
 Source = str | Path | bytes | onnx.ModelProto
@@ -38,8 +39,8 @@ class SamPredictor:
 
     def __init__(self, encoder: Source, decoder: Source, *, executor: Executor | None = None, threads: int | None = None) -> None:
         """Two models: image to embeddings, and embeddings with prompts to masks."""
-        self._encoder = session(encoder, executor=executor, threads=threads)
-        self._decoder = session(decoder, executor=executor, threads=threads)
+        self._encoder = _start(encoder, "SAM encoder", executor, threads)
+        self._decoder = _start(decoder, "SAM decoder", executor, threads)
         pixels = self._encoder.get_inputs()
         if len(pixels) != 1 or len(pixels[0].shape) != 4:
             raise InputError(f"SAM encoder: expected one image input of rank 4, found {[f'{i.name} {i.shape}' for i in pixels]}")
@@ -105,7 +106,7 @@ class LavtPredictor:
 
     def __init__(self, model: Source, tokenizer: WordPiece, *, executor: Executor | None = None, threads: int | None = None) -> None:
         """``tokenizer`` must have the model's vocabulary."""
-        self._session = session(model, executor=executor, threads=threads)
+        self._session = _start(model, "LAVT", executor, threads)
         inputs = {i.name: i for i in self._session.get_inputs()}
         self._image = next((name for name, i in inputs.items() if len(i.shape) == 4), None)
         text = [name for name, i in inputs.items() if len(i.shape) == 2]
@@ -138,3 +139,14 @@ def _side(shape: list[Any], name: str) -> int:
     if not isinstance(height, int) or height != width:
         raise InputError(f"{name}: its image input is {shape}; a fixed square size is needed")
     return height
+
+
+def _start(source: Source, role: str, executor: Executor | None, threads: int | None) -> Any:
+    """A session, or one sentence about the file that gives none."""
+    try:
+        return session(source, executor=executor, threads=threads)
+    except InputError:
+        raise
+    except Exception as error:
+        name = f"{role} {source}" if isinstance(source, (str, Path)) else role
+        raise InputError(f"{name}: onnxruntime does not load it: {one_line(error)}") from None

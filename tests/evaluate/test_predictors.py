@@ -96,6 +96,14 @@ def test_models_of_a_wrong_kind() -> None:
         LavtPredictor(encoder, zoo.tokenizer(), threads=1)
 
 
+def test_a_file_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(InputError, match=r"SAM decoder .*bad\.onnx: onnxruntime does not load it"):
+        SamPredictor(zoo.path("sam-mini-encoder"), tmp_path / "bad.onnx", threads=1)
+    assert main(["evaluate", "ris", "--model", str(tmp_path / "bad.onnx")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["evaluate", "sam", "--limit", "2", "--threads", "1", "--json", "--split", "testA", "--pictures", str(tmp_path / "p")]) == 0
     out, err = capsys.readouterr()

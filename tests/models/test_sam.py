@@ -227,3 +227,35 @@ def test_bad_input_is_one_line(
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.glob("out/*.onnx"))
+
+
+def test_the_packages_own_decoder_export_is_understood(tmp_path: Path) -> None:
+    """segment_anything's SamOnnxModel has more inputs and outputs; box prompts give the same masks."""
+    from onnxptq.evaluate.predictors import SamPredictor
+    from onnxptq.models.sam.package import modeling
+
+    modeling()
+    from segment_anything.utils.onnx import SamOnnxModel
+
+    sam = random_sam(SMALL, 5)
+    with torch.no_grad():
+        sam.mask_decoder.output_upscaling[3].bias.add_(0.5)
+    export_encoder(sam, tmp_path / "e.onnx")
+    export_decoder(sam, tmp_path / "d.onnx")
+    inputs = {
+        "image_embeddings": torch.randn(1, 32, 8, 8),
+        "point_coords": torch.rand(2, 2, 2) * 64,
+        "point_labels": torch.tensor([[2.0, 3.0]] * 2),
+        "mask_input": torch.zeros(1, 1, 32, 32),
+        "has_mask_input": torch.zeros(1),
+        "orig_im_size": torch.tensor([64.0, 64.0]),
+    }
+    dynamic = {"point_coords": {0: "n", 1: "k"}, "point_labels": {0: "n", 1: "k"}}
+    outputs = ["masks", "iou_predictions", "low_res_masks"]
+    exporting.export(SamOnnxModel(sam, return_single_mask=False), inputs, outputs, tmp_path / "o.onnx", dynamic=dynamic)
+    image = np.random.RandomState(0).randint(0, 256, (50, 64, 3), np.uint8)
+    boxes = np.array([[5, 5, 40, 30], [10, 20, 60, 45], [0, 0, 20, 20]], np.float32)
+    ours, theirs = (SamPredictor(tmp_path / "e.onnx", tmp_path / d, threads=1).masks(image, boxes) for d in ("d.onnx", "o.onnx"))
+    assert (ours.masks != theirs.masks).mean() < 1e-3
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+    assert 0 < ours.masks.mean() < 1

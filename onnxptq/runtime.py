@@ -61,7 +61,8 @@ def session(
     if isinstance(model, (str, Path)):
         return ort.InferenceSession(str(model), options, providers=list(providers))
     if isinstance(model, onnx.ModelProto):
-        if model.ByteSize() > PROTOBUF_LIMIT:
+        # ByteSize itself fails for what does not fit one message.
+        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > PROTOBUF_LIMIT:
             return _large(model, options, providers)
         model = model.SerializeToString()
     return ort.InferenceSession(model, options, providers=list(providers))

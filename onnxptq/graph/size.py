@@ -10,12 +10,15 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from onnxptq.graph.model import Model
+from onnxptq.graph.save import LIMIT, payload
 
 
 def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
     """Bytes of a model as given, external data included."""
     if isinstance(model, onnx.ModelProto):
-        return int(model.ByteSize())
+        # ByteSize itself fails for what does not fit one message.
+        tensors = payload(model)
+        return tensors if tensors > LIMIT else int(model.ByteSize())
     if isinstance(model, bytes):
         return len(model)
     path = Path(model)

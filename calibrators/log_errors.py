@@ -24,6 +24,8 @@ POWERS = FINE * 24
 """What is below 2^-24 counts as zero: float32 sums of 1 do not hold it either."""
 REACH = 0.01
 """The largest value is sought between this part of the largest weight and all of it, as PTQ4SAM does."""
+POOL = 8
+"""Rows are chosen from so many times as many: those with the largest weights decide where codes saturate, and are rare."""
 _BLOCK = 1 << 19
 """Numbers held at a time."""
 
@@ -36,8 +38,9 @@ def scales() -> F64:
 class OutputErrors(Observed):
     """Mean of |Q(P) v - P v|^exponent over sampled rows, averaged over samples, for each tau and each largest value of the grid.
 
-    ``rows`` rows of P are sampled evenly from each sample and meet the values of their own head and window. The last of
-    Q's 2^bits codes is zero.
+    Rows of P meet the values of their own head and window. From each sample 8 ``rows`` are taken evenly, and of these the
+    errors of ``rows`` are computed: of the half of them with the largest weights each, of others evenly by largest weight,
+    which count for their neighbours. The last of Q's 2^bits codes is zero.
     """
 
     def __init__(self, bits: int, taus: Sequence[float], exponent: float, rows: int, seed: int = 0) -> None:
@@ -56,11 +59,12 @@ class OutputErrors(Observed):
             self._add(outputs[0], shape, *partners)
 
     def _chosen(self, shape: tuple[int, ...]) -> I64:
-        return spread_rows(int(np.prod(shape[:-1])), self.rows, self.seed)
+        return spread_rows(int(np.prod(shape[:-1])), POOL * self.rows, self.seed)
 
     def _add(self, rows: F32, shape: tuple[int, ...], v: F32) -> None:
         lead = shape[:-2]
-        heads, owner = np.unique(self._chosen(shape) // shape[-2], return_inverse=True)
+        picked, weights = pick(rows.max(axis=1), self.rows)
+        heads, owner = np.unique(self._chosen(shape)[picked] // shape[-2], return_inverse=True)
         v = np.broadcast_to(v, (*lead, *v.shape[-2:]))[np.unravel_index(heads, lead)] if lead else v[None]
         if not (np.isfinite(rows).all() and np.isfinite(v).all()):
             raise NotFinite
@@ -68,22 +72,22 @@ class OutputErrors(Observed):
         exponent = int(np.frexp(np.abs(v).max(initial=0))[1])
         v, high = np.ldexp(v, -exponent), float(rows.max())
         tried = np.flatnonzero(scales() >= REACH * high)
-        total = np.zeros((len(self.taus), len(tried)))
+        total, rows = np.zeros((len(self.taus), len(tried))), rows[picked]
         step = max(_BLOCK // (max(POWERS, rows.shape[1]) * max(v.shape[2], 1)), 1)
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            total += self._block(rows[part], v[owner[part]], tried)
-        self.errors[:, tried] += total / max(len(rows) * v.shape[2], 1) * 2.0 ** (exponent * self.exponent)
+            total += self._block(rows[part], v[owner[part]], weights[part], tried)
+        self.errors[:, tried] += total / max(weights.sum() * v.shape[2], 1) * 2.0 ** (exponent * self.exponent)
         self.errors[:, len(tried) :] = np.inf
         self.high, self.samples = max(self.high, high), self.samples + 1
 
-    def _block(self, rows: F32, v: F32, tried: I64) -> F64:
-        """Sums of errors [taus, tried] over rows [n, keys] with their values [n, keys, d]."""
+    def _block(self, rows: F32, v: F32, weights: F64, tried: I64) -> F64:
+        """Sums of errors [taus, tried] over rows [n, keys], weighted, with their values [n, keys, d]."""
         above, wanted = sums_above(rows, v), (rows[:, None] @ v).reshape(-1)
         found = np.empty((len(self.taus), len(tried)))
         for i, tau in enumerate(self.taus):
             change = np.abs(outputs_of(above, tau, self.bits, tried * COARSE) - wanted)
-            found[i] = (change ** np.float32(self.exponent)).sum(axis=1, dtype=np.float64)
+            found[i] = (change ** np.float32(self.exponent)).reshape(len(tried), len(rows), -1).sum(axis=2, dtype=np.float64) @ weights
         return found
 
     def best(self) -> tuple[float, float]:
@@ -117,7 +121,17 @@ class OutputErrors(Observed):
 
     def tap(self) -> Tap | None:
         """Op ``SampleRows``, and the values whole."""
-        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, -1, rows=True, partners=True)
+        return Tap("SampleRows", 1, {"rows": POOL * self.rows, "seed": self.seed}, -1, rows=True, partners=True)
+
+
+def pick(peaks: F32, rows: int) -> tuple[I64, F64]:
+    """At most ``rows`` places, and for how many each stands: the half with the largest peaks for themselves, evenly chosen others."""
+    order, largest = np.argsort(-peaks, kind="stable"), rows - rows // 2
+    if len(order) <= rows:
+        return np.arange(len(order)), np.ones(len(order))
+    edges = np.linspace(largest, len(order), rows // 2 + 1).astype(np.int64)
+    places = np.concatenate([np.arange(largest), (edges[:-1] + edges[1:]) // 2])
+    return order[places], np.concatenate([np.ones(largest), np.diff(edges)])
 
 
 def sums_above(rows: F32, v: F32) -> F32:
@@ -160,7 +174,7 @@ def _summed(rows: F32, step: int) -> F32:
 
 
 class LogHistogram(Observed):
-    """How the logarithms of sampled weights spread: shares in bins of 1/192 octave, averaged over samples."""
+    """How the logarithms of weights in 8 ``rows`` rows of each sample spread: shares in bins of 1/192 octave, averaged over samples."""
 
     BINS = 192
 
@@ -173,7 +187,7 @@ class LogHistogram(Observed):
         """Fold one sample's attention weights in."""
         if x.size:
             matrix = x.reshape(-1, x.shape[-1])
-            self._add(matrix[spread_rows(len(matrix), self.rows, self.seed)])
+            self._add(matrix[spread_rows(len(matrix), POOL * self.rows, self.seed)])
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
         """Fold in the rows that op ``SampleRows`` chose."""
@@ -214,4 +228,4 @@ class LogHistogram(Observed):
 
     def tap(self) -> Tap | None:
         """Op ``SampleRows``."""
-        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, -1, rows=True)
+        return Tap("SampleRows", 1, {"rows": POOL * self.rows, "seed": self.seed}, -1, rows=True)

@@ -42,7 +42,7 @@ def _attention(model: Model, path: Scores, by_output: dict[str, Linear], lines: 
     q = operand(path.qk.inputs[0], transposed=False)
     k = operand(path.qk.inputs[1], transposed=True)
     v = path.av.inputs[1]
-    added = _additions(model, path)
+    added = _additions(path)
     q_source = _source(q.tensor, q.tensor, path.qk, by_output, tracer)
     k_source = _source(k.tensor, _read(k), path.qk, by_output, tracer)
     v_source = _source(v, v, path.av, by_output, tracer)
@@ -84,15 +84,14 @@ def _leading(shape: list[int | str | None]) -> int:
     return shape[-3] if len(shape) > 3 and isinstance(shape[-3], int) else 1
 
 
-def _additions(model: Model, path: Scores) -> Addition:
+def _additions(path: Scores) -> Addition:
     """Scalar factors and terms between the product and the softmax, and whether that is all there is."""
     factor = 1.0
     terms: list[str] = []
-    rows: str | None = None
-    cols: str | None = None
-    fusable = True
-    here = path.qk.outputs[0]
-    grid = False
+    rows: gs.Tensor | None = None
+    cols: gs.Tensor | None = None
+    fusable, grid = True, False
+    here = result = path.qk.outputs[0]
     for step in path.steps:
         scaled = scaling(step)
         other = next((t for t in step.inputs if t is not here), None)
@@ -104,28 +103,39 @@ def _additions(model: Model, path: Scores) -> Addition:
             grid = not grid
         elif step.op == "Add" and other is not None and not grid:
             terms.append(other.name)
-            fusable &= _broadcasts(other, path.qk.outputs[0])
+            fusable &= _broadcasts(other, result)
         elif step.op == "Add" and other is not None:
             made = producer(other)
             inner = made.inputs[0] if made is not None and made.op == "Unsqueeze" else None
             shape = list(other.shape or [])
             if inner is not None and shape[-1:] == [1] and rows is None:
-                rows = inner.name
+                rows = inner
             elif inner is not None and shape[-2:-1] == [1] and cols is None:
-                cols = inner.name
+                cols = inner
             else:
                 fusable = False
         else:
             fusable = False
         here = step.outputs[0]
-    fusable &= not grid and (rows is None) == (cols is None)
-    fusable &= rows is not None or not any(s.op == "Reshape" for s in path.steps)
-    return Addition(factor, tuple(terms), rows, cols, fusable)
+    if rows is None or cols is None:
+        fusable &= rows is cols and not any(s.op == "Reshape" for s in path.steps)
+    else:
+        fusable &= not grid and _is_relative(rows, result) and _is_relative(cols, result)
+    return Addition(factor, tuple(terms), rows.name if rows is not None else None, cols.name if cols is not None else None, fusable)
 
 
 def _broadcasts(term: gs.Tensor, result: gs.Tensor) -> bool:
-    """Whether a term has no more axes than the scores (longer ones would reshape them)."""
-    return term.shape is not None and result.shape is not None and len(term.shape) <= len(result.shape)
+    """Whether a term leaves the shape of the scores as it is."""
+    if term.shape is None or result.shape is None or len(term.shape) > len(result.shape):
+        return False
+    return all(not isinstance(a, int) or a == 1 or a == b for a, b in zip(term.shape[::-1], result.shape[::-1], strict=False))
+
+
+def _is_relative(term: gs.Tensor, result: gs.Tensor) -> bool:
+    """Whether a relative position term is [..., Nq, H] (or W) for scores [..., Nq, Nk]."""
+    if term.shape is None or result.shape is None or len(term.shape) != len(result.shape):
+        return False
+    return all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(term.shape[:-1], result.shape[:-1], strict=True))
 
 
 def _alone(model: Model, path: Scores, q: Operand, k: Operand) -> bool:

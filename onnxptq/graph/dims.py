@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 Dim = int | str | None
 SYMBOL = re.compile(r"[A-Za-z_][\w.]*")
@@ -131,15 +131,3 @@ def broadcast(a: Sequence[Dim], b: Sequence[Dim]) -> tuple[Dim, ...]:
         else:
             out.append(next((d for d in (x, y) if isinstance(d, int)), None))
     return tuple(out)
-
-
-def concrete(dim: Dim, sizes: Mapping[str, int]) -> int | None:
-    """The number a dimension is for given sizes of its symbols, if it can be said."""
-    if dim is None or isinstance(dim, int):
-        return dim
-    coefficient, symbols = _monomial(dim)
-    for symbol in symbols:
-        if symbol not in sizes:
-            return None
-        coefficient *= sizes[symbol]
-    return coefficient

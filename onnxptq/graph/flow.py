@@ -31,8 +31,6 @@ MOVES = frozenset(
 )
 """Ops that move the numbers of their first input (all inputs of Concat) without changing them."""
 
-FLOATS = frozenset({"float32", "float16", "float64"})
-
 
 def data_inputs(node: gs.Node) -> list[gs.Tensor]:
     """The inputs of a moving op that carry the numbers moved."""

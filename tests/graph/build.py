@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ def same(proto: onnx.ModelProto, held: Model, feeds: Arrays, *, tolerance: float
         assert before.dtype == after.dtype
         scale = max(float(np.abs(before).max(initial=0.0)), 1e-6)
         assert float(np.abs(before.astype(np.float64) - after).max(initial=0.0)) <= tolerance * scale
+
+
+def concrete(dim: int | str | None, sizes: Mapping[str, int]) -> int | None:
+    """The number a dimension is for given sizes of its symbols; None where it is no product of them."""
+    if dim is None or isinstance(dim, int):
+        return dim
+    total = 1
+    for factor in dim.split("*"):
+        if not factor.isdigit() and factor not in sizes:
+            return None
+        total *= int(factor) if factor.isdigit() else sizes[factor]
+    return total
 
 
 def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:

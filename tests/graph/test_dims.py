@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from onnxptq.graph import dims
 from onnxptq.graph.dims import Dim
+from tests.graph.build import concrete
 
 SIZES = {"N": 3, "T": 5, "H": 8}
 DIMS = st.one_of(
@@ -16,7 +17,7 @@ DIMS = st.one_of(
 
 
 def number(dim: Dim) -> int:
-    found = dims.concrete(dim, SIZES)
+    found = concrete(dim, SIZES)
     assert found is not None
     return found
 
@@ -35,14 +36,14 @@ def test_products_and_quotients(a: Dim, b: Dim) -> None:
 @given(DIMS, DIMS)
 def test_sums(a: Dim, b: Dim) -> None:
     for function, wanted in ((dims.add, number(a) + number(b)), (dims.sub, number(a) - number(b))):
-        found = dims.concrete(function(a, b), SIZES)
+        found = concrete(function(a, b), SIZES)
         assert found in (wanted, None)
 
 
 @given(DIMS, st.integers(1, 9))
 def test_division_and_remainder(a: Dim, b: int) -> None:
-    assert dims.concrete(dims.floordiv(a, b), SIZES) in (number(a) // b, None)
-    assert dims.concrete(dims.mod(a, b), SIZES) in (number(a) % b, None)
+    assert concrete(dims.floordiv(a, b), SIZES) in (number(a) // b, None)
+    assert concrete(dims.mod(a, b), SIZES) in (number(a) % b, None)
 
 
 @given(DIMS, st.one_of(DIMS, st.integers(-3, -1)))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.graph.dims import Dim, concrete
+from onnxptq.graph.dims import Dim
 from onnxptq.graph.model import Model
 from onnxptq.graph.shapes import analyse, infer
-from tests.graph.build import model, normal, run
+from tests.graph.build import concrete, model, normal, run
 
 HEAD = "g (float[N,6,T] x) => (float[A,B,C] y) { s = Shape(x) "
 VALUES = {"i0": 0, "i2": 2, "v0": [0], "v1": [1], "v2": [2], "v3": [3], "m1": [-1], "two": 2}

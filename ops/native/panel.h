@@ -39,7 +39,8 @@ inline void scatter(const I* codes, bool wide, int words, char* panel) {
       int32_t lanes[kLanes];
       store(lanes, codes[r] & 0xffff);
       for (int i = 0; i < kLanes / 2; ++i)
-        row.words[i] = static_cast<int32_t>(static_cast<uint32_t>(lanes[2 * i]) | static_cast<uint32_t>(lanes[2 * i + 1]) << 16);
+        row.words[i] =
+            static_cast<int32_t>(static_cast<uint32_t>(lanes[2 * i]) | static_cast<uint32_t>(lanes[2 * i + 1]) << 16);
     } else {
       store(row.bytes, codes[r] & 0xff);
     }

@@ -3,14 +3,17 @@
 // Weights are the left operand and pixels the columns, so that results are written as they lie in memory. Channels come
 // in blocks of four; a block's codes of one pixel fill one 32-bit word (two where products are wide, four where they
 // are float). x is encoded once into a padded image of such words, from which a panel's columns are gathered tap by
-// tap; where there is only one tap, x is encoded straight into the panels.
+// tap; where there is only one tap, x is encoded straight into the panels. Depthwise convolutions go another way: codes
+// and their sums are small whole numbers there, so floats hold them exactly.
 #include "gemm_float.h"
 #include "product.h"
 
 namespace onnxptq {
 namespace {
 
-constexpr int kChannels = 4;  // of a block
+constexpr int kChannels = 4;    // of a block
+constexpr int kAlone = 0;       // words of a block that is one channel, as floats
+constexpr int kMostTaps = 256;  // of a depthwise kernel: products of 8 bits by 8 that a float can sum
 
 // The range of a table's whole numbers, zero among them.
 inline int least(const Table& t) { return t.least < 0 ? t.least : 0; }
@@ -28,6 +31,7 @@ struct State {
   int64_t per_group() const { return outputs / groups; }
   int64_t taps() const { return kernel[0] * kernel[1]; }
   int64_t blocks() const { return ceil_div(channels, kChannels); }
+  bool depthwise() const { return channels == 1 && taps() <= kMostTaps; }
   int words(const Packed& p) const { return as_float ? kChannels : kChannels / p.product.per_step(); }
 };
 
@@ -177,7 +181,9 @@ inline void encode_block(const float* x, int64_t stride, int channels, int n, Co
   ONNXPTQ_UNROLL
   for (int i = 0; i < kChannels; ++i)
     c[i] = i >= channels ? set(0) : code(n == kLanes ? load(x + i * stride) : load(x + i * stride, n));
-  if (words == 1) {
+  if (words == kAlone) {
+    store_words(to, c[0], n);
+  } else if (words == 1) {
     store_words(to, c[0] | c[1] << 8 | c[2] << 16 | c[3] << 24, n);
   } else if (words == 2) {
     store_words(to, c[0] | c[1] << 16, n);
@@ -192,21 +198,19 @@ inline int channels_of(const State& s, int64_t block) {
   return s.channels - block * kChannels < kChannels ? static_cast<int>(s.channels - block * kChannels) : kChannels;
 }
 
-// One block of channels of the image, its border filled with the code of zero.
+// One block of channels of the image, its border filled with the code of zero. `group` counts over the batch too.
 template <int words, typename Code>
-void encode_image(const Job& job, int64_t item, Code code) {
+void encode_image(const Job& job, int64_t group, int64_t block, Code code, int32_t* to) {
   const State& s = job.s;
-  const int64_t block = item % s.blocks(), group = item / s.blocks();  // over batch and groups
   const float* x = job.x + (group * s.channels + block * kChannels) * job.in[0] * job.in[1];
-  int32_t* to = job.image + (group * job.planes + block * words) * job.plane;
-  const int channels = channels_of(s, block), zero = job.zero;
+  const int channels = channels_of(s, block);
   int32_t border[kChannels] = {};
-  for (int i = 0; i < channels && words < kChannels; ++i)
-    border[i * words / kChannels] |=
-        static_cast<int32_t>(static_cast<uint32_t>(zero) << i % (kChannels / words) * (8 * words));
+  if (words == 1 || words == 2)
+    for (int i = 0; i < channels; ++i)
+      border[i * words / kChannels] |= static_cast<int32_t>(static_cast<uint32_t>(job.zero) << i * words * 8 % 32);
   const int64_t gap = s.before[1] + s.after[1], top = s.before[0] * job.padded[1] + s.before[1];
   const int64_t rows = gap ? job.in[0] : 1, width = gap ? job.in[1] : job.in[0] * job.in[1];
-  for (int i = 0; i < words; ++i) {
+  for (int i = 0; i < (words == kAlone ? 1 : words); ++i) {
     int32_t* plane = to + i * job.plane;
     auto fill = [&](int64_t from, int64_t until) {
       for (int64_t j = from; j < until; ++j) plane[j] = border[i];
@@ -370,8 +374,10 @@ template <int words, int epilogue, typename Code>
 bool convolve(Call& call, const Job& job, Code code) {
   const State& s = job.s;
   constexpr bool as_float = words == kChannels;
-  if (!job.direct && !parallel(call, job.batch * s.groups * s.blocks(), 0,
-                               [&](int64_t item, void*) { encode_image<words>(job, item, code); }))
+  if (!job.direct && !parallel(call, job.batch * s.groups * s.blocks(), 0, [&](int64_t item, void*) {
+        encode_image<words>(job, item / s.blocks(), item % s.blocks(), code,
+                            job.image + (item / s.blocks() * job.planes + item % s.blocks() * words) * job.plane);
+      }))
     return false;
   // Tasks: groups, blocks of pixels, and where there are few of those, pieces of the outputs.
   const int64_t steps = s.blocks() * words * s.taps(), groups = job.batch * s.groups, rows = s.per_group();
@@ -425,25 +431,78 @@ bool convolve(Call& call, const Job& job, Code code) {
   });
 }
 
+// One channel a group: every tap of a vector of pixels, for one output after the other. Sums of codes are exact.
+template <int epilogue, typename Code>
+bool convolve_alone(Call& call, const Job& job, Code code) {
+  const State& s = job.s;
+  const int64_t taps = s.taps(), outputs = s.per_group(), step = s.strides[1];
+  const size_t words = static_cast<size_t>(job.plane + kLanes * step);
+  int32_t lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<int32_t>(i * step);
+  const I index = load(lanes);
+  return parallel(call, job.batch * s.groups, words * 4, [&](int64_t item, void* memory) {
+    float weights[kMostTaps];
+    int64_t shifts[kMostTaps];
+    for (int64_t t = 0; t < taps; ++t)
+      shifts[t] = t / s.kernel[1] * s.dilations[0] * job.padded[1] + t % s.kernel[1] * s.dilations[1];
+    int32_t* codes = static_cast<int32_t*>(memory);
+    const float* image = reinterpret_cast<const float*>(codes);
+    encode_image<kAlone>(job, item, 0, code, codes);
+    const Packed& w = job.w[item % s.groups];
+    for (int64_t o = 0; o < outputs; ++o) {
+      const char* panel = w.panels + o / kRows * w.panel_bytes() + o % kRows * 4;
+      for (int64_t t = 0; t < taps; ++t) {
+        int32_t word;
+        memcpy(&word, panel + t * (kChannels / w.product.per_step()) * kRows * 4, 4);
+        weights[t] = static_cast<float>((w.product.wide ? static_cast<int16_t>(word) : static_cast<int8_t>(word)) +
+                                        w.minus_zero[o]);
+      }
+      const F scale = set(job.scale * w.scale[o]);
+      const F bias = set(job.bias ? job.bias[item % s.groups * outputs + o] : 0.0f);
+      float* y = job.y + (item * outputs + o) * job.pixels;
+      for (int64_t row = 0; row < job.out[0]; ++row) {
+        for (int64_t j = 0; j < job.out[1]; j += kLanes) {
+          const float* from = image + row * s.strides[0] * job.padded[1] + j * step;
+          F sum = set(0.0f);
+          for (int64_t t = 0; t < taps; ++t)
+            sum = fma(step == 1 ? load(from + shifts[t]) : gather(from + shifts[t], index), set(weights[t]), sum);
+          put<epilogue>(y + row * job.out[1] + j, fma(sum, scale, bias),
+                        static_cast<int>(job.out[1] - j < kLanes ? job.out[1] - j : kLanes));
+        }
+      }
+    }
+  });
+}
+
+template <int words, int epilogue, typename Code>
+bool convolve_as(Call& call, const Job& job, Code code) {
+  if constexpr (words == kAlone)
+    return convolve_alone<epilogue>(call, job, code);
+  else
+    return convolve<words, epilogue>(call, job, code);
+}
+
 template <int words, typename Code>
-bool convolve_then(Call& call, const Job& job, Code code) {
-  if (job.s.epilogue == kGelu) return convolve<words, kGelu>(call, job, code);
-  if (job.s.epilogue == kRelu) return convolve<words, kRelu>(call, job, code);
-  return convolve<words, kNone>(call, job, code);
+Error convolve_then(Call& call, const Job& job, Code code) {
+  const bool ok = job.s.epilogue == kGelu   ? convolve_as<words, kGelu>(call, job, code)
+                  : job.s.epilogue == kRelu ? convolve_as<words, kRelu>(call, job, code)
+                                            : convolve_as<words, kNone>(call, job, code);
+  return ok ? nullptr : "out of memory";
 }
 
 // Codes are whole numbers.
 template <typename Code>
 Error convolve_codes(Call& call, const Job& job, Code code) {
-  const bool ok = job.w->product.wide ? convolve_then<2>(call, job, code) : convolve_then<1>(call, job, code);
-  return ok ? nullptr : "out of memory";
+  if (job.s.depthwise())
+    return convolve_then<kAlone>(call, job, [&](F x) { return bits(to_float(code(x) - set(job.zero))); });
+  return job.w->product.wide ? convolve_then<2>(call, job, code) : convolve_then<1>(call, job, code);
 }
 
 // Values are floats, whatever scheme they went through.
 template <typename Value>
 Error convolve_values(Call& call, const Job& job, Value value) {
-  const bool ok = convolve_then<kChannels>(call, job, [&](F x) { return bits(value(x)); });
-  return ok ? nullptr : "out of memory";
+  auto code = [&](F x) { return bits(value(x)); };
+  return job.s.depthwise() ? convolve_then<kAlone>(call, job, code) : convolve_then<kChannels>(call, job, code);
 }
 
 template <typename Scheme, typename... Options>
@@ -522,7 +581,7 @@ Error run(const void* state, Call& call) {
       return error;
     job.w = fresh;
   }
-  if (!job.direct) {
+  if (!job.direct && !s.depthwise()) {
     job.planes = s.blocks() * s.words(job.w[0]);
     size_t words;
     if (__builtin_mul_overflow(static_cast<size_t>(job.batch * s.groups * job.planes), job.plane, &words) ||

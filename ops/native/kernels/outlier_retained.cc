@@ -38,7 +38,7 @@ Error dequantize(const void* state, Call& call) {
 Type code_type(Attributes& attributes) {
   int64_t bits = 8, groups = 1, index = 0;
   attributes.get_int("bits", &bits), attributes.get_int("groups", &groups);
-  while (int64_t{1} << index < groups) ++index;
+  while (index < 8 && int64_t{1} << index < groups) ++index;
   return bits + index > 8 ? kUint16 : kUint8;
 }
 

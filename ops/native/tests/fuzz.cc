@@ -11,7 +11,8 @@ extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*call
 namespace onnxptq::test {
 namespace {
 
-std::string current;  // told if the process dies
+constexpr unsigned kPatience = 60;  // seconds that a node may take
+std::string current;                // told if the process dies
 
 void tell() {
   current += "\n";
@@ -179,6 +180,7 @@ FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string&
     __sanitizer_set_death_callback(tell);
   else
     for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL}) signal(s, die);
+  signal(SIGALRM, die);
   FuzzResult result;
   for (const auto& [name, op] : ops) {
     if (name.find(part) == std::string::npos) continue;
@@ -197,6 +199,7 @@ FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string&
       }
       ++i;
       current = name + " " + show(node);
+      alarm(kPatience);
       Session session(op, node.attributes, node.inputs);
       std::vector<Value> outputs;
       if (session.error.empty()) {
@@ -213,6 +216,7 @@ FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string&
         result.bad.push_back(current + ": " + session.error);
     }
   }
+  alarm(0);
   return result;
 }
 

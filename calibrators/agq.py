@@ -42,6 +42,8 @@ class Agq(Calibrator):
                 f"site {site.key}: calibrator 'agq' finds codes of scheme 'log_base' for softmax outputs, "
                 f"not of {choice.scheme!r} for {site.role}"
             )
+        if rows < 1 or exponent <= 0:
+            raise InputError(f"site {site.key}: calibrator 'agq': rows = {rows}, exponent = {exponent:g}; both must be positive")
         if objective not in OBJECTIVES:
             raise InputError(f"site {site.key}: calibrator 'agq': unknown objective {objective!r}{nearest(str(objective), OBJECTIVES)}")
         found: OutputErrors | LogHistogram

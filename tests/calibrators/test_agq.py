@@ -247,6 +247,8 @@ def test_nothing_seen_is_an_error(objective: str) -> None:
         (agq(taus="papre"), "unknown taus 'papre'; did you mean 'paper'"),
         (agq(taus=[5.0]), "tau 5 does not fit"),
         (agq(taus=[0.0]), "tau 0 does not fit"),
+        (agq(rows=0), "rows = 0, exponent = 2.4; both must be positive"),
+        (agq(exponent=-1), "rows = 128, exponent = -1; both must be positive"),
         (agq(objective="outptu"), "unknown objective 'outptu'; did you mean 'output'"),
     ],
 )

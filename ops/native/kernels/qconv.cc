@@ -431,10 +431,26 @@ bool convolve(Call& call, const Job& job, Code code) {
   });
 }
 
+// Sums of all taps for `count` vectors of neighbouring pixels.
+template <int count>
+inline void sum_taps(const float* from, const int64_t* shifts, const float* weights, int64_t taps, F* sum) {
+  F total[count];
+  ONNXPTQ_UNROLL
+  for (int i = 0; i < count; ++i) total[i] = set(0.0f);
+  for (int64_t t = 0; t < taps; ++t) {
+    const F weight = set(weights[t]);
+    ONNXPTQ_UNROLL
+    for (int i = 0; i < count; ++i) total[i] = fma(load(from + shifts[t] + i * kLanes), weight, total[i]);
+  }
+  ONNXPTQ_UNROLL
+  for (int i = 0; i < count; ++i) sum[i] = total[i];
+}
+
 // One channel a group: every tap of a vector of pixels, for one output after the other. Sums of codes are exact.
 template <int epilogue, typename Code>
 bool convolve_alone(Call& call, const Job& job, Code code) {
   const State& s = job.s;
+  constexpr int kAcross = 4;
   const int64_t taps = s.taps(), outputs = s.per_group(), step = s.strides[1];
   const size_t words = static_cast<size_t>(job.plane + kLanes * step);
   int32_t lanes[kLanes];
@@ -461,13 +477,23 @@ bool convolve_alone(Call& call, const Job& job, Code code) {
       const F bias = set(job.bias ? job.bias[item % s.groups * outputs + o] : 0.0f);
       float* y = job.y + (item * outputs + o) * job.pixels;
       for (int64_t row = 0; row < job.out[0]; ++row) {
-        for (int64_t j = 0; j < job.out[1]; j += kLanes) {
-          const float* from = image + row * s.strides[0] * job.padded[1] + j * step;
+        const float* from = image + row * s.strides[0] * job.padded[1];
+        float* to = y + row * job.out[1];
+        int64_t j = 0;
+        for (; step == 1 && j + kAcross * kLanes <= job.out[1]; j += kAcross * kLanes) {
+          F sum[kAcross];
+          sum_taps<kAcross>(from + j, shifts, weights, taps, sum);
+          for (int i = 0; i < kAcross; ++i) put<epilogue>(to + j + i * kLanes, fma(sum[i], scale, bias), kLanes);
+        }
+        for (; j < job.out[1]; j += kLanes) {
           F sum = set(0.0f);
-          for (int64_t t = 0; t < taps; ++t)
-            sum = fma(step == 1 ? load(from + shifts[t]) : gather(from + shifts[t], index), set(weights[t]), sum);
-          put<epilogue>(y + row * job.out[1] + j, fma(sum, scale, bias),
-                        static_cast<int>(job.out[1] - j < kLanes ? job.out[1] - j : kLanes));
+          if (step == 1)
+            sum_taps<1>(from + j, shifts, weights, taps, &sum);
+          else
+            for (int64_t t = 0; t < taps; ++t)
+              sum = fma(gather(from + j * step + shifts[t], index), set(weights[t]), sum);
+          const int64_t rest = job.out[1] - j;
+          put<epilogue>(to + j, fma(sum, scale, bias), static_cast<int>(rest < kLanes ? rest : kLanes));
         }
       }
     }

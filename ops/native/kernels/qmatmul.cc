@@ -293,6 +293,7 @@ void decode_row(const Operand& o, const Place& place, int64_t row, const float* 
 }
 
 bool run_floats(Call& call, const Job& job) {
+  constexpr int64_t kPiece = 1024;
   const Operand &a = job.a, &b = job.b;
   const int64_t panels = ceil_div(job.n, kColumns), panel = job.k * kColumns, k = job.k;
   float* right = static_cast<float*>(call.temporary(static_cast<size_t>(b.matrices * panels * panel) * sizeof(float)));
@@ -314,14 +315,14 @@ bool run_floats(Call& call, const Job& job) {
     return false;
   const int64_t size = rows_of_task(job, k * 4), blocks = ceil_div(job.m, size);
   const size_t left = static_cast<size_t>(size * k), rows_at_once = static_cast<size_t>(kRows * k);
-  const size_t bytes = (left + rows_at_once + kRows * kColumns) * sizeof(float);
+  const size_t bytes = (left + rows_at_once) * sizeof(float);
   return parallel(call, job.batch * blocks, bytes, [&](int64_t item, void* scratch) {
     int64_t of_a, of_b;
     job.matrices(item / blocks, &of_a, &of_b);
     const int64_t from = item % blocks * size, count = job.m - from < size ? job.m - from : size;
     const Place place(a, of_a);
-    float* c = static_cast<float*>(scratch);
-    float *decoded = c + kRows * kColumns, *coded = decoded + rows_at_once;
+    float* decoded = static_cast<float*>(scratch);
+    float* coded = decoded + rows_at_once;
     for (int64_t row = 0; row < count; row += kRows) {
       const int rows = count - row < kRows ? static_cast<int>(count - row) : kRows;
       for (int r = 0; r < rows; ++r) {
@@ -336,8 +337,14 @@ bool run_floats(Call& call, const Job& job) {
       const int valid = job.n - column < kColumns ? static_cast<int>(job.n - column) : kColumns;
       for (int64_t row = 0; row < count; row += kRows) {
         const int rows = count - row < kRows ? static_cast<int>(count - row) : kRows;
-        memset(c, 0, kRows * kColumns * sizeof(float));
-        tile_float(coded + row * k, right + (of_b * panels + p) * panel, k, rows, c);
+        alignas(64) float c[kRows * kColumns] = {};
+        alignas(64) float piece[kRows * kColumns];
+        for (int64_t at = 0; at < k; at += kPiece) {  // long sums lose digits
+          memset(piece, 0, sizeof(piece));
+          tile_float(coded + row * k + at * kRows, right + (of_b * panels + p) * panel + at * kColumns,
+                     k - at < kPiece ? k - at : kPiece, rows, piece);
+          for (int i = 0; i < kRows * kColumns; ++i) c[i] += piece[i];
+        }
         for (int r = 0; r < rows; ++r)
           memcpy(y + (row + r) * job.n + column, c + r * kColumns, static_cast<size_t>(valid) * sizeof(float));
       }

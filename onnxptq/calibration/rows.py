@@ -52,7 +52,7 @@ class RowSample(Observed):
         matrix = view.transpose(*others, *kept).reshape(-1, int(np.prod([view.shape[a] for a in kept])))
         self._add(matrix[spread_rows(len(matrix), self.rows, self.seed)], len(matrix))
 
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> None:
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
         """Fold in the rows that op ``SampleRows`` chose."""
         if 0 not in shape:
             self._add(outputs[0], math.prod(shape) // outputs[0].shape[1])

@@ -175,6 +175,23 @@ def test_rows_sampled_in_the_graph_are_the_same(shape: tuple[int, ...]) -> None:
     assert np.prod(shape[:-1]) > POOL * 3 or shape == (5, 9), "the larger shapes are sampled"
 
 
+@pytest.mark.parametrize("taps", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_LIBRARY, reason="no compiled op library"))])
+def test_values_count_against_the_memory_limit(taps: bool) -> None:
+    held = model(
+        "(float[2, 6, 9] x, float[2, 9, 4] v, float[2, 6, 4] w) => (float[2, 9, 4] y)"
+        "{ p = Softmax(x) u = MatMul(p, v) t = Transpose<perm = [0, 2, 1]>(x) r = Softmax(t) y = MatMul(r, w) }"
+    )
+    (p, v), (_, w) = drawn(2, 6, 9, d=4), drawn(2, 9, 6, d=4)
+    found = []
+    for limit in (1, None):
+        engine = Engine(held, source(held, [{"x": np.log(p), "v": v, "w": w}]), threads=1, taps=taps, memory_limit=limit)
+        requests = {name: Request(name, OutputErrors(4, (1.0, 2.0), 2.4, 2), partners=(other,)) for name, other in (("p", "v"), ("r", "w"))}
+        found.append(engine.fill(requests, stage="walk"))
+        assert engine.walks[0].forwards == (2 if limit else 1)
+    for name in "pr":
+        np.testing.assert_array_equal(found[0][name].arrays()["errors"], found[1][name].arrays()["errors"])
+
+
 @pytest.mark.parametrize("make", [lambda: OutputErrors(4, (1.0, 4.0), 2.4, 8), lambda: LogHistogram(2), lambda: BestRanges(4, False, 2.4)])
 def test_parts_merge_and_states_are_kept(make: Any) -> None:
     samples = [drawn(2, 20, 12, seed=seed, spread=seed + 1) for seed in range(4)]

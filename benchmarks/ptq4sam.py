@@ -176,12 +176,12 @@ def table(folder: Path, bits: Sequence[str]) -> str:
     """Mean IoU and agreement of every row, a table for each model."""
     parts = []
     for model in MODELS:
-        whole = figures(record(folder, model, "fp32", "w32a32"))
-        lines = [["FP32", *[cell(whole)] * len(bits)]]
+        lines = []
         for name in ROWS:
             cells = [cell(figures(record(folder, model, name, width))) for width in bits]
             lines += [[name, *cells]] if any(c != "-" for c in cells) else []
-        parts.append(f"{model} keys\n\n" + markdown(["", *bits], lines))
+        whole = cell(figures(record(folder, model, "fp32", "w32a32")))
+        parts.append(f"{model} keys, FP32 {whole}:\n\n" + markdown(["", *bits], lines))
     return "\n\n".join(parts)
 
 

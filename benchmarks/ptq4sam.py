@@ -57,6 +57,7 @@ ROWS = {
     "without bimodal": Row("ptq4sam-s", {"bimodal": "off"}, "ptq4sam-s"),
     "without agq": Row("ptq4sam-s", {"agq": "off"}),
     "without either": Row("ptq4sam-s", {"bimodal": "off", "agq": "off"}, "without agq"),
+    "without agq, softmax by omse": Row("ptq4sam-s", {"agq": "off", "softmax.calibrator": "omse"}),
     "log2": Row("ptq4sam-s", {"softmax": "log2"}),
     "every attention mirrored": Row("ptq4sam-s", {"pass.bimodal.scope": "all"}, "ptq4sam-s"),
     "center-keys": Row("ptq4sam-s", {"passes": "fold-bn,center-keys"}),

@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 NATIVE := ops/native/CMakeLists.txt $(wildcard ops/native/*.cc ops/native/*.h ops/native/kernels/*)
+# Of the editable install. The linker keeps one copy of a weak symbol for everybody, perhaps the AVX-512 one.
+OBJECTS := build/py3-*/CMakeFiles/kernels_*.dir/kernels/*.o
 
-.PHONY: demo test test-slow test-native test-runtimes lint format bench native zoo-train clean
+.PHONY: demo test test-slow test-native test-native-arm bench-native test-runtimes lint format bench native zoo-train clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +41,19 @@ test-native: $(BIN)/python     ## the kernels' own tests under AddressSanitizer 
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize --target onnxptq_tests
 	./build/sanitize/onnxptq_tests --fuzz 10000
 
+test-native-arm:               ## the same for 64-bit Arm (portable, NEON, dot products), cross-compiled and emulated
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64-static cmake; do command -v $$tool > /dev/null || \
+	  { echo "test-native-arm needs $$tool: apt-get install g++-aarch64-linux-gnu qemu-user-static cmake"; exit 1; }; done
+	cmake -S ops/native -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=aarch64.cmake -DONNXPTQ_TESTS=ON
+	cmake --build build/aarch64 --target onnxptq_tests
+	qemu-aarch64-static -L /usr/aarch64-linux-gnu build/aarch64/onnxptq_tests --fuzz 300
+
+bench-native: $(BIN)/python    ## every kernel on every instruction set, beside the portable one
+	$(PIP) install -q cmake ninja
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S ops/native -B build/bench -G Ninja -DONNXPTQ_TESTS=ON
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/bench --target onnxptq_bench
+	./build/bench/onnxptq_bench $(ARGS)
+
 test-runtimes: $(VENV)/.editable ## artifacts in OpenVINO and in onnxruntime-web under Node
 	$(PIP) install -q --group runtimes
 	cd tests/runtimes && npm install --no-audit --no-fund --silent
@@ -50,6 +65,7 @@ lint: $(VENV)/.editable        ## ruff, mypy --strict, import rules, clang-forma
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'ops/native/*.cc' 'ops/native/*.h')
+	ls $(OBJECTS) > /dev/null && ! nm -C $(OBJECTS) | grep -E ' [WVu] '
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix -q . || true

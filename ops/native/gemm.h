@@ -6,6 +6,9 @@
 // columns and k are zero. One of the operands holds unsigned codes, the other signed ones. Every sum is exact: 16-bit
 // partial sums are widened before they could overflow, and codes that leave no room for that go the wide way.
 #pragma once
+#if defined(ONNXPTQ_neon) || defined(ONNXPTQ_dotprod)
+#include "gemm_neon.h"
+#endif
 #include "simd.h"
 
 namespace onnxptq {
@@ -53,7 +56,7 @@ inline V pairs_to_words(V a, V b) { return _mm256_madd_epi16(a, b); }
 inline V ones16() { return _mm256_set1_epi16(1); }
 #define ONNXPTQ_NARROW 1
 
-#else
+#elif !defined(ONNXPTQ_neon) && !defined(ONNXPTQ_dotprod)
 
 constexpr int kRows = 4, kColumns = 8;
 using V = I;
@@ -81,6 +84,9 @@ inline V pairs_to_words(V a, V b) { return ((a << 16) >> 16) * ((b << 16) >> 16)
 
 #endif
 
+#if !defined(ONNXPTQ_neon)
+constexpr int kMostNarrow = 255;  // the greatest unsigned code that products of bytes can take
+#endif
 constexpr int kVectors = kColumns / kLanes;  // of a row of C
 
 // How two operands are multiplied.
@@ -99,7 +105,7 @@ inline Product product_of(int high, int magnitude) {
   return {false, 0};
 #elif defined(ONNXPTQ_NARROW)
   const int step = 2 * high * magnitude;
-  if (step <= 32767) return {false, step ? 32767 / step : 1 << 20};
+  if (step <= 32767 && high <= kMostNarrow) return {false, step ? 32767 / step : 1 << 20};
   return {true, 0};
 #else
   (void)high, (void)magnitude;
@@ -215,7 +221,10 @@ void tile(const Product& product, const void* a_panel, const void* b_panel, int6
           bool add) {
   const char* a = static_cast<const char*>(a_panel);
   const char* b = static_cast<const char*>(b_panel);
-#if defined(ONNXPTQ_NARROW) && !defined(ONNXPTQ_DOT)
+#if defined(ONNXPTQ_dotprod)
+  (void)product;
+  tile_dot<signed_a>(a, b, steps, rows, c, add);
+#elif defined(ONNXPTQ_NARROW) && !defined(ONNXPTQ_DOT)
   constexpr int kHalf = kRows > 6 ? 6 : kRows;  // as many rows as leave their accumulators in registers
   for (; rows > 0; rows -= kHalf, a += 4 * kHalf, c += kHalf * kColumns) {
 #define ONNXPTQ_CASE(n)                                            \
@@ -232,7 +241,7 @@ void tile(const Product& product, const void* a_panel, const void* b_panel, int6
       ONNXPTQ_CASE(2)
       ONNXPTQ_CASE(3)
       ONNXPTQ_CASE(4)
-#if !defined(ONNXPTQ_avx2)
+#if !defined(ONNXPTQ_avx2) && !defined(ONNXPTQ_neon)
           ONNXPTQ_CASE(5) ONNXPTQ_CASE(6)
 #endif
     }

@@ -40,11 +40,10 @@ void tile_float_rows(const float* a, const float* b, int64_t depth, float* c) {
 }
 
 inline void tile_float(const float* a, const float* b, int64_t depth, int rows, float* c) {
-#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
-  if (rows > 8) return tile_float_rows<12>(a, b, depth, c);
-  if (rows > 4) return tile_float_rows<8>(a, b, depth, c);
-#endif
-  static_cast<void>(rows);
+  if constexpr (kRows > 8)
+    if (rows > 8) return tile_float_rows<12>(a, b, depth, c);
+  if constexpr (kRows > 4)
+    if (rows > 4) return tile_float_rows<8>(a, b, depth, c);
   tile_float_rows<4>(a, b, depth, c);
 }
 

@@ -49,7 +49,7 @@ namespace onnxptq {
 bool cpu_has(const char* isa) {
   constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
   if (!strcmp(isa, "dotprod")) return (getauxval(AT_HWCAP) & kDotProduct) != 0;
-  return !strcmp(isa, "portable");
+  return !strcmp(isa, "portable") || !strcmp(isa, "neon");
 }
 #else
 bool cpu_has(const char* isa) { return !strcmp(isa, "portable"); }

@@ -36,7 +36,8 @@ Error create(Node& node, void** state) {
   s->gelu = !strcmp(form, "gelu");
   if (!s->gelu && strcmp(form, "softmax")) return node.fail("x_form = %s; it must be softmax or gelu", form);
   if ((error = read_epilogue(node, true, &s->epilogue))) return error;
-  if (!node.get_int("K", &s->k) || !node.get_int("N", &s->n) || s->k < 0 || s->n < 0)
+  if (!node.get_int("K", &s->k) || !node.get_int("N", &s->n) || s->k < 0 || s->n < 0 || s->k > INT32_MAX ||
+      s->n > INT32_MAX)
     return "attributes K and N must give the weight's shape";
   s->group = get_int(node, "w_group", 0);
   if (s->group < 0 || s->group > kMostDepth) return "w_group must be 0 to 32768";

@@ -21,14 +21,19 @@ Error create(Node& node, void** state) {
   if (!read_bits(node, "bits", 2, &s->bits, &error)) return error;
   s->rank = node.get_ints("shape", s->dims, kMaxRank);
   if (s->rank < 1 || s->rank > kMaxRank) return "attribute shape must list 1 to 12 dimensions";
-  for (int i = 0; i < s->rank; ++i)
+  int64_t count = 1;
+  for (int i = 0; i < s->rank; ++i) {
     if (s->dims[i] < 0) return "attribute shape has a negative dimension";
+    const int64_t d = s->dims[i] ? s->dims[i] : 1;
+    if (count > (int64_t{1} << 40) / d) return "attribute shape is too large";
+    count *= d;
+  }
   int64_t axis = get_int(node, "axis", 0);
   if (axis < -s->rank || axis >= s->rank)
     return node.fail("axis = %lld is outside of shape", static_cast<long long>(axis));
   s->axis = static_cast<int>(axis < 0 ? axis + s->rank : axis);
   s->group = get_int(node, "group", 0);
-  if (s->group < 0) return "group must not be negative";
+  if (s->group < 0 || s->group > INT32_MAX) return "group must not be negative, or beyond 2147483647";
   if (s->group > 0 && (s->rank != 2 || s->axis != 1)) return "group needs a weight of shape [K, N] and axis = 1";
   return nullptr;
 }

@@ -242,7 +242,7 @@ void tile(const Product& product, const void* a_panel, const void* b_panel, int6
       ONNXPTQ_CASE(3)
       ONNXPTQ_CASE(4)
 #if !defined(ONNXPTQ_avx2) && !defined(ONNXPTQ_neon)
-          ONNXPTQ_CASE(5) ONNXPTQ_CASE(6)
+      ONNXPTQ_CASE(5) ONNXPTQ_CASE(6)
 #endif
     }
   }
@@ -258,8 +258,8 @@ void tile(const Product& product, const void* a_panel, const void* b_panel, int6
     ONNXPTQ_CASE(3)
     ONNXPTQ_CASE(4)
 #if defined(ONNXPTQ_DOT)
-        ONNXPTQ_CASE(5) ONNXPTQ_CASE(6) ONNXPTQ_CASE(7) ONNXPTQ_CASE(8) ONNXPTQ_CASE(9) ONNXPTQ_CASE(10)
-            ONNXPTQ_CASE(11) ONNXPTQ_CASE(12)
+    ONNXPTQ_CASE(5)
+    ONNXPTQ_CASE(6) ONNXPTQ_CASE(7) ONNXPTQ_CASE(8) ONNXPTQ_CASE(9) ONNXPTQ_CASE(10) ONNXPTQ_CASE(11) ONNXPTQ_CASE(12)
 #endif
   }
 #undef ONNXPTQ_CASE

@@ -141,7 +141,8 @@ inline I bits(F a) { return ints(_mm256_castps_si256(a)); }
 inline F floats(I a) { return _mm256_castsi256_ps(raw(a)); }
 inline F gather(const float* table, I index) { return _mm256_i32gather_ps(table, raw(index), 4); }
 
-#elif !defined(ONNXPTQ_neon) && !defined(ONNXPTQ_dotprod)  // portable: 128-bit vectors of the compiler, SSE2 or NEON underneath
+#elif !defined(ONNXPTQ_neon) && \
+    !defined(ONNXPTQ_dotprod)  // portable: 128-bit vectors of the compiler, SSE2 or NEON underneath
 
 constexpr int kLanes = 4;
 using F = __attribute__((vector_size(16))) float;

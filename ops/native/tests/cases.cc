@@ -69,6 +69,9 @@ void fill(Value* value, const std::string& kind, Random& random) {
     std::set<double> distinct;
     while (distinct.size() < std::min<size_t>(n, 256)) distinct.insert(whole(-128, 127));
     std::copy_n(distinct.begin(), std::min<size_t>(n, 256), v.begin());
+  } else if (kind == "levels") {
+    for (double& d : v) d = whole(0, 127);
+    std::sort(v.begin(), v.end());
   } else if (kind == "ascending") {
     double at = 0;
     for (double& d : v) d = at += 0.05 + 0.1 * unit(random);

@@ -1,8 +1,8 @@
 // Nodes written as one line: "attribute=value ... | type[dims]~values ...", the values being one of
 //   normal, odd (with NaN, infinities, denormals, ties), unit (0 to 1), scale (0.01 to 0.1), uint:N (0..N),
-//   int:N (-N-1..N), ascending (from 0.05 up; int8: distinct), centred (ascending around 0), descending (by constant
-//   factors), table (descending, but zero at the end), =NUMBER (all the same); "-" stands for an absent input and
-//   "type[dims]!~values" for a constant of the graph.
+//   int:N (-N-1..N), levels (ascending, 0..127), ascending (from 0.05 up; int8: distinct), centred (ascending
+//   around 0), descending (by constant factors), table (descending, but zero at the end), =NUMBER (all the same);
+//   "-" stands for an absent input and "type[dims]!~values" for a constant of the graph.
 #pragma once
 #include <random>
 

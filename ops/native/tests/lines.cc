@@ -184,7 +184,7 @@ Lines attention() {
         std::string p = parameters(scheme, bits);
         if (!strcmp(scheme, "uniform")) p = text("float[]=%.9g", 1.0 / largest(bits));
         if (!strcmp(scheme, "table"))
-          p = text("int8[%d]~ascending float[]=0.004 float[%d]~ascending", 1 << bits, largest(bits));
+          p = text("int8[%d]~levels float[]=0.004 float[%d]~ascending", 1 << bits, largest(bits));
         // Static scales of each kind and added terms; then ranges of rows, and relative positions.
         lines.push_back(text(
             "q_bits=%d k_bits=%d v_bits=%d p_bits=%d qk_scheme=uniform softmax_scheme=%s softmax_norm=%d scale=0.177 "

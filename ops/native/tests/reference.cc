@@ -472,7 +472,7 @@ Expected attention(const Case& node) {
       double s = 0;
       for (int64_t j = 0; j < nk; ++j)
         s += p[static_cast<size_t>(j)] * v[static_cast<size_t>((row / nq * nk + j) * dv + c)];
-      y.push_back(static_cast<float>(norm ? s / (total > 0 ? total : 1) : s));
+      y.push_back(static_cast<float>(norm ? s / (total != 0 ? total : 1) : s));
     }
   }
   Dims dims = q_dims;

@@ -47,29 +47,49 @@ inline void tile_float(const float* a, const float* b, int64_t depth, int rows, 
   tile_float_rows<4>(a, b, depth, c);
 }
 
-// A panel [k][width] of up to `width` rows of values(row, values); rows past the end are zero.
+#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+// Floats of 16 neighbouring k of four rows, side by side for each k.
+template <int width>
+inline void scatter_floats(const F* v, float* to) {
+  const F ab = _mm512_unpacklo_ps(v[0], v[1]), cd = _mm512_unpacklo_ps(v[2], v[3]);
+  const F ef = _mm512_unpackhi_ps(v[0], v[1]), gh = _mm512_unpackhi_ps(v[2], v[3]);
+  const F k[4] = {_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee), _mm512_shuffle_ps(ef, gh, 0x44),
+                  _mm512_shuffle_ps(ef, gh, 0xee)};
+  for (int i = 0; i < 4; ++i) {  // lane j of k[i] belongs to 4 j + i
+    _mm_storeu_ps(to + i * width, _mm512_castps512_ps128(k[i]));
+    _mm_storeu_ps(to + (4 + i) * width, _mm512_extractf32x4_ps(k[i], 1));
+    _mm_storeu_ps(to + (8 + i) * width, _mm512_extractf32x4_ps(k[i], 2));
+    _mm_storeu_ps(to + (12 + i) * width, _mm512_extractf32x4_ps(k[i], 3));
+  }
+}
+#else
+template <int width>
+inline void scatter_floats(const F* v, float* to) {
+  for (int i = 0; i < kLanes; ++i)
+    for (int r = 0; r < 4; ++r) to[i * width + r] = v[r][i];
+}
+#endif
+
+// A panel [k][width] of up to `width` rows of values(row, values); rows past the end are whatever.
 template <int width = kRows, typename Values>
 inline void pack_floats(const float* x, int64_t stride, int rows, int64_t k, Values values, float* panel) {
-  for (int r = 0; r < width; ++r) {
-    if (r >= rows) {
-      for (int64_t i = 0; i < k; ++i) panel[i * width + r] = 0.0f;
-      continue;
+  for (int row = 0; row < rows; row += 4) {
+    const float* from[4];
+    for (int r = 0; r < 4; ++r) from[r] = x + (row + r < rows ? row + r : row) * stride;
+    int64_t i = 0;
+    for (; i + kLanes <= k; i += kLanes) {
+      F v[4];
+      for (int r = 0; r < 4; ++r) v[r] = values(row + r, load(from[r] + i));
+      scatter_floats<width>(v, panel + i * width + row);
     }
-    const float* from = x + r * stride;
-    float lanes[kLanes];
-    auto put = [&](int64_t i, int n) {
-      for (int j = 0; j < n; ++j) panel[(i + j) * width + r] = lanes[j];
-    };
-    walk(
-        k,
-        [&](int64_t i) {
-          store(lanes, values(r, load(from + i)));
-          put(i, kLanes);
-        },
-        [&](int64_t i, int part) {
-          store(lanes, values(r, load(from + i, part)));
-          put(i, part);
-        });
+    if (i < k) {
+      const int n = static_cast<int>(k - i);
+      for (int r = 0; r < 4; ++r) {
+        float lanes[kLanes];
+        store(lanes, values(row + r, load(from[r] + i, n)));
+        for (int j = 0; j < n; ++j) panel[(i + j) * width + row + r] = lanes[j];
+      }
+    }
   }
 }
 

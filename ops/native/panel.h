@@ -63,50 +63,65 @@ inline I lanes_below(int n) {
   return load(kMask + kLanes - n);
 }
 
-template <int width, bool summed, typename Code>
-inline void encode_rows_of(const float* x, int64_t stride, int rows, int64_t k, const Product& product, Code code,
-                           char* panel, int32_t* sums) {
+// Encodes x[row][0..k) of up to `width` rows into `parts` panels, part_bytes apart, and writes each row's sum of codes
+// to sums[part * width + row] (0 where nobody needs it). `code(row, values, out)` gives the codes of all parts of a
+// vector.
+template <int width, int parts, bool summed, typename Code>
+inline void encode_parts(const float* x, int64_t stride, int rows, int64_t k, const Product& product, Code code,
+                         char* panel, int64_t part_bytes, int32_t* sums) {
   const int words = kLanes / product.per_step();
   for (int row = 0; row < rows; row += kFour) {
     const float* from[kFour];
-    I total[kFour], codes[kFour];
+    I total[parts][kFour], codes[parts][kFour];
     for (int r = 0; r < kFour; ++r) {
       from[r] = x + (row + r < rows ? row + r : row) * stride;
-      total[r] = set(0);
+      for (int p = 0; p < parts; ++p) total[p][r] = set(0);
     }
     char* to = panel + 4 * row;
     int64_t i = 0;
     for (; i + kLanes <= k; i += kLanes, to += 4 * words * width) {
       ONNXPTQ_UNROLL
       for (int r = 0; r < kFour; ++r) {
-        codes[r] = code(row + r, load(from[r] + i));
-        if (summed) total[r] += codes[r];
+        I out[parts];
+        code(row + r, load(from[r] + i), out);
+        ONNXPTQ_UNROLL
+        for (int p = 0; p < parts; ++p) {
+          codes[p][r] = out[p];
+          if (summed) total[p][r] += out[p];
+        }
         __builtin_prefetch(from[r] + i + kFour * stride);
       }
-      scatter<width>(codes, product.wide, words, to);
+      ONNXPTQ_UNROLL
+      for (int p = 0; p < parts; ++p) scatter<width>(codes[p], product.wide, words, to + p * part_bytes);
     }
     if (i < k) {
       const int n = static_cast<int>(k - i);
       const I valid = lanes_below(n);
       for (int r = 0; r < kFour; ++r) {
-        codes[r] = code(row + r, load(from[r] + i, n)) & valid;
-        total[r] += codes[r];
+        I out[parts];
+        code(row + r, load(from[r] + i, n), out);
+        for (int p = 0; p < parts; ++p) {
+          codes[p][r] = out[p] & valid;
+          total[p][r] += codes[p][r];
+        }
       }
-      scatter<width>(codes, product.wide, static_cast<int>(product.steps(n)), to);
+      for (int p = 0; p < parts; ++p)
+        scatter<width>(codes[p], product.wide, static_cast<int>(product.steps(n)), to + p * part_bytes);
     }
-    for (int r = 0; r < kFour && row + r < rows; ++r) sums[row + r] = summed ? sum(total[r]) : 0;
+    for (int p = 0; p < parts; ++p)
+      for (int r = 0; r < kFour && row + r < rows; ++r) sums[p * width + row + r] = summed ? sum(total[p][r]) : 0;
   }
 }
 
-// Encodes x[row][0..k) of up to `width` rows into a panel and writes each row's sum of codes (0 where nobody needs it).
-// `code(row, values)` gives the codes of a vector of values.
+// The same for one part: `code(row, values)` gives the codes of a vector of values.
 template <int width = kRows, typename Code>
 inline void encode_panel(const float* x, int64_t stride, int rows, int64_t k, const Product& product, bool summed,
                          Code code, char* panel, int32_t* sums) {
+  auto one = [&code](int r, F v, I* out) { out[0] = code(r, v); };
   if (summed)
-    encode_rows_of<width, true>(x, stride, rows, k, product, code, panel, sums);
+    encode_parts<width, 1, true>(x, stride, rows, k, product, one, panel, 0, sums);
   else
-    encode_rows_of<width, false>(x, stride, rows, k, product, code, panel, sums);
+    encode_parts<width, 1, false>(x, stride, rows, k, product, one, panel, 0, sums);
 }
 
 }  // namespace

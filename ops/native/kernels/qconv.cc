@@ -451,7 +451,8 @@ template <int epilogue, typename Code>
 bool convolve_alone(Call& call, const Job& job, Code code) {
   const State& s = job.s;
   constexpr int kAcross = 4;
-  const int64_t taps = s.taps(), outputs = s.per_group(), step = s.strides[1];
+  const int64_t taps = s.taps(), outputs = s.per_group();
+  const int64_t step = job.out[1] > 1 ? s.strides[1] : 1;
   const size_t words = static_cast<size_t>(job.plane + kLanes * step);
   int32_t lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<int32_t>(i * step);

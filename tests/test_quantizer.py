@@ -73,13 +73,24 @@ def test_formats_agree(minis: Minis, name: str, bits: str) -> None:
 @pytest.mark.skipif(library_path() is None, reason="no compiled op library: install with a C++ compiler")
 @pytest.mark.parametrize("name", sorted(FLOOR))
 def test_library_and_function_bodies_agree(minis: Minis, name: str) -> None:
+    """Ops agree to the last bits, but a code that flips at a boundary flips others behind it: over a deep network the two
+    executors end up about as far from each other as one step of the codes, and equally far from the original."""
     result = quantized(minis, name)
     data = samples(name, 3)
+    original = minis(name).path
+    by_library, by_bodies = (models(original, result.model, data, executor=e, threads=1) for e in ("native", "function"))
+    apart = 0.0
     for sample in data:
         native = result.session(executor="native", threads=1).run(None, sample)
         bodies = result.session(executor="function", threads=1).run(None, sample)
         for a, b in zip(native, bodies, strict=True):
-            assert 10 * np.log10(np.square(b).sum() / max(np.square(a - b).sum(), 1e-30)) >= 45
+            apart = max(apart, float(np.square(a - b, dtype=np.float64).sum() / np.square(b, dtype=np.float64).sum()))
+    assert apart < 1e-3
+    for output, metrics in by_library.items():
+        other = by_bodies[output].sqnr
+        assert metrics.sqnr is not None
+        assert other is not None
+        assert abs(metrics.sqnr - other) < 0.5
 
 
 @pytest.mark.parametrize("name", ["bert", "sam-encoder"])
@@ -162,7 +173,7 @@ def test_one_attention_operand_in_float(minis: Minis) -> None:
     result = q.quantize()
     ops = {node.op_type for node in result.model.graph.node if node.domain}
     assert "QAttention" not in ops
-    assert {"QuantizeLinear", "DequantizeLinear"} <= ops
+    assert {"UniformQuantizeLinear", "UniformDequantizeLinear"} <= ops
     assert sqnr(result) > 20
 
 

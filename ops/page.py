@@ -57,8 +57,8 @@ def reference_page() -> str:
     lines += ["## Ops\n", "A trailing `?` marks an input that may be absent.\n"]
     for spec in specs().values():
         lines += _op(spec)
-    body = specs()["QuantizeLinear"].text({"bits": 6}, [True] * 3)
-    lines += ["## A body\n", "`QuantizeLinear` of 6 bits, as an artifact carries it:\n", f"```\n{body}\n```"]
+    body = specs()["UniformQuantizeLinear"].text({"bits": 6}, [True] * 3)
+    lines += ["## A body\n", "`UniformQuantizeLinear` of 6 bits, as an artifact carries it:\n", f"```\n{body}\n```"]
     return "\n".join(lines) + "\n"
 
 

@@ -103,7 +103,10 @@ class Scheme(ABC, Generic[P]):
     attributes: ClassVar[Mapping[str, int | str]] = {}
     """Names and defaults of ``Params.attributes``."""
     ops: ClassVar[str | None] = None
-    """Prefix of the op pair ``...QuantizeLinear`` / ``...DequantizeLinear``; None where the scheme has none of its own."""
+    """Prefix of the op pair ``...QuantizeLinear`` / ``...DequantizeLinear``; None where the scheme has none of its own.
+
+    Never empty: onnxruntime's transpose optimizer takes any ``QuantizeLinear`` for the standard op, whatever its domain, and fails on ours.
+    """
     code_types: ClassVar[tuple[str, ...]] = ("uint8",)
     """Element types that codes may have outside of a body."""
     dynamic: ClassVar[bool] = False

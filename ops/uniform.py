@@ -140,7 +140,7 @@ class Uniform(Affine, Scheme[UniformParams]):
     params = UniformParams
     doc = "code = clip(rint(x / scale) + zero, 0, 2^bits - 1), value = (code - zero) * scale; scale and zero broadcast against x."
     inputs = ("scale", "zero")
-    ops = ""
+    ops = "Uniform"
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[UniformParams]:
         """The range shrunk by 100 factors; an end at 0 stays there."""

@@ -17,9 +17,6 @@ from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.sites import Role, Site, Structure
 
-PLAIN = {"QuantizeLinear": "UniformQuantizeLinear", "DequantizeLinear": "UniformDequantizeLinear"}
-"""onnxruntime's transpose optimizer knows these ops by name alone, whatever their domain, and fails on ours: an artifact calls
-their function bodies by another name."""
 HALF_MINIMUM = 32
 """Constants of fewer elements stay FP32: nothing to save, and scalars are often epsilons and masks."""
 
@@ -95,7 +92,6 @@ class Writer:
             given.pop()
         rank = len(given[0].shape) if given[0] is not None and given[0].shape is not None else 0
         function = spec.function(attributes, [tensor is not None for tensor in given], rank, self.model.opset)
-        op = function.name = PLAIN.get(op, op)
         self.model.functions[(DOMAIN, op, function.overload)] = function
         named = [tensor if tensor is not None else gs.Variable.empty() for tensor in given]
         made = gs.Node(

@@ -23,7 +23,7 @@ def test_references_run_and_agree(python_run: Runner, monkeypatch: pytest.Monkey
     x = np.random.default_rng(0).normal(size=(3, 1, 7)).astype(np.float32)
     x[0, 0, :3] = [np.nan, np.inf, -np.inf]
     named = {spec.name for spec in pyops.expressible()}
-    assert {"QuantizeLinear", "RowRange", "LogBaseDequantizeLinear"} <= named
+    assert {"UniformQuantizeLinear", "RowRange", "LogBaseDequantizeLinear"} <= named
     for scheme in schemes().values():
         if f"{scheme.ops}QuantizeLinear" not in named:
             continue

@@ -68,9 +68,9 @@ def test_any_granularity_runs(run: Any) -> None:
     x = np.concatenate([rng.normal(size=(2, 3, 4)) * 3, np.full((2, 3, 1), np.nan)], -1).astype(np.float32)
     for bits, shape in product((2, 5, 8), ((), (1,), (5,), (3, 1), (2, 1, 1), (2, 3, 1), (1, 3, 5), (2, 3, 5))):
         p = affine(rng.uniform(-3, 0, shape), rng.uniform(0, 3, shape), bits)
-        codes = run("QuantizeLinear", x, p.scale, p.zero, bits=bits)
+        codes = run("UniformQuantizeLinear", x, p.scale, p.zero, bits=bits)
         np.testing.assert_array_equal(codes, UNIFORM.encode(x, p))
-        np.testing.assert_array_equal(run("DequantizeLinear", codes, p.scale, p.zero, bits=bits), UNIFORM.fake(x, p))
+        np.testing.assert_array_equal(run("UniformDequantizeLinear", codes, p.scale, p.zero, bits=bits), UNIFORM.fake(x, p))
         assert (codes[..., -1] == 0).all()
 
 

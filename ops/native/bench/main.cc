@@ -14,9 +14,9 @@ namespace {
 const struct {
   const char *op, *line;
 } kLines[] = {
-    {"onnxptq.QuantizeLinear", "bits=6 | float[1,1024,768]~normal float[]~scale uint8[]=31"},
-    {"onnxptq.QuantizeLinear", "bits=4 | float[1,1024,768]~normal float[768]~scale uint8[768]~uint:15"},
-    {"onnxptq.DequantizeLinear", "bits=6 | uint8[1,1024,768]~uint:63 float[]~scale uint8[]=31"},
+    {"onnxptq.UniformQuantizeLinear", "bits=6 | float[1,1024,768]~normal float[]~scale uint8[]=31"},
+    {"onnxptq.UniformQuantizeLinear", "bits=4 | float[1,1024,768]~normal float[768]~scale uint8[768]~uint:15"},
+    {"onnxptq.UniformDequantizeLinear", "bits=6 | uint8[1,1024,768]~uint:63 float[]~scale uint8[]=31"},
     {"onnxptq.RowRange", "bits=8 | float[1,1024,768]~normal"},
     {"onnxptq.DualRegionQuantizeLinear",
      "bits=4 form=softmax | float[1024,1024]~unit float[]=0.01 float[]=0.14 float[]=0.07"},

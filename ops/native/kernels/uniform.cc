@@ -1,4 +1,4 @@
-// QuantizeLinear and DequantizeLinear of 2 to 8 bits at any granularity, and RowRange.
+// UniformQuantizeLinear and UniformDequantizeLinear of 2 to 8 bits at any granularity, and RowRange.
 #include "uniform.h"
 
 #include "shapes.h"
@@ -129,7 +129,7 @@ Error row_ranges(const void* state, Call& call) {
 
 const Op kOps[] = {
     {"onnxptq",
-     "QuantizeLinear",
+     "UniformQuantizeLinear",
      {{"x", kFloat, false}, {"scale", kFloat, false}, {"zero", kUint8, false}},
      {{"codes", kUint8, false}},
      create,
@@ -138,7 +138,7 @@ const Op kOps[] = {
      "bits=7 | float[2,40,9]~normal float[40,1]~scale uint8[40,1]~uint:127\n"
      "bits=8 | float[6,70]~normal float[70]~scale uint8[]=128"},
     {"onnxptq",
-     "DequantizeLinear",
+     "UniformDequantizeLinear",
      {{"codes", kUint8, false}, {"scale", kFloat, false}, {"zero", kUint8, false}},
      {{"y", kFloat, false}},
      create,

@@ -247,8 +247,8 @@ Lines weights() {
 }  // namespace
 
 std::vector<std::string> more_lines(const std::string& op) {
-  if (op == "onnxptq.QuantizeLinear") return linear_codes(true);
-  if (op == "onnxptq.DequantizeLinear") return linear_codes(false);
+  if (op == "onnxptq.UniformQuantizeLinear") return linear_codes(true);
+  if (op == "onnxptq.UniformDequantizeLinear") return linear_codes(false);
   if (op == "onnxptq.QLinear") return linear();
   if (op == "onnxptq.QConv") return convolution();
   if (op == "onnxptq.QMatMul") return matmul();

@@ -188,7 +188,7 @@ Floats coded(const Case& node, const std::string& scheme, int bits, size_t first
   return y;
 }
 
-// QuantizeLinear and the like: codes of every element.
+// UniformQuantizeLinear and the like: codes of every element.
 Expected quantize(const Case& node, const std::string& scheme) {
   const Value& x = node.inputs[0].value;
   const int bits = static_cast<int>(node.integer("bits"));
@@ -582,18 +582,18 @@ std::string compare_softmax(const Value& expected, const Value& actual) {
 
 const std::map<std::string, std::function<Expected(const Case&)>>& references() {
   static const auto* all = [] {
-    auto* m =
-        new std::map<std::string, std::function<Expected(const Case&)>>{{"onnxptq.QuantizeLinear", quantize_linear},
-                                                                        {"onnxptq.DequantizeLinear", dequantize_linear},
-                                                                        {"onnxptq.RowRange", row_ranges},
-                                                                        {"onnxptq.DequantizeWeight", dequantize_weight},
-                                                                        {"onnxptq.QLinear", linear},
-                                                                        {"onnxptq.QConv", convolution},
-                                                                        {"onnxptq.QMatMul", matmul},
-                                                                        {"onnxptq.QAttention", attention},
-                                                                        {"onnxptq.calib.Range", range},
-                                                                        {"onnxptq.calib.Histogram", histogram},
-                                                                        {"onnxptq.calib.SampleRows", sample_rows}};
+    auto* m = new std::map<std::string, std::function<Expected(const Case&)>>{
+        {"onnxptq.UniformQuantizeLinear", quantize_linear},
+        {"onnxptq.UniformDequantizeLinear", dequantize_linear},
+        {"onnxptq.RowRange", row_ranges},
+        {"onnxptq.DequantizeWeight", dequantize_weight},
+        {"onnxptq.QLinear", linear},
+        {"onnxptq.QConv", convolution},
+        {"onnxptq.QMatMul", matmul},
+        {"onnxptq.QAttention", attention},
+        {"onnxptq.calib.Range", range},
+        {"onnxptq.calib.Histogram", histogram},
+        {"onnxptq.calib.SampleRows", sample_rows}};
     for (auto [name, scheme] : {std::pair{"DualRegion", "dual_region"},
                                 {"LogBase", "log_base"},
                                 {"Table", "table"},

@@ -1,4 +1,4 @@
-"""QuantizeLinear, DequantizeLinear, RowRange and DequantizeWeight of the library against NumPy, bit for bit."""
+"""UniformQuantizeLinear, UniformDequantizeLinear, RowRange and DequantizeWeight of the library against NumPy, bit for bit."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_quantize_and_dequantize(
     x = odd_values(rng, shape)
     s = np.asarray(0.1 + rng.integers(0, 3, scale) * 0.05, np.float32)
     z = np.asarray(rng.integers(0, 2**bits, zero), np.uint8)
-    codes = run("QuantizeLinear", x, s, z, bits=bits)
+    codes = run("UniformQuantizeLinear", x, s, z, bits=bits)
     assert codes.shape == shape
     np.testing.assert_array_equal(codes, quantize(x, s, z, bits))
-    y = run("DequantizeLinear", codes, s, z, bits=bits)
+    y = run("UniformDequantizeLinear", codes, s, z, bits=bits)
     np.testing.assert_array_equal(y, (codes.astype(np.float32) - z.astype(np.float32)) * s)
 
 
@@ -114,13 +114,13 @@ def test_dequantize_weight(run: Any, rng: np.random.Generator, bits: int, shape:
     [({}, "bits is missing"), ({"bits": 9}, "must be 2 to 8"), ({"bits": "8"}, "wrong type"), ({"bits": 0}, "must be 2 to 8")],
 )
 def test_bad_attributes_are_sentences(run: Any, attributes: dict[str, Any], words: str) -> None:
-    with pytest.raises(Exception, match=f"onnxptq.QuantizeLinear 'node'.*{words}"):
-        run("QuantizeLinear", np.ones(3, np.float32), np.float32(1), np.uint8(0), **attributes)
+    with pytest.raises(Exception, match=f"onnxptq.UniformQuantizeLinear 'node'.*{words}"):
+        run("UniformQuantizeLinear", np.ones(3, np.float32), np.float32(1), np.uint8(0), **attributes)
 
 
 def test_bad_shapes_are_sentences(run: Any) -> None:
     with pytest.raises(Exception, match=r"scale \[4\] and zero \[\] must broadcast to the input's shape \[2, 3\]"):
-        run("QuantizeLinear", np.ones((2, 3), np.float32), np.ones(4, np.float32), np.uint8(0), bits=4)
+        run("UniformQuantizeLinear", np.ones((2, 3), np.float32), np.ones(4, np.float32), np.uint8(0), bits=4)
     with pytest.raises(Exception, match="do not hold 12 codes of 6 bits"):
         run("DequantizeWeight", np.zeros(9, np.uint8), np.ones(4, np.float32), np.zeros(4, np.int8), bits=6, axis=1, shape=[3, 4])
 

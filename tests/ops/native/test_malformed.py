@@ -45,7 +45,7 @@ def nodes(rng: np.random.Generator) -> dict[str, tuple[list[Array | None], dict[
         "heads": 2,
     }
     return {
-        "QuantizeLinear": ([floats(rng, 3, 5), scale, zero], {"bits": 4}),
+        "UniformQuantizeLinear": ([floats(rng, 3, 5), scale, zero], {"bits": 4}),
         "RowRange": ([floats(rng, 3, 5)], {"bits": 4}),
         "DequantizeWeight": (list(weight), {"bits": 8, "axis": 1, "group": 0, "shape": [6, 4]}),
         "LogBaseQuantizeLinear": ([floats(rng, 9), np.sort(floats(rng, 16))[::-1].copy(), edges[::-1].copy()], {"bits": 4}),

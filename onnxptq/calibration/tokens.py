@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxptq.calibration.padding import Padding
+from onnxptq.calibration.padding import Padding, valid_rows
+from onnxptq.compare import Cut
 from onnxptq.graph.model import Model, value
+from onnxptq.verify import Outputs, Sample
 
 KEEPING = frozenset(
     {
@@ -101,6 +104,19 @@ def token_axes(model: Model, masks: Mapping[str, str]) -> dict[str, Padding]:
             if tensors[name].shape is not None:
                 found.setdefault(name, Padding(mask, place.axis - len(tensors[name].shape)))
     return found
+
+
+def unpadded(model: Model, masks: Mapping[str, str]) -> Cut:
+    """Cuts the padded tokens out of a sample's outputs, or inner tensors: nobody reads them, so no figure should count them."""
+    paddings = token_axes(model, masks)
+
+    def cut(outputs: Outputs, sample: Sample) -> Outputs:
+        return {
+            name: valid_rows(x, np.asarray(sample[paddings[name].mask]), paddings[name].axis, ()) if name in paddings else x
+            for name, x in outputs.items()
+        }
+
+    return cut
 
 
 def _likeliest(inputs: Mapping[str, gs.Tensor], mask: str) -> str:

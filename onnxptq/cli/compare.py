@@ -20,13 +20,15 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """SQNR, cosine, largest error per output; for masks the agreement."""
     from onnxptq import compare
+    from onnxptq.calibration.tokens import unpadded
     from onnxptq.cli.samples import SYNTHETIC, found_in, open_for
     from onnxptq.report.text import outputs_table
 
     model, structure = found_in(args.reference, args)
     samples = open_for(model, structure, args.data, args)
     names = args.reference, args.quantized
-    found = compare.models(args.reference, args.quantized, samples, names=names, executor=args.executor, threads=args.threads)
+    how = {"cut": unpadded(model, structure.masks), "executor": args.executor, "threads": args.threads}
+    found = compare.models(args.reference, args.quantized, samples, names=names, **how)
     out.say(f"{args.quantized} against {args.reference} on {samples.name}\n\n{outputs_table(found)}")
     data = {"samples": samples.name, "outputs": {name: one.to_json() for name, one in found.items()}}
     if args.layers:
@@ -34,7 +36,7 @@ def run(args: Namespace, out: Output) -> int:
         made |= {one.output for one in structure.attentions.values()}
         order = [t.name for node in model.graph.nodes for t in node.outputs if t.name in made]
         pairs = [(name, name) for name in order]
-        layers = compare.layers(model.to_proto(), args.quantized, pairs, list(samples), executor=args.executor, threads=args.threads)
+        layers = compare.layers(model.to_proto(), args.quantized, pairs, list(samples), **how)
         out.say("\n" + (outputs_table(layers, title="layer") if layers else "no inner tensor carries the same name in both models"))
         data["layers"] = {name: one.to_json() for name, one in layers.items()}
     if args.data == "synthetic":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxptq.calibration.padding import Padding, valid_rows
-from onnxptq.calibration.tokens import token_axes
+from onnxptq.calibration.tokens import token_axes, unpadded
 from tests.calibration.small import encoder, model
 
 
@@ -128,3 +128,21 @@ def test_masks_of_other_ranks() -> None:
     expected = valid_rows(x, MASK, -2, -1)
     np.testing.assert_array_equal(valid_rows(x, MASK[:, None, None].astype(bool), -2, -1), expected)
     np.testing.assert_array_equal(valid_rows(x[:1], MASK[0], -2, -1), expected[:2])
+
+
+def test_padded_tokens_count_in_no_figure() -> None:
+    """What a model makes of tokens that nobody reads is neither signal nor error."""
+    made = encoder(dynamic=False)
+    axes = token_axes(made, {"mask": "ids"})
+    shape = tuple(made.graph.tensors()["y"].shape)
+    mask = np.ones(made.graph.tensors()["mask"].shape, np.int64)
+    mask[..., -1] = 0
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=shape).astype(np.float32)
+    other = y.copy()
+    np.moveaxis(other, axes["y"].axis, 0)[-1] += 1e6
+    cut = unpadded(made, {"mask": "ids"})
+    a, b = cut({"y": y, "s": y}, {"mask": mask}), cut({"y": other}, {"mask": mask})
+    assert a["y"].size == y.size * (mask.shape[-1] - 1) // mask.shape[-1]
+    np.testing.assert_array_equal(a["y"], b["y"])
+    np.testing.assert_array_equal(unpadded(made, {})({"y": other}, {})["y"], other)

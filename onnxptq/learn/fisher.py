@@ -1,0 +1,142 @@
+"""Gradients of a model's log-likelihood at inner tensors: the weights of a Hessian-guided metric.
+
+With y drawn from the model's own prediction, E[g g'] of g = d(-log p(y)) / d(tensor) is the Fisher information, and g' (change
+of the tensor) squared is in expectation what that change costs. Published code takes KL(p || p) instead, whose gradient is
+zero but for rounding, and its softmax over the image's width; here labels are drawn, and the axis of classes is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onnxptq.calibration.gradients import NoGradient, Take
+from onnxptq.errors import InputError, nearest
+from onnxptq.graph.model import Model
+from onnxptq.learn.executor import Executor
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Likelihood = Literal["gaussian", "categorical", "bernoulli"]
+LIKELIHOODS = ("gaussian", "categorical", "bernoulli")
+
+
+class Fisher:
+    """Gradients at a model's tensors, one draw of labels for each sample. Implements ``calibration.gradients.Gradients``.
+
+    ``output`` (by default the first) is read as ``categorical``: scores of classes along ``class_axis``, a label for each
+    place of the other axes; ``bernoulli``: each element the score of a yes; ``gaussian``: means of unit variance, for features
+    or where nothing is known: then a change counts by how far it moves the output.
+    Labels are drawn by NumPy from seed and sample number, so they are the same on every machine and device.
+    """
+
+    def __init__(
+        self,
+        *,
+        output: str | None = None,
+        likelihood: Likelihood = "gaussian",
+        class_axis: int = 1,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if likelihood not in LIKELIHOODS:
+            raise InputError(f"fisher: unknown likelihood {likelihood!r}{nearest(likelihood, LIKELIHOODS)}")
+        self.output, self.likelihood, self.class_axis, self.seed, self.device = output, likelihood, class_axis, seed, device
+
+    def at(self, model: Model, tensors: Sequence[str]) -> Take:
+        """What gives the gradients at these tensors of ``model`` as it is now."""
+        executor = Executor(model, device=self.device)
+        output = self.output or executor.outputs[0]
+        if output not in executor.outputs:
+            raise InputError(f"fisher: the model has no output {output!r}{nearest(output, executor.outputs)}")
+
+        def take(sample: Mapping[str, NDArray[Any]], index: int) -> Mapping[str, F32]:
+            return self._gradients(executor, output, tuple(tensors), sample, index)
+
+        return take
+
+    def _gradients(
+        self, executor: Executor, output: str, tensors: tuple[str, ...], sample: Mapping[str, NDArray[Any]], index: int
+    ) -> dict[str, F32]:
+        watched: dict[str, Tensor] = {}
+
+        def watch(name: str, value: Tensor) -> Tensor:
+            if not value.is_floating_point():
+                raise NoGradient(f"fisher: tensor {name!r} holds no floats, so it has no gradient")
+            watched[name] = value if value.requires_grad else value.detach().requires_grad_()
+            return watched[name]
+
+        hooks = {name: lambda value, name=name: watch(name, value) for name in tensors}
+        feeds = {name: sample[name] for name in executor.inputs}
+        with torch.enable_grad():
+            scores = executor(feeds, [output], hooks=hooks)[output]
+        unreached = [name for name in tensors if name not in watched]
+        if unreached or not scores.requires_grad:
+            raise NoGradient(f"fisher: output {output!r} does not depend on tensor {(unreached or tensors)[0]!r}")
+        found = torch.autograd.grad(scores, list(watched.values()), self._score(scores, index), allow_unused=True)
+        gradients = {name: g.cpu().numpy() for name, g in zip(watched, found, strict=True) if g is not None}
+        for name in tensors:
+            if name not in gradients or not gradients[name].any():
+                raise NoGradient(f"fisher: the gradient of output {output!r} at tensor {name!r} is zero on sample {index}")
+        return {name: gradients[name] for name in tensors}
+
+    def _score(self, output: Tensor, index: int) -> Tensor:
+        """The gradient of -log p(y) at the output itself, for labels drawn from it."""
+        z = output.detach().double().cpu().numpy()
+        source = np.random.default_rng((self.seed, index))
+        match self.likelihood:
+            case "gaussian":
+                score = source.standard_normal(z.shape)
+            case "bernoulli":
+                score = _sigmoid(z) - (source.uniform(size=z.shape) < _sigmoid(z))
+            case "categorical":
+                score = self._categorical(z, source)
+        return torch.from_numpy(score).to(output)
+
+    def _categorical(self, z: F64, source: np.random.Generator) -> F64:
+        if not -z.ndim <= self.class_axis < z.ndim or z.shape[self.class_axis] < 2:
+            raise InputError(f"fisher: an output of shape {z.shape} has no classes along axis {self.class_axis}; name another class axis")
+        classes = np.moveaxis(z, self.class_axis, -1)
+        p = np.exp(classes - classes.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        below = np.cumsum(p, axis=-1)[..., :-1] <= source.uniform(size=(*p.shape[:-1], 1))
+        drawn = below.sum(-1, keepdims=True) == np.arange(p.shape[-1])
+        return np.moveaxis(p - drawn, -1, self.class_axis)
+
+
+def _sigmoid(z: F64) -> F64:
+    held: F64 = 0.5 * (1 + np.tanh(z / 2))
+    return held
+
+
+def gradients(model: Model, values: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, index: int = 0, **options: Any) -> dict[str, F32]:
+    """The gradients at ``values`` on one sample; ``index`` numbers the draw, ``options`` are those of ``Fisher``."""
+    return dict(Fisher(**options).at(model, values)(feeds, index))
+
+
+def mean_squares(
+    model: Model, values: Sequence[str], samples: Iterable[Mapping[str, NDArray[Any]]], *, draws: int = 1, **options: Any
+) -> dict[str, F64]:
+    """Mean squared gradient of each element of ``values`` over samples of one shape and ``draws`` labels for each: Fisher's diagonal."""
+    take = Fisher(**options).at(model, values)
+    sums: dict[str, F64] = {}
+    count = 0
+    for sample in samples:
+        for _ in repeat(None, draws):
+            for name, gradient in take(sample, count).items():
+                squares = np.square(gradient, dtype=np.float64)
+                if name in sums and sums[name].shape != squares.shape:
+                    raise InputError(
+                        f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of one shape"
+                    )
+                sums[name] = sums.get(name, 0.0) + squares
+            count += 1
+    if not count:
+        raise InputError("fisher: there are no samples")
+    return {name: total / count for name, total in sums.items()}

@@ -1,0 +1,65 @@
+"""Numbers in, numbers out, one by one."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from onnxptq.learn.tensors import convert
+
+Abs, Neg, Sign, Sqrt, Exp, Log, Reciprocal = torch.abs, torch.neg, torch.sign, torch.sqrt, torch.exp, torch.log, torch.reciprocal
+Floor, Ceil, Round = torch.floor, torch.ceil, torch.round
+Sin, Cos, Tanh, Erf = torch.sin, torch.cos, torch.tanh, torch.erf
+Add, Sub, Mul = torch.add, torch.sub, torch.mul
+
+
+def Div(x: Tensor, y: Tensor) -> Tensor:
+    """Integers are cut off towards zero."""
+    return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
+
+
+def Mod(x: Tensor, y: Tensor, *, fmod: int = 0) -> Tensor:
+    """The remainder has the sign of the divisor, or with ``fmod`` of the dividend."""
+    return torch.fmod(x, y) if fmod else torch.remainder(x, y)
+
+
+def Pow(x: Tensor, y: Tensor) -> Tensor:
+    """Of the base's type."""
+    return torch.pow(x, y).to(x.dtype)
+
+
+def Sum(*terms: Tensor) -> Tensor:
+    """Of any number of tensors."""
+    return reduce(torch.add, terms)
+
+
+def Mean(*terms: Tensor) -> Tensor:
+    """Of any number of tensors."""
+    return reduce(torch.add, terms) / len(terms)
+
+
+def Min(*terms: Tensor) -> Tensor:
+    """Of any number of tensors."""
+    return reduce(torch.minimum, terms)
+
+
+def Max(*terms: Tensor) -> Tensor:
+    """Of any number of tensors."""
+    return reduce(torch.maximum, terms)
+
+
+def Clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Into [low, high]; the gradient stops outside."""
+    return x if low is None and high is None else torch.clamp(x, low, high)
+
+
+def Cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
+    """To another element type (``saturate`` is about 8-bit floats, which are not supported)."""
+    return convert(x, to)
+
+
+def CastLike(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
+    """To the element type of ``like``."""
+    return x.to(like.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq import __version__, compare
+from onnxptq import __version__, compare, dual_stream_weights
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.inputs import input_specs
@@ -22,6 +22,7 @@ from onnxptq.calibration.sources import Source, open_source
 from onnxptq.calibration.stretch import shared_out
 from onnxptq.calibration.tokens import unpadded
 from onnxptq.calibrators import calibrators
+from onnxptq.calibrators.base import searches
 from onnxptq.calibrators.weights import search_weight
 from onnxptq.errors import InputError
 from onnxptq.graph.canonical import canonicalise
@@ -31,6 +32,7 @@ from onnxptq.graph.size import digest, source_size
 from onnxptq.lower import Constants, Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
 from onnxptq.measure import Measured, measure_sites
+from onnxptq.passes import passes
 from onnxptq.passes.base import Change, run_passes
 from onnxptq.plan import Choice, Plan
 from onnxptq.recipe import Bits, Recipe
@@ -87,7 +89,7 @@ class Quantizer:
             self.original = canonicalise(load(model, shapes=self._shapes))
             self.size = source_size(model)
             self.structure = self._discover(self.original)
-        self.model = self.original
+        self.model = self.folded = self.original
         self.warnings: list[str] = []
         self.changes: tuple[Change, ...] = ()
         self.drift: Mapping[str, float] = {}
@@ -153,17 +155,23 @@ class Quantizer:
             self._fold(engine)
         plan = given if self._given else self._planned()
         todo = {key: choice for key, choice in plan.items() if choice.params is None}
-        searches = {
-            key: calibrators()[choice.calibrator].search(plan.sites[key], choice)
-            for key, choice in todo.items()
-            if plan.sites[key].role is not Role.WEIGHT
-        }
         with self.watch.stage("calibration"):
             engine.model = self.model
-            found: dict[str, Choice] = engine.drive(searches, stage="calibration")
+            together = engine.drive(searches(todo, plan.sites), stage="calibration")
+        found: dict[str, Choice] = {key: choice for choices in together.values() for key, choice in choices.items()}
+        plan = plan.replace(found)
         with self.watch.stage("weights"):
-            weights = self._weights({key: choice for key, choice in todo.items() if plan.sites[key].role is Role.WEIGHT}, plan)
-        self._plan = plan.replace({**found, **weights})
+            refitted = dual_stream_weights.find(
+                self.model, self.structure, plan, self._source, limit=memory_limit, threads=self.threads,
+                checkpoint=checkpoint, progress=self.progress,
+            )
+            self.folded = self.model
+            if refitted:
+                self.model = dual_stream_weights.apply(self.model, self.structure, refitted)
+                self.structure = self._discover(self.model)
+            plain = {k: c for k, c in todo.items() if plan.sites[k].role is Role.WEIGHT and k not in refitted and k not in found}
+            weights = self._weights(plain, plan)
+        self._plan = plan.replace({**{key: found.choice for key, found in refitted.items()}, **weights})
         return self._plan
 
     def quantize(self, *, format: Format = "native", constants: Constants = "fp16", strict: bool = False) -> Result:
@@ -226,12 +234,17 @@ class Quantizer:
         proofs = [sample for sample, _ in zip(self._held, range(PROOFS), strict=False)]
         passed = run_passes(
             model,
-            {name: self.recipe.pass_options.get(name, {}) for name in self.recipe.passes},
+            {name: self._pass_options(name) for name in self.recipe.passes},
             discover=self._discover,
             fill=lambda current, requests, stage: engine.fill(requests, stage=stage, model=current),
             outputs=lambda current: list(run(current.to_proto(), proofs, name=self.name, threads=self.threads, error=InputError)),
         )
         self.model, self.structure, self.changes, self.drift = model, passed.structure, passed.changes, passed.drift
+
+    def _pass_options(self, name: str) -> dict[str, Any]:
+        """What the recipe says of a pass; the width it prepares for is that of activations, if it has one."""
+        width = {"bits": min(self.bits.activations, 8)} if "bits" in passes()[name].options else {}
+        return {**width, **self.recipe.pass_options.get(name, {})}
 
     def _weights(self, todo: Mapping[str, Choice], plan: Plan) -> dict[str, Choice]:
         found: dict[str, Choice] = {}

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from onnxptq.calibration.gradients import is_gradient
 from onnxptq.calibration.jobs import Job
 from onnxptq.calibration.padding import Padding, channels_follow
 from onnxptq.calibration.summary import Observed, Tap
@@ -61,7 +62,7 @@ def instrument(proto: onnx.ModelProto, jobs: Sequence[Job], *, taps: bool) -> li
         wires.append(Wire(job, (*observer[-1].output, f"{base}/shape", *job.partners), tapped=True))
     _append(proto.graph, observers)
     inputs = {i.name for i in proto.graph.input}
-    _keep(proto, list(dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs)))
+    _keep(proto, list(dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs and not is_gradient(name))))
     if observers and DOMAIN not in {o.domain for o in proto.opset_import}:
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return wires
@@ -180,7 +181,7 @@ def _keep(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
         needed.add(name)
         if name in maker and maker[name] not in used:
             used.add(maker[name])
-            stack.extend(_reads(graph.node[maker[name]]))
+            stack.extend(reads(graph.node[maker[name]]))
     kept = [node for index, node in enumerate(graph.node) if index in used]
     del graph.node[:]
     graph.node.extend(kept)
@@ -193,14 +194,14 @@ def _keep(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
     graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors a node needs, those that its subgraphs take from outside included."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         graphs: Iterable[onnx.GraphProto] = [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else ()
         for graph in graphs:
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
             yield from (output.name for output in graph.output)
 
 

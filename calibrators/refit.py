@@ -1,0 +1,146 @@
+"""refit: the weight of a linear in closed form, from what its coded input is and what its output should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.objectives import uniform_codes
+from onnxptq.calibration.summary import F32, F64
+from onnxptq.calibrators.gptq import decoded, gptq, nearest
+
+WIDTHS = tuple(np.linspace(0.4, 1.0, 16))
+"""The parts of a row's range that are tried, on either side."""
+GAINS = (0.8, 1.5)
+"""No output is multiplied by less, or more."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done to a weight; each step can be switched off."""
+
+    solve: bool = True
+    """Ridge regression onto what the output should be, where there are enough rows."""
+    gptq: bool = True
+    debias: bool = True
+    """Outputs scaled so that they regress on the original ones with slope 1."""
+    bias: bool = True
+    """Means of outputs put right."""
+    residual: bool = True
+    """A linear that is added to a residual stream makes up for the error that the stream has by then."""
+    damp: float = 0.02
+    damp_few: float = 0.3
+    """Part of the mean power of the inputs that is added to each: where the weight is solved for, and where it is not."""
+    rows: int = 4
+    """A weight is solved for where the samples give so many rows per input; no more are looked at than twice that, or 4096."""
+
+
+class Moments:
+    """Sums over rows of a linear's coded input A, of the output T it should have, and of the whole S that T belongs to.
+
+    T is the original output plus what the residual stream lacks; S is the original output plus the original residual stream,
+    R what the quantized stream holds of it (zero where the linear writes into none).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.count = 0
+        self._a, self._t, self._s, self._r = np.zeros(inputs), np.zeros(outputs), np.zeros(outputs), np.zeros(outputs)
+        self._aa = np.zeros((inputs, inputs))
+        self._at, self._as = np.zeros((inputs, outputs)), np.zeros((inputs, outputs))
+        self._ss, self._rs = np.zeros(outputs), np.zeros(outputs)
+        self._residual = False
+
+    def add(self, a: F32, output: F32, residuals: tuple[F32, F32] | None = None) -> None:
+        """Fold rows in: coded inputs, original outputs, and the original and the quantized residual stream."""
+        rows, wanted = a.astype(np.float64), output.astype(np.float64)
+        whole = wanted
+        if residuals is not None:
+            self._residual = True
+            original, quantized = (r.astype(np.float64) for r in residuals)
+            whole = wanted + original
+            wanted = whole - quantized
+            self._r += quantized.sum(axis=0)
+            self._rs += (quantized * whole).sum(axis=0)
+            self._as += rows.T @ whole
+        self.count += len(rows)
+        self._a += rows.sum(axis=0)
+        self._t += wanted.sum(axis=0)
+        self._s += whole.sum(axis=0)
+        self._aa += rows.T @ rows
+        self._at += rows.T @ wanted
+        self._ss += np.square(whole).sum(axis=0)
+
+    def hessian(self) -> F64:
+        """Covariance of the inputs."""
+        return self._aa / self.count - np.outer(self._a, self._a) / self.count**2
+
+    def wanted(self) -> F64:
+        """Covariance [K, N] of inputs and the output there should be."""
+        return self._at / self.count - np.outer(self._a, self._t) / self.count**2
+
+    def gain(self, weight: F64) -> F64:
+        """What each output is to be multiplied by for the whole to regress on the original whole with slope 1."""
+        n = self.count
+        joint = self._as if self._residual else self._at
+        joint = joint / n - np.outer(self._a, self._s) / n**2
+        missing = self._ss / n - (self._s / n) ** 2 - (self._rs / n - self._r * self._s / n**2)
+        slope = (weight * joint).sum(axis=0)
+        with np.errstate(all="ignore"):
+            gain = missing / slope
+        return np.clip(np.where(np.isfinite(gain) & (slope > 0), gain, 1.0), *GAINS)
+
+    def shift(self, weight: F64) -> F64:
+        """What has to be added for the means to be right."""
+        return (self._t - self._a @ weight) / self.count
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A weight's codes, what they stand for, and the correction of the bias."""
+
+    scale: F32
+    zero: NDArray[np.uint8]
+    weight: F32
+    shift: F32
+    solved: bool
+
+
+def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: bool, settings: Settings) -> Refit:
+    """The weight [K, N] in closed form; ``solve``: whether the rows suffice to take the output from the original stream."""
+    hessian = moments.hessian()
+    ridge = (settings.damp if solve else settings.damp_few) * float(np.diag(hessian).mean())
+    damped = hessian + max(ridge, np.finfo(np.float32).tiny) * np.eye(len(hessian))
+    target = weight.astype(np.float64)
+    if solve:
+        target = np.linalg.solve(damped, moments.wanted() + ridge * target)
+    scale, zero = ranges(target, np.diag(damped), bits, symmetric=symmetric)
+    codes = (gptq(target, damped, scale, zero, bits) if settings.gptq else nearest(target, scale, zero, bits))
+    if solve and settings.debias:
+        scale = (scale * moments.gain(decoded(codes, scale, zero).astype(np.float64))).astype(np.float32)
+    values = decoded(codes, scale, zero)
+    shift = moments.shift(values.astype(np.float64)) if settings.bias else np.zeros(values.shape[1])
+    return Refit(scale, zero, values, shift.astype(np.float32), solve)
+
+
+def ranges(weight: F64, power: F64, bits: int, *, symmetric: bool) -> tuple[F32, NDArray[np.uint8]]:
+    """Scale and zero-point [N] of each output's weights, by least squared error weighted by the power of the inputs."""
+    rows = weight.T.astype(np.float32)
+    share = np.sqrt(power / max(float(power.mean()), 1e-300)).astype(np.float32)
+    low, high = np.minimum(rows.min(axis=1), 0), np.maximum(rows.max(axis=1), 0)
+    pairs = [(w, w) for w in WIDTHS] if symmetric else [(a, b) for a in WIDTHS for b in WIDTHS]
+    best = np.full(len(rows), np.inf)
+    scale, zero = np.ones(len(rows), np.float32), np.zeros(len(rows), np.uint8)
+    for a, b in pairs:
+        codes = uniform_codes(low * a, high * b, bits, signed=symmetric)
+        ratio = rows / codes.scale[:, None]
+        lowest = -codes.zero.astype(np.float32)[:, None]
+        held = np.clip(np.rint(ratio), lowest, lowest + (2**bits - 1))
+        held -= ratio
+        held *= share
+        error = np.einsum("nk,nk->n", held, held) * np.square(codes.scale, dtype=np.float64)
+        better = error < best
+        best = np.where(better, error, best)
+        scale, zero = np.where(better, codes.scale, scale), np.where(better, codes.zero, zero)
+    return scale, zero

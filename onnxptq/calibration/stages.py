@@ -1,0 +1,225 @@
+"""A graph cut into stages at chosen nodes, and a stream of all samples that is carried from stage to stage."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from onnxptq import runtime
+from onnxptq.calibration.sources import Source
+from onnxptq.calibration.taps import reads
+from onnxptq.errors import InputError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What a node of constant weight multiplies by now, and what is added to its output behind it."""
+
+    weight: Array
+    shift: Array
+
+
+class Shelf:
+    """Arrays by key: in memory as far as ``limit`` bytes go, the others in a temporary folder."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._held: dict[tuple[Any, ...], Array | Path] = {}
+        self.shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
+        """The shape of everything kept."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def put(self, key: tuple[Any, ...], array: Array) -> None:
+        """Keep an array."""
+        self.shapes[key] = array.shape
+        if self._size + array.nbytes <= self._limit:
+            self._held[key] = array
+            self._size += array.nbytes
+            return
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="onnxptq-")
+        path = Path(self._folder.name) / f"{self._count}.npy"
+        self._count += 1
+        try:
+            np.save(path, array)
+        except OSError as error:
+            raise InputError(f"{path.parent.parent}: temporary files do not fit ({error.strerror}); set TMPDIR to another folder") from error
+        self._held[key] = path
+
+    def get(self, key: tuple[Any, ...]) -> Array:
+        """An array kept before."""
+        held = self._held[key]
+        return np.load(held) if isinstance(held, Path) else held
+
+    def drop(self, key: tuple[Any, ...]) -> None:
+        """Let an array go."""
+        held = self._held.pop(key)
+        del self.shapes[key]
+        if isinstance(held, Path):
+            held.unlink()
+        else:
+            self._size -= held.nbytes
+
+
+class Stages:
+    """Stage 0 is what needs no target; stage s the targets behind s - 1 others on the longest way, and what follows them up to the next.
+
+    What depends on constants alone belongs to every stage that reads it. ``keep`` names inputs that stay to the end, as the
+    graph's outputs do.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, targets: Iterable[str], *, keep: Iterable[str] = ()) -> None:
+        self.proto, self.targets = proto, frozenset(targets)
+        graph = proto.graph
+        self.inputs = [given.name for given in graph.input if given.name not in {held.name for held in graph.initializer}]
+        self.outputs = [output.name for output in graph.output]
+        self._constants = {held.name: held for held in graph.initializer}
+        self._maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+        self._reads = [tuple(reads(node)) for node in graph.node]
+        self.of: dict[str, int] = dict.fromkeys(self.inputs, 0)
+        """The stage that makes each tensor that depends on the inputs."""
+        self.nodes: list[list[int]] = [[]]
+        self.last: dict[str, int] = {}
+        """The last stage that reads each of them."""
+        for index, node in enumerate(graph.node):
+            before = [self.of[name] for name in self._reads[index] if name in self.of]
+            if not before:
+                continue
+            stage = max(before) + (node.name in self.targets)
+            while len(self.nodes) <= stage:
+                self.nodes.append([])
+            self.nodes[stage].append(index)
+            self.of |= {name: stage for name in node.output if name}
+            self.last |= {name: max(stage, self.last.get(name, 0)) for name in self._reads[index] if name in self.of}
+        self.last |= dict.fromkeys([*self.outputs, *keep], len(self.nodes))
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def at(self, stage: int) -> list[str]:
+        """Names of the targets of a stage, in graph order."""
+        return [node.name for index in self.nodes[stage] if (node := self.proto.graph.node[index]).name in self.targets]
+
+    def fed(self, stage: int) -> list[str]:
+        """What a stage reads of earlier ones."""
+        made = {name for index in self.nodes[stage] for name in self.proto.graph.node[index].output}
+        found = (name for index in self._whole(stage) for name in self._reads[index] if name in self.of and name not in made)
+        return list(dict.fromkeys(found))
+
+    def left(self, stage: int) -> list[str]:
+        """What a stage makes for later ones."""
+        made = [name for index in self.nodes[stage] for name in self.proto.graph.node[index].output if name]
+        return [name for name in (*(self.inputs if stage == 0 else ()), *made) if self.last.get(name, -1) > stage]
+
+    def _whole(self, stage: int) -> list[int]:
+        """A stage's nodes, and those between constants and them."""
+        found, stack = set(self.nodes[stage]), list(self.nodes[stage])
+        while stack:
+            for name in self._reads[stack.pop()]:
+                index = self._maker.get(name, -1)
+                if index >= 0 and name not in self.of and index not in found:
+                    found.add(index)
+                    stack.append(index)
+        return sorted(found)
+
+    def model(self, stage: int, kinds: Mapping[str, Array], replaced: Mapping[str, Replaced]) -> onnx.ModelProto:
+        """A stage as a model: its inputs typed like the arrays in ``kinds``, its weights ``replaced`` by node name."""
+        nodes: list[onnx.NodeProto] = []
+        constants: dict[str, onnx.TensorProto] = {}
+        for index in self._whole(stage):
+            node = onnx.NodeProto()
+            node.CopyFrom(self.proto.graph.node[index])
+            nodes.append(node)
+            change = replaced.get(node.name)
+            if change is not None:
+                weight, shift, bare = f"{node.name}__weight", f"{node.name}__shift", f"{node.name}__bare"
+                constants[weight] = numpy_helper.from_array(change.weight, weight)
+                constants[shift] = numpy_helper.from_array(change.shift, shift)
+                node.input[1] = weight
+                output, node.output[0] = node.output[0], bare
+                nodes.append(helper.make_node("Add", [bare, shift], [output], name=f"{node.name}__add"))
+        constants |= {name: self._constants[name] for node in nodes for name in reads(node) if name in self._constants}
+        model = onnx.ModelProto(ir_version=self.proto.ir_version)
+        model.opset_import.extend(self.proto.opset_import)
+        model.functions.extend(self.proto.functions)
+        model.graph.name = f"stage {stage}"
+        model.graph.node.extend(nodes)
+        model.graph.initializer.extend(constants.values())
+        for name in self.fed(stage):
+            kind = helper.np_dtype_to_tensor_dtype(kinds[name].dtype)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * kinds[name].ndim))
+        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in self.left(stage) if name not in self.inputs)
+        return model
+
+
+class Stream:
+    """All samples on their way through the stages of one graph: only what later stages read is kept."""
+
+    def __init__(self, name: str, stages: Stages, source: Source, shelf: Shelf, *, threads: int | None = None) -> None:
+        self.name, self.stages, self.source, self.shelf, self._threads = name, stages, source, shelf, threads
+        self.replaced: dict[str, Replaced] = {}
+        """Weights to multiply by instead of the graph's own, by node name."""
+        self._next = 0
+        self._held: list[str] = []
+
+    def value(self, sample: int, name: str) -> Array:
+        """A tensor of one sample that the stages run so far have left for later ones."""
+        return self.shelf.get((self.name, sample, name))
+
+    def holds(self, name: str) -> bool:
+        """Whether ``value`` has it."""
+        return name in self._held
+
+    def shape(self, sample: int, name: str) -> tuple[int, ...]:
+        """The shape of ``value``."""
+        return self.shelf.shapes[self.name, sample, name]
+
+    def advance(self) -> Iterator[None]:
+        """Run the next stage; yields after each sample."""
+        stage, stages = self._next, self.stages
+        fed, left = stages.fed(stage), stages.left(stage)
+        session, names = None, [name for name in left if name not in stages.inputs]
+        for index, feed in enumerate(self._feeds(stage, fed)):
+            if names:
+                if session is None:
+                    session = runtime.session(stages.model(stage, feed, self.replaced), threads=self._threads)
+                made = session.run(names, {name: feed[name] for name in fed})
+                for name, array in zip(names, made, strict=True):
+                    self.shelf.put((self.name, index, name), array)
+            yield
+        self._held = [*self._held, *left]
+        for name in [name for name in self._held if stages.last[name] <= stage]:
+            self._held.remove(name)
+            for index in range(len(self.source)):
+                self.shelf.drop((self.name, index, name))
+        self._next += 1
+
+    def _feeds(self, stage: int, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        if stage:
+            for index in range(len(self.source)):
+                yield {name: self.value(index, name) for name in names}
+            return
+        for index, sample in enumerate(self.source.iterate(0)):
+            for name in self.stages.left(0):
+                if name in self.stages.inputs:
+                    self.shelf.put((self.name, index, name), sample[name])
+            yield sample

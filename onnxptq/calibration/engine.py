@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnxptq import runtime
 from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
+from onnxptq.calibration.gradients import Gradients, Weights, subject
 from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
 from onnxptq.calibration.progress import Advance, Progress, Silent
 from onnxptq.calibration.sources import Sample, Source
@@ -52,7 +53,8 @@ class Engine:
 
     Tensors are reduced where they are by in-graph observers if the op library is there and the summary offers one;
     others are fetched in groups that stay within ``memory_limit`` bytes, with a forward pass for each group. Samples are
-    folded in order, so the answer does not depend on groups, threads or interruptions.
+    folded in order, so the answer does not depend on groups, threads or interruptions. ``gradients`` gives the partners that
+    are gradients; what it needs for that, it takes beside the limit.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Engine:
         threads: int | None = None,
         checkpoint: Checkpoint | None = None,
         progress: Progress | None = None,
+        gradients: Gradients | None = None,
         taps: bool = True,
     ) -> None:
         self.model = model
@@ -75,6 +78,7 @@ class Engine:
         self._threads = threads
         self._checkpoint = checkpoint
         self._progress = progress or Silent()
+        self._gradients = gradients
         self._taps = taps and runtime.library_path() is not None
         self._sized: dict[str, int] = {}
         self._count = 0
@@ -174,12 +178,12 @@ class Engine:
             level = [job for job in jobs if (job.seen, job.end(total)) == stretch]
             group = [job for job in level if not self._fetches(job)]
             fetched = [job for job in level if self._fetches(job)]
-            names = list(dict.fromkeys(name for job in fetched for name in self._fetches(job)))
+            names = list(dict.fromkeys(subject(name) for job in fetched for name in self._fetches(job)))
             sizes = self._sizes(model, names) if names else {}
             held: set[str] = set()
-            for job in sorted(fetched, key=lambda j: max(position.get(n, -1) for n in self._fetches(j))):
+            for job in sorted(fetched, key=lambda j: max(position.get(subject(n), -1) for n in self._fetches(j))):
                 wanted = held | set(self._fetches(job))
-                if held and sum(sizes[n] for n in wanted) > limit:
+                if held and sum(sizes[subject(n)] for n in wanted) > limit:
                     yield group
                     group, wanted = [], set(self._fetches(job))
                 group.append(job)
@@ -218,11 +222,14 @@ class Engine:
         session = self._session(proto) if proto.graph.output else None
         del proto
         first = group[0].seen
+        weights = Weights(self._gradients, model, [name for wire in wires for name in wire.outputs])
         for index, sample in enumerate(itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first):
             values = self._forward(session, sample, index) if session is not None else {}
-            self._fold(wires, values, sample, index)
+            self._fold(wires, values, {**sample, **weights(sample, index)}, index)
             advance()
             yield
+        if first == 0:
+            weights.check()
 
     def _forward(self, session: ort.InferenceSession, sample: Sample, index: int) -> dict[str, Any]:
         outputs = [output.name for output in session.get_outputs()]

@@ -1,10 +1,14 @@
-"""What searches and the engine know of gradients; whoever computes them (``onnxptq.learn.fisher``) is handed in."""
+"""Gradients as partners of requests: how searches ask for them, and how the engine gets them from whoever computes them.
+
+``onnxptq.learn.fisher`` computes some; it is handed in, since it needs torch and nothing here does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.summary import F32
@@ -12,12 +16,13 @@ from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 
 _PREFIX = "onnxptq.gradient:"
-Take = Callable[[Mapping[str, NDArray[Any]], int], Mapping[str, F32]]
-"""From a sample and its index to the gradient at each tensor, of that tensor's shape."""
+Sample = Mapping[str, NDArray[Any]]
+Take = Callable[[Sample, int], Mapping[str, F32]]
+"""From a sample and its number to the gradient at each tensor, of that tensor's shape."""
 
 
 class NoGradient(InputError):
-    """No gradient reaches a tensor, or it is zero everywhere: as a weight of errors it would call every error nothing."""
+    """No gradient reaches a tensor, or it is zero everywhere: as the weight of an error it would call every error nothing."""
 
 
 class Gradients(Protocol):
@@ -32,6 +37,36 @@ def gradient_of(tensor: str) -> str:
     return _PREFIX + tensor
 
 
-def wanted_gradients(names: Sequence[str]) -> dict[str, str]:
-    """Those of the names that ask for a gradient -> the tensor each is about."""
-    return {name: name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)}
+def is_gradient(name: str) -> bool:
+    """Whether a name asks for a gradient."""
+    return name.startswith(_PREFIX)
+
+
+def subject(name: str) -> str:
+    """The tensor a name is about: itself, or the one whose gradient it asks for."""
+    return name.removeprefix(_PREFIX)
+
+
+class Weights:
+    """The gradients that some names ask for, sample by sample, and the proof that none was zero throughout."""
+
+    def __init__(self, source: Gradients | None, model: Model, names: Iterable[str]) -> None:
+        self._names = {subject(name): name for name in names if is_gradient(name)}
+        if self._names and source is None:
+            raise InputError(
+                f"gradients are wanted at tensor {min(self._names)!r}, but nothing computes them here; "
+                "install torch (extra [learn]), or choose a metric without them"
+            )
+        self._take = source.at(model, tuple(self._names)) if source is not None and self._names else None
+        self._zero = set(self._names)
+
+    def __call__(self, sample: Sample, index: int) -> dict[str, F32]:
+        """The gradients on one sample, under the names that asked for them."""
+        found = self._take(sample, index) if self._take is not None else {}
+        self._zero -= {tensor for tensor, gradient in found.items() if np.any(gradient)}
+        return {self._names[tensor]: gradient for tensor, gradient in found.items()}
+
+    def check(self) -> None:
+        """Raise NoGradient where a gradient was zero on all samples."""
+        if self._zero:
+            raise NoGradient(f"the gradient at tensor {min(self._zero)!r} is zero on every sample; choose a metric without gradients there")

@@ -34,7 +34,8 @@ class Wire:
             assert isinstance(self.job.summary, Observed)
             observed = len(values) - len(self.job.partners) - 1
             shape = tuple(int(n) for n in values[observed])
-            self.job.summary.absorb(values[:observed], shape, *values[observed + 1 :])
+            # Copies: one kept view of an output would keep all the memory of a session that is gone.
+            self.job.summary.absorb([np.array(one) for one in values[:observed]], shape, *values[observed + 1 :])
         else:
             self.job.fold(values[0], values[1:], sample)
 

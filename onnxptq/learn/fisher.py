@@ -8,7 +8,6 @@ zero but for rounding, and its softmax over the image's width; here labels are d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -80,11 +79,13 @@ class Fisher:
         if unreached or not scores.requires_grad:
             raise NoGradient(f"fisher: output {output!r} does not depend on tensor {(unreached or tensors)[0]!r}")
         found = torch.autograd.grad(scores, list(watched.values()), self._score(scores, index), allow_unused=True)
-        gradients = {name: g.cpu().numpy() for name, g in zip(watched, found, strict=True) if g is not None}
+        held = {name: g.cpu().numpy() for name, g in zip(watched, found, strict=True) if g is not None}
         for name in tensors:
-            if name not in gradients or not gradients[name].any():
-                raise NoGradient(f"fisher: the gradient of output {output!r} at tensor {name!r} is zero on sample {index}")
-        return {name: gradients[name] for name in tensors}
+            if name not in held:
+                raise NoGradient(f"fisher: output {output!r} does not depend on tensor {name!r}")
+            if not np.isfinite(held[name]).all():
+                raise NoGradient(f"fisher: the gradient of output {output!r} at tensor {name!r} is not finite on sample {index}")
+        return {name: held[name] for name in tensors}
 
     def _score(self, output: Tensor, index: int) -> Tensor:
         """The gradient of -log p(y) at the output itself, for labels drawn from it."""
@@ -117,7 +118,9 @@ def _sigmoid(z: F64) -> F64:
 
 def gradients(model: Model, values: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, index: int = 0, **options: Any) -> dict[str, F32]:
     """The gradients at ``values`` on one sample; ``index`` numbers the draw, ``options`` are those of ``Fisher``."""
-    return dict(Fisher(**options).at(model, values)(feeds, index))
+    found = dict(Fisher(**options).at(model, values)(feeds, index))
+    _require_any(found)
+    return found
 
 
 def mean_squares(
@@ -127,16 +130,20 @@ def mean_squares(
     take = Fisher(**options).at(model, values)
     sums: dict[str, F64] = {}
     count = 0
-    for sample in samples:
-        for _ in repeat(None, draws):
-            for name, gradient in take(sample, count).items():
-                squares = np.square(gradient, dtype=np.float64)
-                if name in sums and sums[name].shape != squares.shape:
-                    raise InputError(
-                        f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of one shape"
-                    )
-                sums[name] = sums.get(name, 0.0) + squares
-            count += 1
+    for count, sample in enumerate((sample for sample in samples for _ in range(draws)), start=1):
+        for name, gradient in take(sample, count).items():
+            squares = np.square(gradient, dtype=np.float64)
+            if name in sums and sums[name].shape != squares.shape:
+                raise InputError(f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of one shape")
+            sums[name] = sums.get(name, 0.0) + squares
     if not count:
         raise InputError("fisher: there are no samples")
+    _require_any(sums)
     return {name: total / count for name, total in sums.items()}
+
+
+def _require_any(found: Mapping[str, NDArray[Any]]) -> None:
+    """Raise NoGradient where everything is zero."""
+    for name, values in found.items():
+        if not values.any():
+            raise NoGradient(f"fisher: the gradient at tensor {name!r} is zero everywhere")

@@ -108,7 +108,8 @@ def _nearest(places: F64, before: int, mode: str) -> NDArray[np.int64]:
 
 
 def _linear(distance: F64) -> F64:
-    return np.maximum(0.0, 1 - np.abs(distance))
+    held: F64 = np.maximum(0.0, 1 - np.abs(distance))
+    return held
 
 
 def _cubic(a: float) -> Callable[[F64], F64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -33,6 +33,8 @@ class Calibrator(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
         if cls.name in REGISTRY:
             raise TypeError(f"two calibrators are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}")
         REGISTRY[cls.name] = cls()
@@ -43,6 +45,47 @@ class Calibrator(ABC):
 
         The choice returned may be another one: ``best`` decides between schemes.
         """
+
+    def weighs(self, choice: Choice) -> bool:
+        """Whether errors are weighed by gradients, so that requests ask for some."""
+        return False
+
+
+Member = tuple[Site, Choice]
+"""An operand of a product, and what shall be found for it."""
+Together = Generator[Request, Summary, dict[str, Choice]]
+"""A search for several sites at once: their choices by key."""
+
+
+class Joint(Calibrator):
+    """A calibrator that finds the codes of all operands of a product together, weights included."""
+
+    @abstractmethod
+    def together(self, members: Sequence[Member]) -> Together:
+        """Like ``search``, for the operands of one consumer; returns the choices by site key."""
+
+    def search(self, site: Site, choice: Choice) -> Search:
+        """One operand alone, the other side in float."""
+        found = yield from self.together([(site, choice)])
+        return found[site.key]
+
+
+def searches(choices: Mapping[str, Choice], sites: Mapping[str, Site]) -> dict[str, Together]:
+    """The searches that find these choices, by a name for each; weights whose calibrator needs no samples have none."""
+    found: dict[str, Together] = {}
+    joint: dict[str, tuple[Joint, list[Member]]] = {}
+    for key, choice in choices.items():
+        calibrator, site = REGISTRY.get(choice.calibrator), sites[key]
+        if isinstance(calibrator, Joint):
+            joint.setdefault(f"{site.consumer}:{choice.calibrator}", (calibrator, []))[1].append((site, choice))
+        elif site.role is not Role.WEIGHT and calibrator is not None:
+            found[key] = _alone(calibrator, site, choice)
+    return found | {name: calibrator.together(members) for name, (calibrator, members) in joint.items()}
+
+
+def _alone(calibrator: Calibrator, site: Site, choice: Choice) -> Together:
+    done = yield from calibrator.search(site, choice)
+    return {site.key: done}
 
 
 def channel_axes(site: Site, choice: Choice) -> tuple[Axes, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,9 @@ from onnxptq.calibration.ranges import Range
 from onnxptq.calibration.rows import RowSample
 from onnxptq.calibration.summary import Request, Several
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
+from onnxptq.ops import schemes
+from onnxptq.ops.log_base import LogBaseParams
+from onnxptq.ops.uniform import LARGEST, SMALLEST
 from onnxptq.plan import Choice
 from onnxptq.sites import Site
 
@@ -23,13 +27,16 @@ ROWS = 4096
 class Percentile(Calibrator):
     """Ranges from the 1 - p to the p quantile, p = 99.999, 99.99, 99.9 %; that of least squared error, extended to hold 0.
 
-    Per tensor on a histogram of everything; per channel on sampled rows.
+    Per tensor on a histogram of everything; per channel on sampled rows. For scheme ``log_base`` the p quantile is the largest
+    value, and option ``tau`` says how many steps halve it (2: RepQ-ViT's powers of the square root of 2).
     """
 
     name = "percentile"
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk."""
+        if choice.scheme == "log_base":
+            return replace(choice, params=_log_base(cast(Histogram, (yield Request(site.tensor, Histogram()))), choice))
         uniform_only(site, choice)
         axis, heads = channel_axes(site, choice)
         if axis is None:
@@ -47,3 +54,13 @@ class Percentile(Calibrator):
         winner = np.stack([column_error(rows, one) for one in codes]).argmin(axis=0)[None]
         low, high = (np.take_along_axis(ends, winner, axis=0)[0] for ends in (lows, highs))
         return with_range(site, choice, low, high, extrema.count, extrema.rank)
+
+
+def _log_base(seen: Histogram, choice: Choice) -> LogBaseParams:
+    """The log codes whose largest value is the best of the quantiles."""
+    values, weights = seen.points()
+    tau = float(choice.options.get("tau", 2.0))
+    tops = [min(max(seen.quantile(share), SMALLEST), LARGEST) for share in SHARES]
+    candidates = [LogBaseParams(choice.bits, top, tau) for top in tops]
+    scheme = schemes()["log_base"]
+    return min(candidates, key=lambda p: float(f"{weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64):.6g}"))

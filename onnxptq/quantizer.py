@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq import __version__, compare, dual_stream_weights
+from onnxptq import __version__, compare, dual_stream_weights, learn
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.engine import Engine
+from onnxptq.calibration.gradients import Gradients
 from onnxptq.calibration.inputs import input_specs
 from onnxptq.calibration.progress import Progress, Silent
 from onnxptq.calibration.sources import Source, open_source
@@ -40,6 +41,7 @@ from onnxptq.report.data import Calibration, Layer, Report, SiteReport, Sizes, S
 from onnxptq.result import Result
 from onnxptq.runtime import library_path
 from onnxptq.sites import Role, Site, Structure, discover
+from onnxptq.sites.outputs import likelihood
 from onnxptq.verify import run
 
 Samples = str | Path | Iterable[Mapping[str, NDArray[Any]]]
@@ -154,16 +156,22 @@ class Quantizer:
         with self.watch.stage("passes"):
             self._fold(engine)
         plan = given if self._given else self._planned()
-        todo = {key: choice for key, choice in plan.items() if choice.params is None}
+        todo, gradients = self._weighted({key: choice for key, choice in plan.items() if choice.params is None})
         with self.watch.stage("calibration"):
-            engine.model = self.model
+            engine = self._engine(self._source, checkpoint, gradients)
             together = engine.drive(searches(todo, plan.sites), stage="calibration")
         found: dict[str, Choice] = {key: choice for choices in together.values() for key, choice in choices.items()}
         plan = plan.replace(found)
         with self.watch.stage("weights"):
             refitted = dual_stream_weights.find(
-                self.model, self.structure, plan, self._source, limit=memory_limit, threads=self.threads,
-                checkpoint=checkpoint, progress=self.progress,
+                self.model,
+                self.structure,
+                plan,
+                self._source,
+                limit=memory_limit,
+                threads=self.threads,
+                checkpoint=checkpoint,
+                progress=self.progress,
             )
             self.folded = self.model
             if refitted:
@@ -203,7 +211,20 @@ class Quantizer:
     def _discover(self, model: Model) -> Structure:
         return discover(model, mask=self._mask, roles=self._roles)
 
-    def _engine(self, source: Source, checkpoint: Checkpoint | None) -> Engine:
+    def _weighted(self, todo: Mapping[str, Choice]) -> tuple[dict[str, Choice], Gradients | None]:
+        """The choices to be searched, and the gradients by which some of them weigh errors; without torch these weigh all alike."""
+        known = calibrators()
+        wanted = [key for key, choice in todo.items() if choice.calibrator in known and known[choice.calibrator].weighs(choice)]
+        if not wanted:
+            return dict(todo), None
+        if not learn.available():
+            self.warnings.append("torch is not installed (extra [learn]): errors weigh the same everywhere, as with metric=mse")
+            return {k: replace(c, options={**c.options, "metric": "mse"}) if k in wanted else c for k, c in todo.items()}, None
+        from onnxptq.learn.fisher import Fisher
+
+        return dict(todo), Fisher(likelihood=likelihood(self.model, self.structure), seed=self.seed)
+
+    def _engine(self, source: Source, checkpoint: Checkpoint | None, gradients: Gradients | None = None) -> Engine:
         return Engine(
             self.model,
             source,
@@ -212,6 +233,7 @@ class Quantizer:
             threads=self.threads,
             checkpoint=checkpoint,
             progress=self.progress,
+            gradients=gradients,
         )
 
     def _identity(self, source: Source) -> dict[str, str]:

@@ -68,31 +68,34 @@ def _sites(
     tensors = model.graph.tensors()
     sites: list[Site] = []
 
-    def add(tensor: str, consumer: str, role: Role, *, axis: int = -1, default: bool = True, partner: str = "") -> None:
+    def add(tensor: str, role: Role, *, output: str, axis: int = -1, default: bool = True, partner: str = "") -> None:
         shape = tensors[tensor].shape
         length = shape[axis] if shape is not None and len(shape) else None
         channels = int(length) if isinstance(length, int) else None
-        sites.append(Site(tensor, consumer, role, where.get(consumer, Part.VISUAL), channels, axis, default, partner))
+        sites.append(Site(tensor, name, role, where.get(name, Part.VISUAL), channels, axis, default, partner, output))
 
     for node in model.graph.nodes:
         name = node.name
         default = name not in skipped
         if name in lines:
-            add(lines[name].weight, name, Role.WEIGHT, axis=1, default=default)
-            add(lines[name].input, name, _input_role(node, Role.LINEAR_INPUT, tracer), default=default)
+            line = lines[name]
+            add(line.weight, Role.WEIGHT, axis=1, default=default, partner=line.input, output=line.output)
+            add(line.input, _input_role(node, Role.LINEAR_INPUT, tracer), default=default, output=line.output)
         elif name in convs:
-            grouped = convs[name].transpose
-            add(convs[name].weight, name, Role.WEIGHT, axis=1 if grouped else 0, default=default)
-            add(convs[name].input, name, _input_role(node, Role.CONV_INPUT, tracer), axis=1, default=default)
+            conv = convs[name]
+            add(conv.weight, Role.WEIGHT, axis=1 if conv.transpose else 0, default=default, partner=conv.input, output=conv.output)
+            add(conv.input, _input_role(node, Role.CONV_INPUT, tracer), axis=1, default=default, output=conv.output)
         elif name in scores:
-            add(scores[name].q, name, Role.QUERY, partner=scores[name].k)
-            add(scores[name].k, name, Role.KEY, partner=scores[name].q)
+            q, k, made = scores[name].q, scores[name].k, node.outputs[0].name
+            add(q, Role.QUERY, partner=k, output=made)
+            add(k, Role.KEY, partner=q, output=made)
         elif name in values:
-            add(values[name].probabilities, name, Role.SOFTMAX, partner=values[name].v)
-            add(values[name].v, name, Role.VALUE, partner=values[name].probabilities)
+            one = values[name]
+            add(one.probabilities, Role.SOFTMAX, partner=one.v, output=one.output)
+            add(one.v, Role.VALUE, partner=one.probabilities, output=one.output)
         elif name in others:
             for tensor in dict.fromkeys(t.name for t in node.inputs):
-                add(tensor, name, Role.MATMUL_INPUT, default=False)
+                add(tensor, Role.MATMUL_INPUT, default=False, output=node.outputs[0].name)
     return tuple(sites)
 
 

@@ -53,7 +53,9 @@ class Site:
     default: bool = True
     """Whether the default scope quantizes it; first convolution and output layer are False."""
     partner: str = ""
-    """Of an attention's operands: the tensor it is multiplied by."""
+    """Of an attention's operands and of weights: the tensor it is multiplied by."""
+    output: str = ""
+    """What the consumer makes of it."""
 
     @property
     def key(self) -> str:

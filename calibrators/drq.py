@@ -1,0 +1,218 @@
+"""drq: uniform and dual-region codes by the change of the output, both operands of a product in turns (PTQ4ViT; DRQ of PTQ4RIS)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import cast
+
+import numpy as np
+
+from onnxptq.calibration.gradients import gradient_of
+from onnxptq.calibration.rows import Whole
+from onnxptq.calibration.summary import F32, F64, Request, Summary
+from onnxptq.calibrators.base import Joint, Member
+from onnxptq.calibrators.blocks import Blocks, Channels, Mixtures, Rows, Scores
+from onnxptq.calibrators.products import Operand, Product, Ranges, Regions, Tries
+from onnxptq.errors import InputError, nearest
+from onnxptq.ops.dual_region import DualRegionParams, gelu_regions, softmax_regions
+from onnxptq.ops.uniform import UniformParams
+from onnxptq.plan import Choice
+from onnxptq.sites import Role, Site
+
+REGIONS = ("midpoint", "bare", "sum")
+METRICS = ("fisher", "mse")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the search goes; the defaults are the papers'."""
+
+    metric: str = "fisher"
+    """Weight of an element's squared change: the squared gradient of the model's own likelihood there, or 1 (``mse``)."""
+    alpha: float = 0.01
+    beta: float = 1.2
+    n: int = 100
+    """Ranges tried: the extrema times alpha + i (beta - alpha) / n, i < n."""
+    rounds: int = 3
+    splits: int = 20
+    """Splits of the softmax tried: 2^-m, m < splits."""
+    rows: int = 16
+    """Rows of each sample (of one window of it, for attention) on which changes are measured."""
+    regions: str = "midpoint"
+    """Where the softmax changes over, ``midpoint`` or ``bare`` (at the split); ``sum``: as midpoint, but searched by the published sum."""
+    aligned: bool = False
+    """Whether the scales of GELU's two regions must differ by a power of two."""
+
+    @classmethod
+    def of(cls, site: Site, choice: Choice) -> Options:
+        """The options of a choice."""
+        known = {f.name for f in fields(cls)}
+        found = cls(**{key: value for key, value in choice.options.items() if key in known})
+        for name, value, allowed in (("regions", found.regions, REGIONS), ("metric", found.metric, METRICS)):
+            if value not in allowed:
+                raise InputError(f"site {site.key}: calibrator 'drq': unknown {name} {value!r}{nearest(value, allowed)}")
+        if min(found.n, found.rounds, found.splits, found.rows) < 1 or not 0 < found.alpha < found.beta:
+            raise InputError(f"site {site.key}: calibrator 'drq': n, rounds, splits and rows must be positive, and 0 < alpha < beta")
+        return found
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """What the extrema are multiplied by."""
+        return tuple(self.alpha + i * (self.beta - self.alpha) / self.n for i in range(self.n))
+
+
+class Drq(Joint):
+    """Least sum of (g dO)^2 over sampled rows of a product's output O, g the gradient there.
+
+    Linears: the weight first, by output channel (granularity ``channel``), by the blocks that make q, k and v (``block``) or one for
+    all; then the input. Scores: q, then k; attention's output: the split of the softmax by v in float, then v. In turns, up to
+    ``rounds`` times. What has no linear product (convolutions) is searched by its own squared error. Dual-region codes are
+    searched over splits (softmax) or ranges of the positive side (GELU).
+    """
+
+    name = "drq"
+
+    def weighs(self, choice: Choice) -> bool:
+        """With metric ``fisher``."""
+        return bool(choice.options.get("metric", Options.metric) == "fisher")
+
+    def together(self, members: Sequence[Member]) -> Generator[Request, Summary, dict[str, Choice]]:
+        """One walk."""
+        options = Options.of(*members[0])
+        sites = {site.role: (site, choice) for site, choice in members}
+        if Role.QUERY in sites or Role.KEY in sites:
+            return (yield from _attention(sites, (Role.QUERY, Role.KEY), Scores, options))
+        if Role.SOFTMAX in sites or Role.VALUE in sites:
+            return (yield from _attention(sites, (Role.SOFTMAX, Role.VALUE), Mixtures, options))
+        return (yield from _layer(members, options))
+
+
+def _attention(
+    sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: type[Blocks], options: Options
+) -> Generator[Request, Summary, dict[str, Choice]]:
+    """Both operands of a product of activations."""
+    first, heads = next(iter(sites.values()))[0], max(int(choice.options.get("heads", 1)) for _, choice in sites.values())
+    names = (first.tensor, first.partner) if first.role is roles[0] else (first.partner, first.tensor)
+    weighted = options.metric == "fisher"
+    partners = (names[1], *([gradient_of(first.output)] if weighted else []))
+    seen = cast(Blocks, (yield Request(names[0], kind(options.rows, heads, weighted=weighted), partners=partners)))
+    _require(seen, first)
+    parts = list(zip(*seen.stacked(), strict=True))
+    sides = []
+    for number, role in enumerate(roles):
+        side = Operand(parts[number], sees_float=role is Role.SOFTMAX)
+        if role in sites:
+            site, choice = sites[role]
+            per_head = choice.granularity == "head"
+            side.axis = 1 if per_head else None
+            low, high = seen.extrema["left" if number == 0 else "right"]
+            if per_head:
+                low, high = low.reshape(-1, 1, 1), high.reshape(-1, 1, 1)
+            side.tries = _tries(
+                site, choice, np.asarray(low if per_head else low.min()), np.asarray(high if per_head else high.max()), options
+            )
+        sides.append(side)
+    Product(sides[0], sides[1], parts[2] if weighted else None).search([s for s in sides if s.tries is not None], options.rounds)
+    return {sites[r][0].key: _done(sites[r][1], side) for r, side in zip(roles, sides, strict=True) if r in sites}
+
+
+def _layer(members: Sequence[Member], options: Options) -> Generator[Request, Summary, dict[str, Choice]]:
+    """Weight and input of a linear; those of a convolution each on its own."""
+    weight = next((m for m in members if m[0].role is Role.WEIGHT), None)
+    inputs = next((m for m in members if m[0].role is not Role.WEIGHT), None)
+    one = (weight or inputs or members[0])[0]
+    tensor = inputs[0].tensor if inputs is not None else one.partner
+    held = None if one.role is Role.MATMUL_INPUT else cast(Whole, (yield Request(one.consumer, Whole()))).value
+    linear = held is not None and held.ndim == 2
+    weighted = linear and options.metric == "fisher"
+    left = right = None
+    gradients = None
+    if inputs is not None or linear:
+        kind = Rows if linear or one.role is Role.MATMUL_INPUT else Channels
+        partners = (gradient_of(one.output),) if weighted else ()
+        seen = cast(Blocks, (yield Request(tensor, kind(options.rows, weighted=weighted), partners=partners)))
+        _require(seen, one)
+        parts = [np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True)]
+        left, gradients = Operand([parts[0]]), [parts[1]] if weighted else None
+        if inputs is not None:
+            low, high = (np.asarray(bound.reshape(())) for bound in seen.extrema["left"])
+            left.tries = _tries(*inputs, low, high, options)
+    if held is not None:
+        right = _weight(held, weight, options)
+    done = {}
+    for product in [Product(left, right, gradients)] if linear else [Product(left, None), Product(None, right)]:
+        order = [side for side in (product.right, product.left) if side is not None and side.tries is not None]
+        if order:
+            product.search(order, options.rounds)
+    if inputs is not None:
+        assert left is not None
+        done[inputs[0].key] = _done(inputs[1], left)
+    if weight is not None:
+        assert right is not None
+        assert held is not None
+        done[weight[0].key] = _done(weight[1], right, held.ndim, weight[0].axis)
+    return done
+
+
+def _weight(held: F32, member: Member | None, options: Options) -> Operand:
+    """A weight as [inputs and places, outputs]."""
+    if member is None:
+        return Operand([held])
+    site, choice = member
+    matrix = np.moveaxis(held, site.axis, -1).reshape(-1, held.shape[site.axis])
+    side = Operand([matrix])
+    low, high = np.minimum(matrix.min(axis=0), 0).astype(np.float64), np.maximum(matrix.max(axis=0), 0).astype(np.float64)
+    if choice.granularity == "channel":
+        side.axis = 3
+    elif choice.granularity == "block":
+        side.axis, side.units = 3, np.asarray(choice.options.get("blocks", np.zeros(len(low))), np.int64)
+        low = np.array([low[side.units == unit].min() for unit in side.units])
+        high = np.array([high[side.units == unit].max() for unit in side.units])
+    else:
+        low, high = np.asarray(low.min()), np.asarray(high.max())
+    side.tries = _tries(site, choice, low, high, options)
+    return side
+
+
+def _tries(site: Site, choice: Choice, low: F64, high: F64, options: Options) -> Tries:
+    """The candidates of one operand."""
+    if choice.scheme == "uniform":
+        return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, choice.symmetric, options.factors)
+    if choice.scheme != "dual_region":
+        raise InputError(f"site {site.key}: calibrator 'drq' is for schemes 'uniform' and 'dual_region', not {choice.scheme!r}")
+    if site.role is Role.SOFTMAX:
+        splits = [softmax_regions(choice.bits, m, midpoint=options.regions != "bare") for m in range(options.splits)]
+        return Regions(splits, splits[0], published_sum) if options.regions == "sum" else Regions(splits, splits[0])
+    largest = float(np.max(high)) / (2 ** (choice.bits - 1) - 0.5)
+    scales = [factor * largest for factor in options.factors]
+    if options.aligned:
+        lowest = float(gelu_regions(choice.bits, 1.0).scale_low)
+        powers = range(*(math.floor(math.log2(max(s, 1e-30) / lowest)) + n for n, s in ((0, scales[0]), (2, scales[-1]))))
+        scales = [lowest * 2.0**m for m in powers]
+    return Regions([gelu_regions(choice.bits, scale) for scale in scales], gelu_regions(choice.bits, largest))
+
+
+def published_sum(x: F32, p: DualRegionParams) -> F32:
+    """What PTQ4ViT's published code makes of x: both regions added, the coarse one never below the split."""
+    last, split = np.float32(2 ** (p.bits - 1) - 1), p.scale_low * np.float32(2 ** (p.bits - 1) - 1)
+    high = np.rint(np.clip(x, split, 1) * last) / last
+    return np.asarray(high + np.rint(np.clip(x, 0, split) / p.scale_low) * p.scale_low, np.float32)
+
+
+def _done(choice: Choice, side: Operand, rank: int = 0, axis: int = 0) -> Choice:
+    """The choice with what was found; a weight's codes broadcast along its channel axis."""
+    assert side.tries is not None
+    params = side.tries.params(side.index)
+    if isinstance(params, UniformParams) and rank and params.scale.ndim:
+        shape = [-1 if n == axis % rank else 1 for n in range(rank)]
+        params = UniformParams(choice.bits, params.scale.reshape(shape), params.zero.reshape(shape))
+    return replace(choice, params=params, options={k: v for k, v in choice.options.items() if k != "blocks"})
+
+
+def _require(seen: Blocks, site: Site) -> None:
+    if not seen.count:
+        raise InputError(
+            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
+        )

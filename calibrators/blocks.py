@@ -61,6 +61,11 @@ class Blocks(Observed):
         """[batch and windows, heads, rows, columns]; axis -3 may count both."""
         return x.reshape(-1, self.heads, *x.shape[-2:])
 
+    def whole(self, side: str) -> tuple[F64, F64]:
+        """Extrema of everything seen of one side."""
+        low, high = self.extrema[side]
+        return np.asarray(low.min()), np.asarray(high.max())
+
     @staticmethod
     def _size(blocks: list[tuple[F32, ...]]) -> int:
         return sum(part.size for block in blocks for part in block)

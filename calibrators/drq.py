@@ -12,7 +12,7 @@ import numpy as np
 from onnxptq.calibration.gradients import gradient_of
 from onnxptq.calibration.rows import Whole
 from onnxptq.calibration.summary import F32, F64, Request, Summary
-from onnxptq.calibrators.base import Joint, Member
+from onnxptq.calibrators.base import Joint, Member, Together
 from onnxptq.calibrators.blocks import Blocks, Channels, Mixtures, Rows, Scores
 from onnxptq.calibrators.products import Operand, Product, Ranges, Regions, Tries
 from onnxptq.errors import InputError, nearest
@@ -78,7 +78,7 @@ class Drq(Joint):
         """With metric ``fisher``."""
         return bool(choice.options.get("metric", Options.metric) == "fisher")
 
-    def together(self, members: Sequence[Member]) -> Generator[Request, Summary, dict[str, Choice]]:
+    def together(self, members: Sequence[Member]) -> Together:
         """One walk."""
         options = Options.of(*members[0])
         sites = {site.role: (site, choice) for site, choice in members}
@@ -86,12 +86,17 @@ class Drq(Joint):
             return (yield from _attention(sites, (Role.QUERY, Role.KEY), Scores, options))
         if Role.SOFTMAX in sites or Role.VALUE in sites:
             return (yield from _attention(sites, (Role.SOFTMAX, Role.VALUE), Mixtures, options))
-        return (yield from _layer(members, options))
+        if Role.MATMUL_INPUT not in sites:
+            held = cast(Whole, (yield Request(members[0][0].consumer, Whole()))).value
+            if held.ndim == 2:
+                return (yield from _linear(members, held, options))
+        done = {}
+        for site, choice in members:
+            done[site.key] = yield from _own(site, choice, options)
+        return done
 
 
-def _attention(
-    sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: type[Blocks], options: Options
-) -> Generator[Request, Summary, dict[str, Choice]]:
+def _attention(sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: type[Blocks], options: Options) -> Together:
     """Both operands of a product of activations."""
     first, heads = next(iter(sites.values()))[0], max(int(choice.options.get("heads", 1)) for _, choice in sites.values())
     names = (first.tensor, first.partner) if first.role is roles[0] else (first.partner, first.tensor)
@@ -115,59 +120,58 @@ def _attention(
             )
         sides.append(side)
     Product(sides[0], sides[1], parts[2] if weighted else None).search([s for s in sides if s.tries is not None], options.rounds)
-    return {sites[r][0].key: _done(sites[r][1], side) for r, side in zip(roles, sides, strict=True) if r in sites}
+    return {sites[r][0].key: _done(*sites[r], side) for r, side in zip(roles, sides, strict=True) if r in sites}
 
 
-def _layer(members: Sequence[Member], options: Options) -> Generator[Request, Summary, dict[str, Choice]]:
-    """Weight and input of a linear; those of a convolution each on its own."""
+def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
+    """Weight and input of a linear."""
     weight = next((m for m in members if m[0].role is Role.WEIGHT), None)
     inputs = next((m for m in members if m[0].role is not Role.WEIGHT), None)
-    one = (weight or inputs or members[0])[0]
-    tensor = inputs[0].tensor if inputs is not None else one.partner
-    held = None if one.role is Role.MATMUL_INPUT else cast(Whole, (yield Request(one.consumer, Whole()))).value
-    linear = held is not None and held.ndim == 2
-    weighted = linear and options.metric == "fisher"
-    left = right = None
-    gradients = None
-    if inputs is not None or linear:
-        kind = Rows if linear or one.role is Role.MATMUL_INPUT else Channels
-        partners = (gradient_of(one.output),) if weighted else ()
-        seen = cast(Blocks, (yield Request(tensor, kind(options.rows, weighted=weighted), partners=partners)))
-        _require(seen, one)
-        parts = [np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True)]
-        left, gradients = Operand([parts[0]]), [parts[1]] if weighted else None
-        if inputs is not None:
-            low, high = (np.asarray(bound.reshape(())) for bound in seen.extrema["left"])
-            left.tries = _tries(*inputs, low, high, options)
-    if held is not None:
-        right = _weight(held, weight, options)
-    done = {}
-    for product in [Product(left, right, gradients)] if linear else [Product(left, None), Product(None, right)]:
-        order = [side for side in (product.right, product.left) if side is not None and side.tries is not None]
-        if order:
-            product.search(order, options.rounds)
+    one = members[0][0]
+    weighted = options.metric == "fisher"
+    request = Request(
+        inputs[0].tensor if inputs is not None else one.partner,
+        Rows(options.rows, weighted=weighted),
+        partners=(gradient_of(one.output),) if weighted else (),
+    )
+    seen = cast(Blocks, (yield request))
+    _require(seen, one)
+    rows, *gradients = (np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True))
+    left, right = Operand([rows]), Operand([held])
     if inputs is not None:
-        assert left is not None
-        done[inputs[0].key] = _done(inputs[1], left)
+        left.tries = _tries(*inputs, *seen.whole("left"), options)
     if weight is not None:
-        assert right is not None
-        assert held is not None
-        done[weight[0].key] = _done(weight[1], right, held.ndim, weight[0].axis)
-    return done
+        right = _weight(held, *weight, options)
+    Product(left, right, gradients or None).search([side for side in (right, left) if side.tries is not None], options.rounds)
+    return {m[0].key: _done(*m, side) for m, side in ((weight, right), (inputs, left)) if m is not None}
 
 
-def _weight(held: F32, member: Member | None, options: Options) -> Operand:
+def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Summary, Choice]:
+    """An operand by its own squared error."""
+    rank = 2
+    if site.role is Role.WEIGHT:
+        held = cast(Whole, (yield Request(site.consumer, Whole()))).value
+        side, rank = _weight(held, site, choice, options), held.ndim
+    else:
+        kind = Rows if site.role is Role.MATMUL_INPUT else Channels
+        seen = cast(Blocks, (yield Request(site.tensor, kind(options.rows, weighted=False))))
+        _require(seen, site)
+        side = Operand([np.concatenate([block[0] for block in seen.blocks], axis=1)[None]])
+        side.tries = _tries(site, choice, *seen.whole("left"), options)
+    Product(None, side).search([side], options.rounds)
+    return _done(site, choice, side, rank)
+
+
+def _weight(held: F32, site: Site, choice: Choice, options: Options) -> Operand:
     """A weight as [inputs and places, outputs]."""
-    if member is None:
-        return Operand([held])
-    site, choice = member
     matrix = np.moveaxis(held, site.axis, -1).reshape(-1, held.shape[site.axis])
     side = Operand([matrix])
     low, high = np.minimum(matrix.min(axis=0), 0).astype(np.float64), np.maximum(matrix.max(axis=0), 0).astype(np.float64)
     if choice.granularity == "channel":
         side.axis = 3
     elif choice.granularity == "block":
-        side.axis, side.units = 3, np.asarray(choice.options.get("blocks", np.zeros(len(low))), np.int64)
+        labels = choice.options.get("blocks", np.zeros(len(low), np.int64))
+        side.axis, side.units = 3, np.unique(labels, return_inverse=True)[1]
         low = np.array([low[side.units == unit].min() for unit in side.units])
         high = np.array([high[side.units == unit].max() for unit in side.units])
     else:
@@ -201,12 +205,12 @@ def published_sum(x: F32, p: DualRegionParams) -> F32:
     return np.asarray(high + np.rint(np.clip(x, 0, split) / p.scale_low) * p.scale_low, np.float32)
 
 
-def _done(choice: Choice, side: Operand, rank: int = 0, axis: int = 0) -> Choice:
-    """The choice with what was found; a weight's codes broadcast along its channel axis."""
+def _done(site: Site, choice: Choice, side: Operand, rank: int = 2) -> Choice:
+    """The choice with what was found; the codes of a weight of that rank broadcast along its channel axis."""
     assert side.tries is not None
     params = side.tries.params(side.index)
-    if isinstance(params, UniformParams) and rank and params.scale.ndim:
-        shape = [-1 if n == axis % rank else 1 for n in range(rank)]
+    if isinstance(params, UniformParams) and site.role is Role.WEIGHT and params.scale.ndim:
+        shape = [-1 if n == site.axis else 1 for n in range(rank)]
         params = UniformParams(choice.bits, params.scale.reshape(shape), params.zero.reshape(shape))
     return replace(choice, params=params, options={k: v for k, v in choice.options.items() if k != "blocks"})
 

@@ -25,7 +25,8 @@ class Choice:
     calibrator: str
     bits: int
     granularity: str = "tensor"
-    """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands) or ``row`` (dynamic schemes)."""
+    """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands), ``row`` (dynamic schemes) or ``block`` (of a weight:
+    what makes q, k and v each on its own)."""
     symmetric: bool = False
     params: Params | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -19,9 +19,9 @@ from onnxptq.sites import Part, Role, Site, Structure
 
 WIDTHS = range(2, 9)
 FLOAT = 32
-CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "bits", "options"}
+CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "options"}
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
-GRANULARITIES = ("tensor", "channel", "head", "row")
+GRANULARITIES = ("tensor", "channel", "head", "row", "block")
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ class Recipe:
             known = names.get(key)
             if known is not None and value not in known:
                 raise InputError(f"recipe {self.name}: unknown {key} {value!r}{nearest(str(value), known)}")
+            if key == "bits" and value not in WIDTHS and value != FLOAT:
+                raise InputError(f"recipe {self.name}: bits = {value!r}: use 2 to 8, or 32 to leave the site in float")
         plain = {k: v for k, v in changes.items() if k in CHOICE_FIELDS}
         plain["options"] = {k: v for k, v in changes.items() if k not in CHOICE_FIELDS}
         return Rule(plain, **match)
@@ -198,6 +200,7 @@ class Recipe:
             return bool(found)
 
         heads = {consumer: one.heads for one in structure.attentions.values() for consumer in (one.qk, one.av)}
+        blocks = structure.blocks()
         choices: dict[Site, Choice] = {}
         for site in structure.sites:
             excluded, included = any_match(exclude, site), any_match(include, site)
@@ -205,8 +208,12 @@ class Recipe:
             if width == FLOAT or excluded or not (site.default or included):
                 continue
             choice = self.choice(site, width)
+            if choice.bits == FLOAT:
+                continue
             if site.role in HEADED and choice.granularity in ("channel", "head"):
                 choice = replace(choice, options={**choice.options, "heads": heads[site.consumer]})
+            if choice.granularity == "block" and site.consumer in blocks:
+                choice = replace(choice, options={**choice.options, "blocks": blocks[site.consumer]})
             choices[site] = choice
         warnings = [f"pattern {p!r} matches no site; `onnxptq inspect` lists them" for p, count in hits.items() if not count]
         return Plan(choices, recipe=self.name, bits=str(bits)), warnings

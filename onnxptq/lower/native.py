@@ -126,7 +126,7 @@ def _conv(writer: Writer, conv: Conv) -> None:
     weight, x = writer.choice(conv.name, Role.WEIGHT), writer.choice(conv.name, *CONV_ROLES)
     spatial = len(writer.weight(conv.weight).shape) - 2
     fused = weight is not None and not conv.transpose and spatial in (1, 2) and node.attrs.get("auto_pad", "NOTSET") == "NOTSET"
-    if not fused or (x is not None and x[1].scheme not in ("uniform", "table")):
+    if not fused or (x is not None and not _static(x[1])):
         if x is not None:
             code_edge(writer, conv.input, conv.name, x[1], "input")
         if weight is not None:
@@ -157,6 +157,11 @@ def _conv(writer: Writer, conv: Conv) -> None:
         group=int(node.attrs.get("group", 1)),
         **(scheme_attributes(x[1], "x_") if x is not None else {}),
     )
+
+
+def _static(choice: Choice) -> bool:
+    """Whether a fused convolution can code its input so: one code for all channels."""
+    return choice.scheme == "table" or (isinstance(choice.params, UniformParams) and choice.params.scale.size == 1)
 
 
 def _coded_weight(writer: Writer, conv: Conv, choice: Choice, node: gs.Node) -> None:

@@ -191,3 +191,14 @@ class Structure:
     """Part of each Linear, Conv, Softmax and product of two activations, by node name."""
     batch_norms: tuple[str, ...] = ()
     gelus: tuple[str, ...] = ()
+
+    def blocks(self) -> dict[str, list[int]]:
+        """For each linear that makes queries, keys or values, which of these each output channel belongs to (-1: none)."""
+        found: dict[str, list[int]] = {}
+        for attention in self.attentions.values():
+            for number, source in enumerate((attention.q_source, attention.k_source, attention.v_source)):
+                if source is not None:
+                    labels = found.setdefault(source.linear, [-1] * self.linears[source.linear].outputs)
+                    for channel in source.channels.reshape(-1).tolist():
+                        labels[channel] = number
+        return found

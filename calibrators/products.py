@@ -31,6 +31,9 @@ class Tries(Protocol):
     def coded(self, x: F32, index: I64) -> F32:
         """``x`` coded by candidate ``index``: one number, or one for each unit that has codes of its own."""
 
+    def tried(self, x: F32, index: int) -> F32:
+        """What candidate ``index`` is taken to make of ``x`` while it is searched."""
+
     def params(self, index: I64) -> Params:
         """The parameters of a candidate."""
 
@@ -65,15 +68,20 @@ class Ranges:
         held *= codes.scale
         return held
 
+    def tried(self, x: F32, index: int) -> F32:
+        """See Tries."""
+        return self.coded(x, np.array(index))
+
 
 @dataclass(frozen=True)
 class Regions:
-    """Dual-region codes; ``meaning`` is what they are taken to make of a tensor (a code's own meaning by default)."""
+    """Dual-region codes."""
 
     candidates: Sequence[DualRegionParams]
     whole: DualRegionParams
     """What stands for index -1: the codes before anything is searched."""
-    meaning: Callable[[F32, DualRegionParams], F32] = field(default=lambda x, p: schemes()["dual_region"].fake(x, p))
+    meaning: Callable[[F32, DualRegionParams], F32] | None = None
+    """What codes are taken to make of a tensor while they are searched; None: what they do make of it."""
 
     @property
     def count(self) -> int:
@@ -86,7 +94,11 @@ class Regions:
 
     def coded(self, x: F32, index: I64) -> F32:
         """See Tries."""
-        return self.meaning(x, self.params(index))
+        return schemes()["dual_region"].fake(x, self.params(index))
+
+    def tried(self, x: F32, index: int) -> F32:
+        """See Tries."""
+        return self.meaning(x, self.candidates[index]) if self.meaning is not None else self.coded(x, np.array(index))
 
 
 @dataclass
@@ -142,7 +154,7 @@ class Product:
         fixed = None if other is None else self._plain(other) if operand.sees_float else other.now()
         rows = []
         for number in range(operand.tries.count):
-            tried = [operand.tries.coded(block, np.array(number)) for block in operand.blocks]
+            tried = [operand.tries.tried(block, number) for block in operand.blocks]
             pairs = self._pairs(tried, fixed) if mine else self._pairs(fixed, tried)
             total: F64 | float = 0.0
             for place, (a, b) in enumerate(pairs):

@@ -225,13 +225,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bits", nargs="+", default=BITS)
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the tables")
+    parser.add_argument("--first", action="store_true", help=f"only {FIRST[0][0]} {FIRST[0][1]}")
     parser.add_argument("--doc", type=Path)
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
     if not args.print:
         bench = Bench(args.folder)
+        chosen = [row for name in args.tables for key, row in TABLES[name].items() if args.rows is None or key in args.rows]
         for row, bits, benchmark, split in cells(args.bits, args.tables):
-            if not record(args.folder, row, bits, benchmark, split).exists():
+            wanted = (row is None or row in chosen) and ((benchmark, split) in FIRST or not args.first)
+            if wanted and not record(args.folder, row, bits, benchmark, split).exists():
                 found = bench.measure(row, bits, benchmark, split)
                 print(stem(row), bits, benchmark, split, {k: round(v, 2) for k, v in found.items()}, flush=True)
     if args.doc is not None:

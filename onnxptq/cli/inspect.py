@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxptq.cli.output import Output
+from onnxptq.cli.output import Output, writable
 from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
+from onnxptq.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxptq.calibration.engine import Engine
     from onnxptq.calibration.histogram import Histogram
     from onnxptq.plan import Plan
     from onnxptq.quantizer import Inspection, Quantizer
@@ -23,6 +26,7 @@ def add(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--cost", action="store_true", help="operations and storage by width")
     add_samples(parser, "--calib", default=None)
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="page with drawings of keys, softmax and GELU outputs; needs --calib")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
     parser.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors held at a time")
     add_json(parser)
@@ -33,6 +37,10 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.cli.quantize import quantizer
     from onnxptq.report.text import table
 
+    if args.figures is not None:
+        if args.calib is None:
+            raise InputError("--figures: --calib is missing; there is nothing to draw without samples")
+        writable(args.figures)
     q = quantizer(args, out)
     inspection, plan = q.inspect(), q.plan()
     for warning in q.warnings:
@@ -44,6 +52,8 @@ def run(args: Namespace, out: Output) -> int:
     data["sites"] = [dict(zip(header, row, strict=True)) for row in rows]
     if args.calib is not None:
         data["distributions"] = _distributions(q, plan, args, out)
+    if args.figures is not None:
+        data["figures"] = _figures(q, args, out)
     if args.cost:
         data["cost"] = _cost(inspection, plan, args, out)
     out.emit(data)
@@ -107,26 +117,15 @@ def _site(site: Site, plan: Plan) -> list[str]:
 
 def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> list[dict[str, Any]]:
     """Range, mean and shape of every activation in the plan."""
-    from onnxptq.calibration.engine import Engine
     from onnxptq.calibration.histogram import Histogram
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.calibration.summary import Request
-    from onnxptq.cli.samples import SYNTHETIC, open_for
+    from onnxptq.cli.samples import SYNTHETIC
     from onnxptq.report.text import table
     from onnxptq.sites import Role
 
     found = q.inspect()
-    source = open_for(found.model, found.structure, args.calib, args)
     tensors = dict.fromkeys(site.tensor for site in plan.sites.values() if site.role is not Role.WEIGHT)
-    engine = Engine(
-        found.model,
-        source,
-        masks=found.structure.masks,
-        memory_limit=args.memory_limit,
-        threads=args.threads,
-        progress=progress_on(out.stream),
-    )
-    filled = engine.fill({name: Request(name, Histogram()) for name in tensors}, stage="distributions")
+    filled = _engine(found, args, out).fill({name: Request(name, Histogram()) for name in tensors}, stage="distributions")
     entries, rows = [], []
     for name, summary in filled.items():
         assert isinstance(summary, Histogram)
@@ -141,6 +140,44 @@ def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> li
         out.warn(SYNTHETIC)
     out.say("\nreach: the largest magnitude over that of the 0.01 and 99.99 percentiles; above about 2 a few outliers set the range")
     return entries
+
+
+def _engine(found: Inspection, args: Namespace, out: Output) -> Engine:
+    from onnxptq.calibration.engine import Engine
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.cli.samples import open_for
+
+    return Engine(
+        found.model,
+        open_for(found.model, found.structure, args.calib, args),
+        masks=found.structure.masks,
+        memory_limit=args.memory_limit,
+        threads=args.threads,
+        progress=progress_on(out.stream),
+    )
+
+
+def _figures(q: Quantizer, args: Namespace, out: Output) -> dict[str, Any]:
+    """Fold the model as the recipe does, and draw it before and after."""
+    from onnxptq.graph.save import write_atomic
+    from onnxptq.plan import Plan
+    from onnxptq.report.figures import gather, page
+
+    found = q.inspect()
+    engine = _engine(found, args, out)
+    q.use(Plan({}))
+    q.calibrate(args.calib, limit=args.samples, preprocess=args.preprocess, memory_limit=args.memory_limit)
+    figures = gather(
+        found.model,
+        found.structure,
+        q.model,
+        q.structure,
+        q.changes,
+        lambda model, requests: engine.fill(requests, stage="figures", model=model),
+    )
+    write_atomic(args.figures, page(figures, model=args.model, recipe=q.recipe.name, samples=engine.source.name).encode())
+    out.say(f"\nfigures: {args.figures}")
+    return {"path": str(args.figures), "above 0.01": {one.name: one.above for one in figures.attentions}}
 
 
 def _sketch(seen: Histogram, width: int = 24) -> str:

@@ -19,16 +19,24 @@ SHAPES = {"linear": '<circle cx="6" cy="6" r="4"/>', "conv": '<path d="M2 2h8v8h
 
 def page(report: Report) -> str:
     """The whole page."""
-    files = resources.files("onnxptq.report")
-    style, script = files.joinpath("page.css").read_text("utf-8"), files.joinpath("page.js").read_text("utf-8")
-    title = escape(report.output_file or report.model)
     blocks = [_head(report), _outputs(report), _depth(report), _worst(report), _passes(report), _sites(report), _run(report)]
+    script = f"<script>\n{_file('page.js')}</script>"
+    return document(f"{report.output_file or report.model} - onnxptq report", blocks, _version(report), script)
+
+
+def document(title: str, blocks: Iterable[str], version: str = "", script: str = "") -> str:
+    """A page of blocks, with the style sheet in it."""
+    style = _file("page.css")
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title} - onnxptq report</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n'
         + "\n".join(block for block in blocks if block)
-        + f"\n<footer>Written by onnxptq{_version(report)}.</footer>\n</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+        + f"\n<footer>Written by onnxptq{version}.</footer>\n</main>\n{script}\n</body>\n</html>\n"
     )
+
+
+def _file(name: str) -> str:
+    return resources.files("onnxptq.report").joinpath(name).read_text("utf-8")
 
 
 def _version(report: Report) -> str:
@@ -72,7 +80,7 @@ def _outputs(report: Report) -> str:
     held = report.calibration.held_back
     where = f"{count(held, 'sample')} that calibration never saw" if held else "the calibration samples themselves"
     body = _table([name for name, _ in columns], rows, numbers=range(1, len(columns)))
-    return _section("Outputs", f"Measured against the original model on {where}.", f'<div class="card wide">{body}</div>')
+    return section("Outputs", f"Measured against the original model on {where}.", f'<div class="card wide">{body}</div>')
 
 
 def _depth(report: Report) -> str:
@@ -92,7 +100,7 @@ def _depth(report: Report) -> str:
         "Where the line steps down, that layer lost the most. Point at a mark for its name."
     )
     legend = f'<div class="legend">{"".join(entries)}</div>'
-    return _section(
+    return section(
         "Error along the depth",
         text,
         f'<div class="card"><div class="wide depth">{plots.depth(report.layers)}</div>{legend}{_steps(report.layers)}</div>',
@@ -116,7 +124,7 @@ def _worst(report: Report) -> str:
     if not drawn:
         return ""
     text = "Distribution of the values (logarithmic counts) and the levels they are rounded to; the shaded ends are cut off by the grid."
-    return _section("The worst sites", text, f'<div class="sites">{"".join(_site_card(site) for site in drawn)}</div>')
+    return section("The worst sites", text, f'<div class="sites">{"".join(_site_card(site) for site in drawn)}</div>')
 
 
 def _site_card(site: SiteReport) -> str:
@@ -146,7 +154,7 @@ def _passes(report: Report) -> str:
         text += f" Signal to difference: {', '.join(f'{name} {_decibels(moved)}' for name, moved in report.drift.items())}."
     if any("centre" in change.data for change in report.changes):
         text += " Drawn: the range of each channel, pale before and dark after."
-    return _section("What each pass did", text, f'<div class="card">{"".join(blocks)}</div>')
+    return section("What each pass did", text, f'<div class="card">{"".join(blocks)}</div>')
 
 
 def _change(change: Change) -> str:
@@ -172,7 +180,7 @@ def _sites(report: Report) -> str:
     )
     held = f'<div class="wide"><table id="sites"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     text = "Every quantizer of the model. SQNR is that of the tensor after coding; true bits count scales, tables and indices too."
-    return _section("All sites", text, f'<div class="card">{controls}{held}</div>')
+    return section("All sites", text, f'<div class="card">{controls}{held}</div>')
 
 
 def _site_row(site: SiteReport, top: float) -> str:
@@ -201,7 +209,8 @@ def _run(report: Report) -> str:
     return f'<h2>How it was made</h2>\n<div class="pair">{held}</div>'
 
 
-def _section(title: str, text: str, body: str) -> str:
+def section(title: str, text: str, body: str) -> str:
+    """A heading, a sentence about what follows, and that."""
     return f'<h2>{title}</h2>\n<p class="soft">{escape(text)}</p>\n{body}'
 
 

@@ -72,8 +72,11 @@ def _mark(kind: str, x: float, y: float) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
 
 
-def histogram(drawing: Drawing, *, label: str) -> str:
-    """Counts on a logarithmic scale, the grid's levels below and, where they are few, through it; what the grid cuts off is shaded."""
+def histogram(drawing: Drawing, *, label: str, kind: str = "bars") -> str:
+    """Counts on a logarithmic scale, the grid's levels below and, where they are few, through it; what the grid cuts off is shaded.
+
+    ``kind`` is the style of the bars: ``bars``, ``before`` or ``after``.
+    """
     edges, levels = drawing.edges, sorted(drawing.levels)
     if not edges:
         return ""
@@ -94,7 +97,7 @@ def histogram(drawing: Drawing, *, label: str) -> str:
     for left, right, held in zip(edges[:-1], edges[1:], drawing.counts, strict=True):
         level = height * (1 - 0.96 * math.log1p(held) / top)
         path.append(f"L{x(left):.1f} {level:.1f}H{x(right):.1f}")
-    parts.append(f'<path class="bars" d="{"".join(path)}V{height}Z"/>')
+    parts.append(f'<path class="{kind}" d="{"".join(path)}V{height}Z"/>')
     few = len(levels) <= FULL_LINES
     lines = "".join(f"M{x(v):.1f} {0 if few else height}V{height + RUG - 3}" for v in _visible(levels, high - low))
     parts.append(f'<path class="levels{" few" if few else ""}" d="{lines}"/>')
@@ -115,20 +118,28 @@ def change(data: Mapping[str, Any]) -> str:
 
 
 def _ranges(lows: Sequence[float], highs: Sequence[float], centres: Sequence[float]) -> str:
-    """The range of each channel before (pale) and after its centre was taken away; at most so many channels as can be told apart."""
-    step = -(-len(lows) // SMALL_CHANNELS)
-    kept = list(zip(lows[::step], highs[::step], centres[::step], strict=True))
-    top = max((max(abs(low), abs(high), abs(low - c), abs(high - c)) for low, high, c in kept), default=0.0) or 1.0
+    """The range of each channel before and after its centre was taken away."""
+    before = list(zip(lows, highs, strict=True))
+    return ranges(before, [(low - c, high - c) for (low, high), c in zip(before, centres, strict=True)])
 
-    def line(index: int, low: float, high: float, shift: float) -> str:
-        x = SMALL_WIDTH * (index + shift) / len(kept)
-        return f"M{x:.1f} {SMALL_HEIGHT / 2 * (1 - low / top):.1f}V{SMALL_HEIGHT / 2 * (1 - high / top):.1f}"
 
-    before = "".join(line(i, low, high, 0.3) for i, (low, high, _) in enumerate(kept))
-    after = "".join(line(i, low - c, high - c, 0.7) for i, (low, high, c) in enumerate(kept))
+def ranges(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> str:
+    """The range of each channel before (pale) and after; at most so many channels as can be told apart."""
+    step = -(-len(before) // SMALL_CHANNELS)
+    pairs = list(zip(before[::step], after[::step], strict=True))
+    top = max((abs(end) for pair in pairs for ends in pair for end in ends), default=0.0) or 1.0
+
+    def lines(which: int, shift: float) -> str:
+        drawn = ""
+        for index, pair in enumerate(pairs):
+            low, high = pair[which]
+            x = SMALL_WIDTH * (index + shift) / len(pairs)
+            drawn += f"M{x:.1f} {SMALL_HEIGHT / 2 * (1 - low / top):.1f}V{SMALL_HEIGHT / 2 * (1 - high / top):.1f}"
+        return drawn
+
     axis = f'<line class="axis" x1="0" x2="{SMALL_WIDTH}" y1="{SMALL_HEIGHT / 2}" y2="{SMALL_HEIGHT / 2}"/>'
     head = _open(SMALL_WIDTH, SMALL_HEIGHT, f"Range of each channel before and after, up to {short(top)}")
-    return f'{head}{axis}<path class="before" d="{before}"/><path class="after" d="{after}"/></svg>'
+    return f'{head}{axis}<path class="before" d="{lines(0, 0.3)}"/><path class="after" d="{lines(1, 0.7)}"/></svg>'
 
 
 def _density(curve: Sequence[float], ends: Sequence[float], peaks: Sequence[float]) -> str:

@@ -145,6 +145,15 @@ class TestInspect:
         assert "█" in done.err
         assert "synthetic samples" in done.err
 
+    def test_figures(self, run: Run, folder: Path) -> None:
+        done = run("inspect", "vision.onnx", "--calib", "synthetic", "--samples", "2", "--figures", "figures.html", "--json")
+        figures = json.loads(done.out)["figures"]
+        assert [0 < share < 1 for share in figures["above 0.01"].values()] == [True]
+        assert "Softmax outputs" in (folder / figures["path"]).read_text()
+        refused = run("inspect", "vision.onnx", "--figures", "figures.html")
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "--calib is missing" in refused.err
+
 
 class TestCompare:
     def test_outputs_and_layers(self, run: Run, folder: Path) -> None:

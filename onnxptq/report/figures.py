@@ -1,0 +1,137 @@
+"""Figures of activations, as the papers draw them: keys before and after the passes, outputs of softmaxes and GELUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from onnxptq.calibration.histogram import Histogram
+from onnxptq.calibration.ranges import Range
+from onnxptq.calibration.summary import Request, Summary
+from onnxptq.graph.model import Model
+from onnxptq.passes.base import Change
+from onnxptq.report import plots
+from onnxptq.report.data import Drawing
+from onnxptq.report.html import document, section
+from onnxptq.sites import Role, Structure
+
+Fill = Callable[[Model, Mapping[str, Request]], Mapping[str, Summary]]
+SMALL = 0.01
+"""The papers count the softmax outputs above it."""
+BINS = 1 << 16
+"""Fine enough to say how many values of a softmax are above ``SMALL``."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of an attention: all values together, and the range of each channel (none, where no single linear makes them)."""
+
+    values: Drawing
+    channels: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class AttentionFigure:
+    """One attention."""
+
+    name: str
+    before: Keys
+    after: Keys
+    said: tuple[str, ...]
+    """What the passes say they did."""
+    softmax: Drawing
+    above: float
+    """Share of softmax outputs above ``SMALL``."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A model's."""
+
+    attentions: tuple[AttentionFigure, ...]
+    gelus: Mapping[str, Drawing]
+
+
+def gather(model: Model, structure: Structure, folded: Model, refound: Structure, changes: Sequence[Change], fill: Fill) -> Figures:
+    """Figures of ``model`` and of what its passes made of it, each from one walk over the samples by ``fill``."""
+    first = dict(_requests(structure))
+    for name, attention in structure.attentions.items():
+        first[f"softmax {name}"] = Request(attention.probabilities, Histogram(BINS))
+    for site in structure.sites:
+        if site.role is Role.GELU:
+            first[f"gelu {site.consumer}"] = Request(site.tensor, Histogram())
+    seen, then = fill(model, first), fill(folded, dict(_requests(refound)))
+    attentions = []
+    for name in structure.attentions:
+        probabilities = seen[f"softmax {name}"]
+        assert isinstance(probabilities, Histogram)
+        below = probabilities.integrals(np.array([SMALL]))[0][0] / max(probabilities.count, 1)
+        said = tuple(f"{change.pass_name}: {change.what}" for change in changes if change.where == name)
+        before, after = (_keys(name, *of) for of in ((structure, seen), (refound, then)))
+        attentions.append(AttentionFigure(name, before, after, said, _drawing(probabilities), 1 - float(below)))
+    return Figures(tuple(attentions), {key[5:]: _drawing(one) for key, one in seen.items() if key.startswith("gelu ")})
+
+
+def page(figures: Figures, *, model: str, recipe: str, samples: str) -> str:
+    """One self-contained page."""
+    lead = f'<h1>{escape(model)}</h1>\n<p class="lead">Activations on {escape(samples)}; passes of recipe {escape(recipe)}</p>'
+    gelus = "".join(_card(name, "", plots.histogram(one, label=f"Outputs of {name}")) for name, one in figures.gelus.items())
+    blocks = [
+        lead,
+        section(
+            "Keys",
+            "Values of all channels (logarithmic counts), and the range of each channel; red before, blue after the passes.",
+            f'<div class="sites">{"".join(map(_key_card, figures.attentions))}</div>',
+        ),
+        section(
+            "Softmax outputs",
+            f"Logarithmic counts. A log code spends its levels on the few values above {SMALL:g}, a uniform one on the many below.",
+            f'<div class="sites">{"".join(map(_softmax_card, figures.attentions))}</div>',
+        ),
+        section("GELU outputs", "Logarithmic counts.", f'<div class="sites">{gelus}</div>') if gelus else "",
+    ]
+    return document(f"{model} - onnxptq figures", blocks)
+
+
+def _requests(structure: Structure) -> Iterator[tuple[str, Request]]:
+    for name, attention in structure.attentions.items():
+        yield f"key {name}", Request(attention.k, Histogram())
+        if attention.k_source is not None:
+            yield f"channels {name}", Request(structure.linears[attention.k_source.linear].output, Range(-1))
+
+
+def _keys(name: str, structure: Structure, seen: Mapping[str, Summary]) -> Keys:
+    if name not in structure.attentions:
+        return Keys(Drawing((), (), ()))
+    values, source = seen[f"key {name}"], structure.attentions[name].k_source
+    assert isinstance(values, Histogram)
+    if source is None or not values.count:
+        return Keys(_drawing(values))
+    extent, channels = seen[f"channels {name}"], np.unique(source.channels)
+    assert isinstance(extent, Range)
+    return Keys(_drawing(values), tuple(zip(extent.low[channels].tolist(), extent.high[channels].tolist(), strict=True)))
+
+
+def _drawing(seen: Histogram) -> Drawing:
+    return Drawing.of(seen.counts, (np.arange(seen.bins + 1) - seen.bins // 2) * seen.width, ())
+
+
+def _key_card(one: AttentionFigure) -> str:
+    moved = one.after != one.before
+    drawn = plots.histogram(one.before.values, label=f"Keys of {one.name} before", kind="before")
+    if moved:
+        drawn += plots.histogram(one.after.values, label=f"Keys of {one.name} after", kind="after")
+    if one.before.channels and one.after.channels:
+        drawn += plots.ranges(one.before.channels, one.after.channels)
+    return _card(one.name, " ".join(one.said) if moved else "left as they are", drawn)
+
+
+def _softmax_card(one: AttentionFigure) -> str:
+    return _card(one.name, f"{one.above:.2%} above {SMALL:g}", plots.histogram(one.softmax, label=f"Softmax outputs of {one.name}"))
+
+
+def _card(name: str, about: str, body: str) -> str:
+    return f'<div class="card site"><header><code>{escape(name)}</code></header><p class="soft">{escape(about)}</p>{body}</div>'

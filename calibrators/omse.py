@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -51,12 +51,14 @@ class Omse(Calibrator):
         return with_range(site, choice, *ends, extrema.count, extrema.rank)
 
 
-def best_candidate(seen: Histogram, choice: Choice) -> Params:
-    """The candidate of the choice's scheme with the least squared error on the histogram."""
+def best_candidate(seen: Histogram, choice: Choice, candidates: Sequence[Params] = ()) -> Params:
+    """The candidate (of the scheme's own where none are given) with the least squared error on the histogram."""
     scheme = schemes()[choice.scheme]
     values, weights = seen.points()
-    candidates = list(scheme.grid(seen.low, seen.high, choice.bits))
-    best: Params = min(candidates, key=lambda p: float(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64)))
+    best: Params = min(
+        candidates or list(scheme.grid(seen.low, seen.high, choice.bits)),
+        key=lambda p: float(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64)),
+    )
     return best
 
 

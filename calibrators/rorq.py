@@ -11,7 +11,7 @@ import numpy as np
 from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.summary import F64, Request
 from onnxptq.calibrators.base import Calibrator, Search
-from onnxptq.calibrators.omse import of_histogram
+from onnxptq.calibrators.omse import best_candidate, of_histogram
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops.outlier_retained import Group, from_groups, merge_tails
 from onnxptq.plan import Choice
@@ -22,7 +22,8 @@ BINS = 1 << 16
 GROUPS = 4
 ROUNDS = 10
 """The published limit of groups."""
-RULES = ("mean+3sd", "mean", "median+mad", "confidence")
+BEST = "best"
+RULES = ("mean+3sd", "mean", "median+mad", "confidence", BEST)
 NORMAL_99 = 2.5758293035489004
 RANGES = ("grid", "minmax")
 
@@ -31,9 +32,10 @@ class Rorq(Calibrator):
     """Scheme ``outlier_retained``: all that is not above a threshold is a group, what is above goes on to the next threshold.
 
     The threshold is mean + 3 deviations of the magnitudes that are left, zeros not counted. Options: ``rule`` (Table IV: the mean
-    alone, median + 3 median absolute deviations, or the upper end of the 99 % normal interval instead), ``groups`` (at most so
-    many: their index costs bits), ``ranges`` of the groups (``grid``: of least squared error, as the paper has it; ``minmax``: as the
-    published code does), ``least`` (elements; smaller groups at the end join the one before).
+    alone, median + 3 median absolute deviations, or the upper end of the 99 % normal interval instead; ``best``: whichever has the
+    least squared error), ``groups`` (at most so many: their index costs bits), ``ranges`` of the groups (``grid``: of least squared
+    error, as the paper has it; ``minmax``: as the published code does), ``least`` (elements; smaller groups at the end join the
+    one before).
     """
 
     name = "rorq"
@@ -56,10 +58,13 @@ class Rorq(Calibrator):
             raise InputError(
                 f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
             )
-        found = groups(seen, rule, limit, least)
-        if ranges == "grid":
-            found = [_tightened(seen, found, place, choice) for place in range(len(found))]
-        return replace(choice, params=from_groups(found, choice.bits, least=1))
+        tried = []
+        for name in _RULES if rule == BEST else (rule,):
+            found = groups(seen, name, limit, least)
+            if ranges == "grid":
+                found = [_tightened(seen, found, place, choice) for place in range(len(found))]
+            tried.append(from_groups(found, choice.bits, least=1))
+        return replace(choice, params=tried[0] if len(tried) == 1 else best_candidate(seen, choice, tried))
 
 
 def groups(seen: Histogram, rule: str, limit: int, least: int) -> list[Group]:

@@ -131,7 +131,7 @@ def mean_squares(
     sums: dict[str, F64] = {}
     count = 0
     for count, sample in enumerate((sample for sample in samples for _ in range(draws)), start=1):
-        for name, gradient in take(sample, count).items():
+        for name, gradient in take(sample, count - 1).items():
             squares = np.square(gradient, dtype=np.float64)
             if name in sums and sums[name].shape != squares.shape:
                 raise InputError(f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of one shape")

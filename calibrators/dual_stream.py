@@ -1,10 +1,10 @@
-"""Weights by dual stream: the samples walk the graph twice side by side, as they were and as quantized so far, and each weight is refitted."""
+"""Weights by dual stream: samples walk the graph side by side as they were and as quantized so far, and each weight is refitted."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class Target:
     bits: int
     symmetric: bool = False
     window: Window | None = None
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
     def pick(self, x: F32, chosen: I64) -> F32:
         """The chosen ones of the rows [*, K] that the weight is multiplied with."""
@@ -159,9 +159,8 @@ class DualStream:
             x = target.pick(original.value(index, target.input), rows) if solve else a
             streams = None
             if residual is not None:
-                streams = tuple(
-                    stream.value(index, residual.stream).reshape(-1, outputs)[places[index][rows]] for stream in (original, coded)
-                )
+                met = places[index][rows]
+                streams = _rows_of(original.value(index, residual.stream), met), _rows_of(coded.value(index, residual.stream), met)
             moments.add(a, x.astype(np.float64) @ target.weight, streams)
         return refit(target.weight, moments, target.bits, symmetric=target.symmetric, solve=solve, settings=target.settings)
 
@@ -195,7 +194,12 @@ class DualStream:
         if padding is None or target.window is not None:
             return rows
         mask = original.value(index, padding.mask)
-        return valid_rows(rows.reshape(*shape[:-1], 1), mask, padding.axis, None).reshape(-1)
+        kept: I64 = valid_rows(rows.reshape(*shape[:-1], 1), mask, padding.axis, None).reshape(-1)  # type: ignore[arg-type,assignment]
+        return kept
+
+
+def _rows_of(x: F32, places: I64) -> F32:
+    return x.reshape(-1, x.shape[-1])[places]
 
 
 def _saved(name: str, found: Refit) -> dict[str, NDArray[Any]]:

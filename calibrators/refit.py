@@ -52,7 +52,7 @@ class Moments:
         self._ss, self._rs = np.zeros(outputs), np.zeros(outputs)
         self._residual = False
 
-    def add(self, a: F32, output: F32, residuals: tuple[F32, F32] | None = None) -> None:
+    def add(self, a: F32, output: F32 | F64, residuals: tuple[F32, F32] | None = None) -> None:
         """Fold rows in: coded inputs, original outputs, and the original and the quantized residual stream."""
         rows, wanted = a.astype(np.float64), output.astype(np.float64)
         whole = wanted
@@ -75,6 +75,10 @@ class Moments:
     def hessian(self) -> F64:
         """Covariance of the inputs."""
         return self._aa / self.count - np.outer(self._a, self._a) / self.count**2
+
+    def rounding(self) -> float:
+        """A power far below that of the inputs, yet above what rounding leaves of inputs that are constant."""
+        return 1e-9 * float(np.diag(self._aa).mean()) / self.count + float(np.finfo(np.float32).tiny)
 
     def wanted(self) -> F64:
         """Covariance [K, N] of inputs and the output there should be."""
@@ -110,13 +114,13 @@ class Refit:
 def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: bool, settings: Settings) -> Refit:
     """The weight [K, N] in closed form; ``solve``: whether the rows suffice to take the output from the original stream."""
     hessian = moments.hessian()
-    ridge = (settings.damp if solve else settings.damp_few) * float(np.diag(hessian).mean())
-    damped = hessian + max(ridge, np.finfo(np.float32).tiny) * np.eye(len(hessian))
+    ridge = (settings.damp if solve else settings.damp_few) * float(np.diag(hessian).mean()) + moments.rounding()
+    damped = hessian + ridge * np.eye(len(hessian))
     target = weight.astype(np.float64)
     if solve:
-        target = np.linalg.solve(damped, moments.wanted() + ridge * target)
+        target = np.asarray(np.linalg.solve(damped, moments.wanted() + ridge * target), np.float64)
     scale, zero = ranges(target, np.diag(damped), bits, symmetric=symmetric)
-    codes = (gptq(target, damped, scale, zero, bits) if settings.gptq else nearest(target, scale, zero, bits))
+    codes = gptq(target, damped, scale, zero, bits) if settings.gptq else nearest(target, scale, zero, bits)
     if solve and settings.debias:
         scale = (scale * moments.gain(decoded(codes, scale, zero).astype(np.float64))).astype(np.float32)
     values = decoded(codes, scale, zero)

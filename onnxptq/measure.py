@@ -33,21 +33,20 @@ class Measured:
     bits_per_element: float
 
 
-def measure_sites(model: Model, plan: Plan, engine: Engine) -> dict[str, Measured]:
-    """Every site of the plan, activations on the engine's samples (one walk), weights as they are."""
+def measure_sites(model: Model, plan: Plan, engine: Engine, rounded: Model | None = None) -> dict[str, Measured]:
+    """Every site of the plan, activations on the engine's samples (one walk), weights as they are, or as they are in ``rounded``."""
     requests = {
         key: Request(site.tensor, Several(Histogram(), RowSample(ROWS, axes(site, plan[key]), plan[key].options.get("heads"))))
         for key, site in plan.sites.items()
         if site.role is not Role.WEIGHT
     }
     filled = engine.fill(requests, stage="measure")
-    tensors = model.graph.tensors()
+    nodes, coded = model.nodes(), (rounded or model).nodes()
     found: dict[str, Measured] = {}
     for key, site in plan.sites.items():
         if site.role is Role.WEIGHT:
-            weight = value(tensors[site.tensor])
-            assert weight is not None
-            found[key] = _weight(np.asarray(weight, np.float32), plan[key])
+            held, other = (np.asarray(value(one[site.consumer].inputs[1]), np.float32) for one in (nodes, coded))
+            found[key] = _weight(held, other, plan[key])
         else:
             found[key] = _activation(filled[key], plan[key])
     return found
@@ -58,9 +57,11 @@ def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
     return (-3, -1) if "heads" in choice.options else site.axis
 
 
-def _weight(weight: NDArray[np.float32], choice: Choice) -> Measured:
+def _weight(weight: NDArray[np.float32], rounded: NDArray[np.float32], choice: Choice) -> Measured:
     counts, edges = np.histogram(weight, bins=512)
-    return Measured(_sqnr(weight, choice), Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
+    return Measured(
+        _sqnr(weight, choice, rounded), Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size)
+    )
 
 
 def _activation(summary: Summary, choice: Choice) -> Measured:
@@ -78,10 +79,11 @@ def _activation(summary: Summary, choice: Choice) -> Measured:
     )
 
 
-def _sqnr(x: NDArray[np.float32], choice: Choice) -> float | None:
+def _sqnr(x: NDArray[np.float32], choice: Choice, given: NDArray[np.float32] | None = None) -> float | None:
+    """Of coding ``x``, or of coding ``given`` instead of it."""
     if choice.params is None:
         return None
-    error = x.astype(np.float64) - schemes()[choice.scheme].fake(x, choice.params)
+    error = x.astype(np.float64) - schemes()[choice.scheme].fake(x if given is None else given, choice.params)
     return decibels(float(np.square(x, dtype=np.float64).sum()), float(np.square(error).sum()))
 
 

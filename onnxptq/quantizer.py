@@ -92,6 +92,7 @@ class Quantizer:
             self.size = source_size(model)
             self.structure = self._discover(self.original)
         self.model = self.folded = self.original
+        """What is lowered, and what calibration looks at: both with the folds; the first holds rounded weights if a dual stream found them."""
         self.warnings: list[str] = []
         self.changes: tuple[Change, ...] = ()
         self.drift: Mapping[str, float] = {}
@@ -151,6 +152,7 @@ class Quantizer:
         self._source, self._held = shared_out(whole)
         self._memory_limit, self._preprocess = memory_limit, preprocess
         given = self.plan()
+        self.model = self.folded = self.original
         checkpoint = Checkpoint(folder, self._identity(whole), resume=resume) if folder is not None else None
         engine = self._engine(self._source, checkpoint)
         with self.watch.stage("passes"):
@@ -158,7 +160,7 @@ class Quantizer:
         plan = given if self._given else self._planned()
         todo, gradients = self._weighted({key: choice for key, choice in plan.items() if choice.params is None})
         with self.watch.stage("calibration"):
-            engine = self._engine(self._source, checkpoint, gradients)
+            engine.model, engine.gradients = self.folded, gradients
             together = engine.drive(searches(todo, plan.sites), stage="calibration")
         found: dict[str, Choice] = {key: choice for choices in together.values() for key, choice in choices.items()}
         plan = plan.replace(found)
@@ -173,7 +175,6 @@ class Quantizer:
                 checkpoint=checkpoint,
                 progress=self.progress,
             )
-            self.folded = self.model
             if refitted:
                 self.model = dual_stream_weights.apply(self.model, self.structure, refitted)
                 self.structure = self._discover(self.model)
@@ -201,7 +202,7 @@ class Quantizer:
                 threads=self.threads,
             )
         with self.watch.stage("measure"):
-            measured = measure_sites(self.model, plan, self._engine(self._held, None))
+            measured = measure_sites(self.folded, plan, self._engine(self._held, None), self.model)
             layers = self._layers(lowered.proto)
         report = self._report(plan, format, constants, lowered, outputs, measured, layers)
         return Result(lowered.proto, self.plan(), report)
@@ -226,7 +227,7 @@ class Quantizer:
 
     def _engine(self, source: Source, checkpoint: Checkpoint | None, gradients: Gradients | None = None) -> Engine:
         return Engine(
-            self.model,
+            self.folded,
             source,
             masks=self.structure.masks,
             memory_limit=self._memory_limit,
@@ -261,7 +262,8 @@ class Quantizer:
             fill=lambda current, requests, stage: engine.fill(requests, stage=stage, model=current),
             outputs=lambda current: list(run(current.to_proto(), proofs, name=self.name, threads=self.threads, error=InputError)),
         )
-        self.model, self.structure, self.changes, self.drift = model, passed.structure, passed.changes, passed.drift
+        self.model = self.folded = model
+        self.structure, self.changes, self.drift = passed.structure, passed.changes, passed.drift
 
     def _pass_options(self, name: str) -> dict[str, Any]:
         """What the recipe says of a pass; the width it prepares for is that of activations, if it has one."""
@@ -313,7 +315,7 @@ class Quantizer:
         samples = [sample for sample, _ in zip(self._held, range(1), strict=False)]
         pairs = [(name, name) for name in order if name in made]
         cut = unpadded(self.model, self.structure.masks)
-        found = compare.layers(self.model.to_proto(), proto, pairs, samples, cut=cut, threads=self.threads)
+        found = compare.layers(self.folded.to_proto(), proto, pairs, samples, cut=cut, threads=self.threads)
         return tuple(
             Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in found.items() if kinds[name][1] in parts
         )

@@ -78,7 +78,7 @@ class Engine:
         self._threads = threads
         self._checkpoint = checkpoint
         self._progress = progress or Silent()
-        self._gradients = gradients
+        self.gradients = gradients
         self._taps = taps and runtime.library_path() is not None
         self._sized: dict[str, int] = {}
         self._count = 0
@@ -222,7 +222,7 @@ class Engine:
         session = self._session(proto) if proto.graph.output else None
         del proto
         first = group[0].seen
-        weights = Weights(self._gradients, model, [name for wire in wires for name in wire.outputs])
+        weights = Weights(self.gradients, model, [name for wire in wires for name in wire.outputs])
         for index, sample in enumerate(itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first):
             values = self._forward(session, sample, index) if session is not None else {}
             self._fold(wires, values, {**sample, **weights(sample, index)}, index)

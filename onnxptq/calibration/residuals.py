@@ -77,11 +77,14 @@ class Residuals:
         behind = self._readers.get(output, [])
         if len(behind) == 1 and behind[0].op_type == "Add" and any(name in self._constants for name in behind[0].input):
             output = behind[0].output[0]
-        pending, additions = [output], []
+        pending, additions, seen = [output], [], set[str]()
         while pending:
             here = pending.pop()
             if here in self._outputs:
                 return None
+            if here in seen:
+                continue
+            seen.add(here)
             for reader in self._readers.get(here, []):
                 if reader.op_type in MOVES and not reader.domain:
                     pending += reader.output

@@ -62,7 +62,9 @@ class Shelf:
         try:
             np.save(path, array)
         except OSError as error:
-            raise InputError(f"{path.parent.parent}: temporary files do not fit ({error.strerror}); set TMPDIR to another folder") from error
+            raise InputError(
+                f"{path.parent.parent}: temporary files do not fit ({error.strerror}); set TMPDIR to another folder"
+            ) from error
         self._held[key] = path
 
     def get(self, key: tuple[Any, ...]) -> Array:

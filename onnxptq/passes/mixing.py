@@ -1,0 +1,80 @@
+"""Mixing the channels of a head by a matrix, undone where they are read: which matrix, and how it enters the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.rows import split_mix
+from onnxptq.graph.model import Model, value
+from onnxptq.passes.edit import bias_slot, set_input, weight
+from onnxptq.sites import Linear
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+def moment(rows: F64, ridge: float) -> F64:
+    """Second moments of the columns, scaled to 1 on average, and a ridge."""
+    found = rows.T @ rows
+    mean = float(np.diag(found).mean())
+    return (found / mean if mean > 0 else np.zeros_like(found)) + ridge * np.eye(len(found))
+
+
+def balancing(a: F64, b: F64) -> F64:
+    """A with A' a A and inv(A) b inv(A)' equal: the root of the geometric mean of inv(a) and b, and a rotation that evens channels out."""
+    inverse, root = power(a, -0.5), power(a, 0.5)
+    middle = inverse @ power(root @ b @ root, 0.5) @ inverse
+    return power((middle + middle.T) / 2, 0.5) @ rotation(len(a))
+
+
+def power(a: F64, exponent: float) -> F64:
+    """A power of a symmetric positive matrix."""
+    values, vectors = np.linalg.eigh(a)
+    return np.asarray((vectors * np.maximum(values, 1e-12) ** exponent) @ vectors.T)
+
+
+def rotation(n: int, seed: int = 0) -> F64:
+    """Hadamard with random signs; where n is no power of two, the cosine transform instead."""
+    if n & (n - 1):
+        place = np.arange(n)
+        mixed = np.sqrt(2 / n) * np.cos(np.pi * (place[None] + 0.5) * place[:, None] / n)
+        mixed[0] /= np.sqrt(2)
+    else:
+        mixed = np.ones((1, 1))
+        while len(mixed) < n:
+            mixed = np.block([[mixed, mixed], [mixed, -mixed]])
+        mixed /= np.sqrt(n)
+    signs = 1 - 2.0 * (split_mix(np.arange(n, dtype=np.uint64) + np.uint64(seed)) & np.uint64(1)).astype(np.float64)
+    return np.asarray(signs[:, None] * mixed)
+
+
+def mix_outputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> None:
+    """Let each head's output channels [heads, dim] be themselves times its matrix: weight and bias."""
+    held = weight(model, linear)
+    mixed = held.copy()
+    for places, matrix in zip(channels, matrices, strict=True):
+        mixed[:, places] = held[:, places] @ matrix
+    set_input(model, model.nodes()[linear.name], 1, mixed)
+    slot = bias_slot(model, linear)
+    if slot is not None:
+        add, index = slot
+        old = np.asarray(value(add.inputs[index]), np.float64)
+        bias = old.reshape(-1).copy()
+        for places, matrix in zip(channels, matrices, strict=True):
+            bias[places] = old.reshape(-1)[places] @ matrix
+        set_input(model, add, index, bias.reshape(old.shape))
+
+
+def mix_inputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> None:
+    """Let each head's input channels [heads, dim] be read as if they were themselves times its matrix."""
+    held = weight(model, linear)
+    mixed = held.copy()
+    for places, matrix in zip(channels, matrices, strict=True):
+        mixed[places] = matrix @ held[places]
+    set_input(model, model.nodes()[linear.name], 1, mixed)
+
+
+def repeated(channels: I64) -> bool:
+    """Whether heads share channels."""
+    return len(np.unique(channels)) < channels.size

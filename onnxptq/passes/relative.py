@@ -1,0 +1,87 @@
+"""Constants that queries are multiplied by besides keys: tables of relative positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxptq.graph.flow import moves, scaling
+from onnxptq.graph.model import Model, value
+from onnxptq.graph.trace import Tracer
+from onnxptq.passes.edit import set_input
+from onnxptq.sites import Attention, Source
+
+
+@dataclass(frozen=True)
+class Table:
+    """A constant [..., d, n] that a product takes as its right operand, or [..., d] behind some moves."""
+
+    node: str
+    """What reads the constant."""
+    index: int
+    """As which input."""
+    direct: bool
+    """Whether channels are its last axis but one, as the product wants them; else the last."""
+
+    def mix(self, model: Model, inverse: NDArray[np.float64]) -> None:
+        """Let it be what gives the same product with queries that were multiplied by the inverse's inverse."""
+        node = model.nodes()[self.node]
+        held = np.asarray(value(node.inputs[self.index]), np.float64)
+        set_input(model, node, self.index, inverse @ held if self.direct else held @ inverse.T)
+
+
+def tables(model: Model, attention: Attention, source: Source, start: str, tracer: Tracer) -> tuple[Table, ...] | str:
+    """All that reads an attention's queries besides the scores, or why one of them is no product with a constant."""
+    origin = model.tensor(start)
+    mine = source.channels + 1
+    rows = {row.tobytes() for row in mine.astype(np.int32)}
+    found: list[Table] = []
+    for reader in tracer.readers(origin):
+        numbers = tracer.channels(origin, reader.tensor)
+        if numbers is None:
+            return "what else reads its queries cannot be traced"
+        if not np.isin(numbers, mine).any() or (reader.node is not None and _leads_to(reader.node, attention.qk)):
+            continue
+        node = reader.node
+        if node is None or node.op != "MatMul" or node.inputs[0] is not reader.tensor:
+            return "something else than a product with a constant reads its queries too"
+        seen = np.unique(numbers.reshape(-1, numbers.shape[-1]), axis=0).astype(np.int32)
+        if any(row.tobytes() not in rows for row in seen if row.any()):
+            return "something else reads parts of its queries"
+        table = _table(node, tracer)
+        if table is None:
+            return f"what {node.name} multiplies its queries by is no constant"
+        found.append(table)
+    return tuple(dict.fromkeys(found))
+
+
+def _leads_to(node: gs.Node, product: str) -> bool:
+    """Whether a node is the product, or a factor in front of it."""
+    while node.name != product:
+        if not scaling(node) or len(node.outputs[0].outputs) != 1:
+            return False
+        node = node.outputs[0].outputs[0]
+    return True
+
+
+def _table(node: gs.Node, tracer: Tracer) -> Table | None:
+    """The constant right operand of a product, as it is or behind moves that bring its last axis to the last but one."""
+    right = node.inputs[1]
+    if value(right) is not None:
+        return Table(node.name, 1, True)
+    reader = node
+    here = right
+    while here.inputs and moves(here.inputs[0]) and here.inputs[0].op != "Concat":
+        reader = here.inputs[0]
+        here = reader.inputs[0]
+    held = value(here)
+    if held is None or held.ndim < 2:
+        return None
+    numbers = tracer.channels(here, right)
+    wanted = np.arange(1, held.shape[-1] + 1)[:, None]
+    if numbers is None or numbers.ndim < 2 or numbers.shape[-2] != held.shape[-1] or (numbers != wanted).any():
+        return None
+    return Table(reader.name, 0, False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxptq.report.data import Report
 
 BITS = ("w8a8", "w6a6", "w4a4")
+PICTURES = 12
 
 
 def add(parser: ArgumentParser) -> None:
@@ -36,7 +37,9 @@ def run(args: Namespace, out: Output) -> int:
     """Quantize the zoo's models at each width, score the masks beside those of the original, write pages."""
     from onnxptq.calibration.progress import progress_on
     from onnxptq.datasets import zoo
+    from onnxptq.evaluate.pictures import Gallery
     from onnxptq.evaluate.task import evaluate
+    from onnxptq.graph.save import write_atomic
     from onnxptq.report.text import megabytes, table
 
     folder = Path(args.output)
@@ -52,7 +55,8 @@ def run(args: Namespace, out: Output) -> int:
         files[bits], reports[bits] = [path for path, _ in made], [report for _, report in made]
     task, predictors = _task(args), {label: _predictor(paths, args) for label, paths in files.items()}
     with progress_on(out.stream).task("masks", args.limit) as step:
-        found = evaluate(task, predictors, limit=args.limit, watch=lambda done, of: step())
+        gallery = Gallery(folder / "masks", most=PICTURES)
+        found = evaluate(task, predictors, limit=args.limit, watch=lambda done, of: step(), paint=gallery)
     rows, entries = [], []
     for row in found.rows:
         size = sum(path.stat().st_size for path in files[row.model])
@@ -60,8 +64,11 @@ def run(args: Namespace, out: Output) -> int:
         entries.append({"model": row.model, "bytes": size, "sqnr": worst, "agreement": row.agreement, **row.figures})
         cells = [f"{row.figures[task.main]:.1f}", "-" if row.agreement is None else f"{row.agreement:.1f}"]
         rows.append([row.model, megabytes(size), "-" if worst is None else f"{worst:.1f}", *cells])
-    out.say("\n" + table(["model", "size", "SQNR dB", f"{task.main} %", "same masks %"], rows, right=range(1, 5)))
-    out.say(f"\n{len(task)} scenes never calibrated on; same masks: mean IoU with the original's. Files and pages: {folder}/")
+    header = ["model", "size", "SQNR dB", f"{task.main} %", "same masks %"]
+    about = f"{len(task)} scenes never calibrated on; same masks: mean IoU with the original's."
+    write_atomic(folder / "index.html", _page(header, rows, about, files, args).encode())
+    out.say("\n" + table(header, rows, right=range(1, 5)))
+    out.say(f"\n{about} Masks and reports: {folder / 'index.html'}")
     out.emit({"task": task.name, "folder": str(folder), "models": entries})
     return 0
 
@@ -83,6 +90,32 @@ def _quantized(name: str, bits: str, folder: Path, args: Namespace, out: Output)
     report = replace(result.report, model=f"{name}.onnx", output_file=path.name)
     write_atomic(path.with_suffix(".html"), page(report))
     return path, report
+
+
+def _page(header: list[str], rows: list[list[str]], about: str, files: dict[str, list[Path]], args: Namespace) -> str:
+    """The table, the models' own pages, and masks side by side."""
+    from html import escape
+
+    from onnxptq.report.html import document, section
+    from onnxptq.report.html import table as html_table
+
+    made = [path for bits, paths in files.items() if bits != "original" for path in paths]
+    links = "".join(f'<p><a href="{path.stem}.html">{path.name}</a></p>' for path in made)
+    strips = "".join(
+        f'<p style="max-width:none"><img src="masks/{index:04d}.png" style="max-width:100%"></p>'
+        for index in range(min(PICTURES, args.limit))
+    )
+    what = "each by its box" if not args.ris else "one sentence each"
+    model = "LAVT" if args.ris else "Segment Anything"
+    return document(
+        "onnxptq demo",
+        [
+            f"<h1>onnxptq demo</h1><p class=lead>The embedded {model} by recipe {escape(args.recipe)}.</p>",
+            section("Result", about, f'<div class="card wide">{html_table(header, rows, numbers=range(1, 5))}</div>'),
+            section("Reports", "What was done to each layer.", f'<div class="card">{links}</div>'),
+            section("Masks", f"Objects of the first scenes, {what}.", strips),
+        ],
+    )
 
 
 def _samples(name: str, args: Namespace) -> Iterable[dict[str, Any]]:

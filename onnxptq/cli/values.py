@@ -84,7 +84,8 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
     """The options that say which samples to run on."""
     group = parser.add_argument_group("samples")
     note = " (default)" if default else ""
-    about = f"folder of images, of .npz or of .npy; one .npz; zoo:MODEL, sam:IMAGES or refcoco:FOLDER (docs/evaluate.md); or synthetic{note}"
+    named = "zoo:MODEL, sam:IMAGES or refcoco:FOLDER (docs/evaluate.md)"
+    about = f"folder of images, of .npz or of .npy; one .npz; {named}; or synthetic{note}"
     group.add_argument(option, metavar="SRC", default=default, help=about)
     group.add_argument("--samples", type=positive, metavar="N", help="use at most N samples")
     group.add_argument("--preprocess", choices=PREPROCESSING, default="imagenet", help="how images become inputs (default imagenet)")

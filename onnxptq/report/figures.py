@@ -72,7 +72,9 @@ def gather(model: Model, structure: Structure, folded: Model, refound: Structure
         said = tuple(f"{change.pass_name}: {change.what}" for change in changes if change.where == name)
         before, after = (_keys(name, *of) for of in ((structure, seen), (refound, then)))
         attentions.append(AttentionFigure(name, before, after, said, _drawing(probabilities), 1 - float(below)))
-    return Figures(tuple(attentions), {key[5:]: _drawing(one) for key, one in seen.items() if key.startswith("gelu ")})
+    return Figures(
+        tuple(attentions), {key[5:]: _drawing(one) for key, one in seen.items() if key.startswith("gelu ") and isinstance(one, Histogram)}
+    )
 
 
 def page(figures: Figures, *, model: str, recipe: str, samples: str) -> str:

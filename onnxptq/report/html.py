@@ -79,7 +79,7 @@ def _outputs(report: Report) -> str:
     rows = list(zip(*(cells for _, cells in columns), strict=True))
     held = report.calibration.held_back
     where = f"{count(held, 'sample')} that calibration never saw" if held else "the calibration samples themselves"
-    body = _table([name for name, _ in columns], rows, numbers=range(1, len(columns)))
+    body = table([name for name, _ in columns], rows, numbers=range(1, len(columns)))
     return section("Outputs", f"Measured against the original model on {where}.", f'<div class="card wide">{body}</div>')
 
 
@@ -202,7 +202,7 @@ def _run(report: Report) -> str:
     cards = [("Settings", _definitions({"samples": samples, **report.settings, "structure": found, **report.environment}))]
     if report.stages:
         rows = [(stage.name, seconds(stage.seconds), megabytes(stage.peak) if stage.peak else "-") for stage in report.stages]
-        cards.append(("Stages", _table(["stage", "time", "peak memory so far"], rows, numbers=(1, 2))))
+        cards.append(("Stages", table(["stage", "time", "peak memory so far"], rows, numbers=(1, 2))))
     if report.notes:
         cards.append(("Notes", "".join(f"<p>{escape(note)}</p>" for note in report.notes)))
     held = "".join(f'<div class="card"><h3>{title}</h3>{body}</div>' for title, body in cards)
@@ -214,7 +214,8 @@ def section(title: str, text: str, body: str) -> str:
     return f'<h2>{title}</h2>\n<p class="soft">{escape(text)}</p>\n{body}'
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
+    """Cells as text; ``numbers`` are the columns set to the right."""
     right = set(numbers)
     kinds = [" class=number" if i in right else "" for i in range(len(header))]
     heads = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, header, strict=True))

@@ -261,7 +261,10 @@ def test_demo(run: Run, folder: Path) -> None:
     assert quantized["bytes"] < original["bytes"]
     assert quantized["agreement"] > 80
     made = {f"sam-mini-{part}.w8a8.{end}" for part in ("encoder", "decoder") for end in ("onnx", "html")}
-    assert {p.name for p in (folder / "d").iterdir()} == made
+    assert {p.name for p in (folder / "d").iterdir()} == made | {"index.html", "masks"}
+    page = (folder / "d" / "index.html").read_text()
+    assert "sam-mini-encoder.w8a8.html" in page
+    assert page.count("<img") == len(list((folder / "d" / "masks").glob("*.png"))) == 2
 
 
 def test_demo_folder_that_cannot_be_made(run: Run, folder: Path) -> None:

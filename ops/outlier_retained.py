@@ -105,19 +105,28 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
 
     def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """Group index above the group's code, as INT32."""
-        group, magnitude = body.integer(0), body("Abs", x)
-        for i in range(options["groups"] - 1):
-            above = body("Greater", magnitude, body("Gather", inputs[0], body.integer(i)))
-            group = body("Add", group, body.cast(above, INT32))
-        scale, zero = self._of_group(body, group, inputs)
-        codes = body.cast(affine_codes_body(body, x, scale, zero, bits), INT32)
+        group = self._group_body(body, x, inputs, options)
+        codes = body.cast(affine_codes_body(body, x, *self._of_group(body, group, inputs), bits), INT32)
         return body("Add", body("Mul", group, body.integer(1 << bits)), codes)
+
+    def fake_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """Without packing and unpacking the group's index: fewer steps, and none that gradients cannot pass."""
+        scale, zero = self._of_group(body, self._group_body(body, x, inputs, options), inputs)
+        return affine_values_body(body, affine_codes_body(body, x, scale, zero, bits), scale, zero)
 
     def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """Values by the group's scale and zero-point."""
         width = body.integer(1 << bits)
         scale, zero = self._of_group(body, body("Div", codes, width), inputs)
         return affine_values_body(body, body.cast(body("Mod", codes, width), FLOAT), scale, zero)
+
+    def _group_body(self, body: Body, x: str, inputs: Sequence[str], options: Options) -> str:
+        """The group of each element, as INT32."""
+        group, magnitude = body.integer(0), body("Abs", x)
+        for i in range(options["groups"] - 1):
+            above = body("Greater", magnitude, body("Gather", inputs[0], body.integer(i)))
+            group = body("Add", group, body.cast(above, INT32))
+        return group
 
     def _of_group(self, body: Body, group: str, inputs: Sequence[str]) -> tuple[str, str]:
         return body("Gather", inputs[1], group), body("Gather", inputs[2], group)

@@ -7,7 +7,8 @@ zero but for rounding, and its softmax over the image's width; here labels are d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -43,10 +44,12 @@ class Fisher:
         class_axis: int = 1,
         seed: int = 0,
         device: str = "cpu",
+        threads: int | None = None,
     ) -> None:
         if likelihood not in LIKELIHOODS:
             raise InputError(f"fisher: unknown likelihood {likelihood!r}{nearest(likelihood, LIKELIHOODS)}")
-        self.output, self.likelihood, self.class_axis, self.seed, self.device = output, likelihood, class_axis, seed, device
+        self.output, self.likelihood, self.class_axis, self.seed = output, likelihood, class_axis, seed
+        self.device, self.threads = device, threads
 
     def at(self, model: Model, tensors: Sequence[str]) -> Take:
         """What gives the gradients at these tensors of ``model`` as it is now."""
@@ -56,7 +59,8 @@ class Fisher:
             raise InputError(f"fisher: the model has no output {output!r}{nearest(output, executor.outputs)}")
 
         def take(sample: Mapping[str, NDArray[Any]], index: int) -> Mapping[str, F32]:
-            return self._gradients(executor, output, tuple(tensors), sample, index)
+            with _on(self.threads):
+                return self._gradients(executor, output, tuple(tensors), sample, index)
 
         return take
 
@@ -109,6 +113,17 @@ class Fisher:
         below = np.cumsum(p, axis=-1)[..., :-1] <= source.uniform(size=(*p.shape[:-1], 1))
         drawn = below.sum(-1, keepdims=True) == np.arange(p.shape[-1])
         return np.moveaxis(p - drawn, -1, self.class_axis)
+
+
+@contextmanager
+def _on(threads: int | None) -> Iterator[None]:
+    """With so many threads of torch, which knows one number for everything."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _sigmoid(z: F64) -> F64:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from onnxptq.errors import InputError
+from onnxptq.verify import one_line
 
 Values = dict[str, Tensor | None]
 Hook = Callable[[Tensor], Tensor]
@@ -37,7 +38,7 @@ class Step:
             made = self.call(*(_numbers(x) if i in self.plain else x for i, x in enumerate(given)))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             shapes = ", ".join("none" if x is None else str(tuple(x.shape)) for x in given)
-            raise InputError(f"torch executor: node {self.name!r} fails on inputs of shapes {shapes}: {error}") from error
+            raise InputError(f"torch executor: node {self.name!r} fails on inputs of shapes {shapes}: {one_line(error)}") from error
         results = made if isinstance(made, tuple | list) else (made,)
         for name, result in zip(self.outputs, results, strict=False):
             if name:

@@ -138,6 +138,21 @@ def test_straight_through_gradients_of_a_function_body(through: tuple[str, ...],
     np.testing.assert_allclose(x.grad.numpy(), [wanted], atol=1e-6)
 
 
+@pytest.mark.parametrize(("scheme", "passed"), [(name, name not in ("table", "log_base")) for name in schemes() if name != "row"])
+def test_straight_through_gradients_by_scheme(scheme: str, passed: bool) -> None:
+    """Rounded codes pass gradients, those that are counted edges are steps."""
+    p = list(schemes()[scheme].grid(-1.0, 1.0, 6))[-1]
+    model, feeds = linear(scheme, p)
+    x = torch.tensor([[0.11, 0.27, 0.33, 0.45]], requires_grad=True)
+    y = Executor(model, straight_through={"Round"})({**feeds, "i0": x})["o0"]
+    np.testing.assert_allclose(y.detach().numpy(), schemes()[scheme].fake(x.detach().numpy(), p), rtol=1e-6)
+    assert y.requires_grad == passed
+    if passed:
+        y.sum().backward()
+        assert x.grad is not None
+        np.testing.assert_allclose(x.grad.numpy(), np.ones((1, 4)), atol=0.03)
+
+
 def test_gradient_of_a_scale_is_the_one_of_learned_step_sizes() -> None:
     """LSQ: rounding error inside, code minus zero-point where clipped."""
     p = list(schemes()["uniform"].grid(-1.0, 1.0, 4))[-1]

@@ -173,6 +173,8 @@ class OrtCall final : public Call {
   ~OrtCall() {
     for (void* p : temporaries_)
       if (ort::Status* s = ort::Free::call(api, allocator_, p)) ort::ReleaseStatus::call(api, s);
+    // It shares the session's arena, and would keep all its memory when the session is gone.
+    if (allocator_) ort::ReleaseAllocator::call(api, allocator_);
     if (memory_) ort::ReleaseMemoryInfo::call(api, memory_);
   }
   ort::Status* read_inputs() {

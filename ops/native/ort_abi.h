@@ -70,6 +70,7 @@ using CpuMemoryInfo = Slot<69, int, int, MemoryInfo**>;
 using ReleaseMemoryInfo = VoidSlot<94, MemoryInfo*>;
 using Alloc = Slot<75, Allocator*, size_t, void**>;
 using Free = Slot<76, Allocator*, void*>;
+using ReleaseAllocator = VoidSlot<132, Allocator*>;
 
 using InferInput = Slot<268, const InferContext*, size_t, Shape**>;
 using InferAttribute = Slot<269, const InferContext*, const char*, const OpAttribute**>;

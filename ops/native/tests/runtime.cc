@@ -194,8 +194,7 @@ ort::Api make_api() {
     return nullptr;
   });
   set(253, [](const ort::KernelContext*, const ort::MemoryInfo*, ort::Allocator** out) -> Status* {
-    static ort::Allocator allocator;
-    *out = &allocator;
+    *out = new ort::Allocator;
     return nullptr;
   });
   set(274,
@@ -233,6 +232,7 @@ ort::Api make_api() {
     return nullptr;
   });
   set(94, [](ort::MemoryInfo* memory) { delete memory; });
+  set(132, [](ort::Allocator* allocator) { delete allocator; });
   set(75, [](ort::Allocator*, size_t bytes, void** out) -> Status* {
     *out = bytes < size_t{1} << 30 ? malloc(bytes) : nullptr;
     return *out ? nullptr : failure("out of memory");

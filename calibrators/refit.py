@@ -30,7 +30,7 @@ class Settings:
     """Means of outputs put right."""
     residual: bool = True
     """A linear that is added to a residual stream makes up for the error that the stream has by then."""
-    damp: float = 0.02
+    damp: float = 0.1
     damp_few: float = 0.3
     """Part of the mean power of the inputs that is added to each: where the weight is solved for, and where it is not."""
     rows: int = 4

@@ -92,7 +92,7 @@ class Quantizer:
             self.size = source_size(model)
             self.structure = self._discover(self.original)
         self.model = self.folded = self.original
-        """What is lowered, and what calibration looks at: both with the folds; the first holds rounded weights if a dual stream found them."""
+        """What is lowered, and what calibration looks at: both with the folds, the first with weights that a dual stream rounded."""
         self.warnings: list[str] = []
         self.changes: tuple[Change, ...] = ()
         self.drift: Mapping[str, float] = {}

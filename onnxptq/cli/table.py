@@ -26,7 +26,12 @@ def add(parser: ArgumentParser) -> None:
     """Options: those of evaluate, and the grid's."""
     evaluation.add(parser)
     grid = parser.add_argument_group("grid")
-    grid.add_argument("--recipes", metavar="R,..", default=RECIPES, help=f"recipes by name or TOML file (default {RECIPES})")
+    grid.add_argument(
+        "--recipes",
+        metavar="R,..",
+        default=RECIPES,
+        help=f"recipes by name or TOML file, each with settings like auto+folds=off (default {RECIPES})",
+    )
     grid.add_argument("--bits", metavar="wXaY,..", default=BITS, help=f"bit widths (default {BITS})")
     grid.add_argument("--splits", metavar="S[:N],..", help="splits, each with its own limit (default: --split and --limit)")
     grid.add_argument("--calib", metavar="SRC", help="as of quantize (default zoo:sam-mini or zoo:lavt-mini for sam and ris)")
@@ -46,7 +51,7 @@ def run(args: Namespace, out: Output) -> int:
         raise InputError("table: --quantized and --pictures belong to evaluate")
     recipes, widths, splits = args.recipes.split(","), args.bits.split(","), _splits(args)
     for recipe in recipes:
-        Recipe.load(recipe)
+        Recipe.load(*_named(recipe))
     for width in widths:
         Bits.parse(width)
     args.calib = args.calib or {"sam": "zoo:sam-mini", "ris": "zoo:lavt-mini"}.get(args.task)
@@ -107,11 +112,21 @@ def _quantize(args: Namespace, recipe: str, bits: str, scratch: Path) -> list[Pa
     sources = [lavt_file(_spec(args))] if args.task in ("ris", "refcoco") else list(sam_files(_spec(args)))
     written = []
     for part, source in enumerate(sources):
-        q = Quantizer(source, recipe=recipe, bits=bits, seed=args.seed, threads=args.threads)
+        name, settings = _named(recipe)
+        q = Quantizer(source, recipe=name, settings=settings, bits=bits, seed=args.seed, threads=args.threads)
         q.calibrate(args.calib, limit=args.samples, preprocess="imagenet" if len(sources) == 1 else "sam")
         written.append(scratch / f"{part}.onnx")
         q.quantize().save(written[-1])
     return written
+
+
+def _named(recipe: str) -> tuple[str, dict[str, str]]:
+    """A recipe's name and the settings written behind it."""
+    name, *settings = recipe.split("+")
+    for one in settings:
+        if "=" not in one:
+            raise InputError(f"--recipes {recipe}: write NAME+KEY=VALUE")
+    return name, dict(one.split("=", 1) for one in settings)
 
 
 def _spec(args: Namespace) -> str:

@@ -55,7 +55,8 @@ class Folder:
         temporary.rename(file)
 
     def _file(self, recipe: str, bits: str, split: str) -> Path:
-        return self._cells / f"{Path(recipe).stem}-{bits}-{split}.json".replace("/", "_")
+        name = Path(recipe).name.removesuffix(".toml")
+        return self._cells / f"{name}-{bits}-{split}.json".replace("/", "_")
 
 
 def columns(cells: Iterable[Cell], wanted: Sequence[str]) -> tuple[list[str], list[str]]:

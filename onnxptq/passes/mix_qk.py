@@ -39,7 +39,7 @@ class MixQueriesKeys(Pass):
 
     name = "mix-qk"
     options: ClassVar[Mapping[str, Any]] = {"ridge": 1e-3, "scope": "fused"}
-    """``ridge``: part of the mean second moment added to each channel's. ``scope``: attentions with queries and keys of one linear, or all."""
+    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with queries and keys of one linear, or all."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("fused", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ridge": (1e-9, 1.0)}
     reads = moves = frozenset({"query", "key"})

@@ -37,7 +37,7 @@ class MixValues(Pass):
 
     name = "mix-values"
     options: ClassVar[Mapping[str, Any]] = {"ridge": 1e-2, "scope": "fused"}
-    """``ridge``: part of the mean second moment added to each channel's. ``scope``: attentions with keys and values of one linear, or all."""
+    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with keys and values of one linear, or all."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("fused", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ridge": (1e-9, 1.0)}
     reads = moves = frozenset({"value"})

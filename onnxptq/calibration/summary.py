@@ -149,5 +149,5 @@ class Several(Observed):
         return ("Several", *(member.kind() for member in self.members))
 
     def parts(self) -> tuple[Observed, ...]:
-        """The members."""
-        return self.members
+        """Those of the members."""
+        return tuple(part for member in self.members for part in member.parts())

@@ -12,6 +12,7 @@ from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.ranges import Range
 from onnxptq.calibration.summary import Request, Summary
 from onnxptq.graph.model import Model
+from onnxptq.passes import passes
 from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Drawing
@@ -41,7 +42,7 @@ class AttentionFigure:
     before: Keys
     after: Keys
     said: tuple[str, ...]
-    """What the passes say they did."""
+    """What the passes that move keys say they did."""
     softmax: Drawing
     above: float
     """Share of softmax outputs above ``SMALL``."""
@@ -63,13 +64,14 @@ def gather(model: Model, structure: Structure, folded: Model, refound: Structure
     for site in structure.sites:
         if site.role is Role.GELU:
             first[f"gelu {site.consumer}"] = Request(site.tensor, Histogram())
+    moving = passes()
     seen, then = fill(model, first), fill(folded, dict(_requests(refound)))
     attentions = []
     for name in structure.attentions:
         probabilities = seen[f"softmax {name}"]
         assert isinstance(probabilities, Histogram)
         below = probabilities.integrals(np.array([SMALL]))[0][0] / max(probabilities.count, 1)
-        said = tuple(f"{change.pass_name}: {change.what}" for change in changes if change.where == name)
+        said = tuple(f"{c.pass_name}: {c.what}." for c in changes if c.where == name and "key" in moving[c.pass_name].moves)
         before, after = (_keys(name, *of) for of in ((structure, seen), (refound, then)))
         attentions.append(AttentionFigure(name, before, after, said, _drawing(probabilities), 1 - float(below)))
     return Figures(

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from onnxptq import runtime
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.histogram import Histogram
+from onnxptq.calibration.jobs import jobs_of
+from onnxptq.calibration.padding import Padding
 from onnxptq.calibration.ranges import AverageRange, Moments, Range
 from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, Request, Several, Summary
+from onnxptq.calibration.summary import F32, Observed, Request, Several, Summary
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from tests.calibration.small import encoder, mlp, model, samples, sentences, source
@@ -210,6 +212,20 @@ def test_padding_with_a_statistic_of_heads() -> None:
         for b, length in enumerate(sample["mask"].sum(axis=1))
     ]
     np.testing.assert_array_equal(seen.high, np.max(highs, axis=0))
+
+
+@pytest.mark.parametrize("depth", range(3))
+def test_tokens_behind_the_channels(depth: int) -> None:
+    """A convolution's input: [batch, channels, tokens], where sentences differ in length."""
+    seen = RowSample(1000, 1)
+    request: Observed = seen
+    for _ in range(depth):
+        request = Several(request)
+    lengths, values = (2, 5, 3), np.arange(20, dtype=np.float32).reshape(1, 4, 5)
+    (job,) = jobs_of({"t": Request("t", request)}, {"t": Padding("mask", -1)})
+    for length in lengths:
+        job.fold(values, [], {"mask": np.arange(5)[None] < length})
+    assert sorted(map(tuple, seen.sample)) == sorted(tuple(values[0, :, t]) for length in lengths for t in range(length))
 
 
 def test_a_request_may_name_the_mask_itself() -> None:

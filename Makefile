@@ -76,7 +76,8 @@ $(VENV)/.bench: $(VENV)/.editable
 	$(PIP) install -q --group bench
 	touch $@
 
-bench: $(VENV)/.bench          ## speed, size, memory and accuracy beside onnxruntime's own quantizers, interleaved in one run
+bench: $(VENV)/.bench          ## speed of ops, then speed, size, memory and accuracy of models beside onnxruntime's own quantizers
+	$(BIN)/python -m benchmarks.ops
 	$(BIN)/python -m benchmarks.models $(ARGS)
 
 SAM_SECONDS ?= 3600

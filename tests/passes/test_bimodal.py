@@ -43,6 +43,16 @@ def test_two_heaps_become_one(seed: int, heads: int, bias: bool, mask: bool) -> 
         assert np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("mask", [True, False])
+def test_scores_stay(mask: bool) -> None:
+    model, structure, feeds = cross(3, heads=2, dim=8, mask=mask, offset=30.0)
+    scores = model.nodes()[next(iter(structure.attentions.values())).qk].outputs[0].name
+    before = run(model, feeds, [scores])
+    assert done(apply(model, structure, feeds, "bimodal")) == [True]
+    for was, now in zip(before, run(model, feeds, [scores]), strict=True):
+        np.testing.assert_allclose(now[scores], was[scores], rtol=0, atol=1e-5 * np.abs(was[scores]).max())
+
+
 def test_the_decision_is_told() -> None:
     model, structure, feeds = cross(1, dim=8, offset=30.0)
     change = apply(model, structure, feeds, "bimodal").changes[0]

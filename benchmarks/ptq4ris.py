@@ -213,10 +213,10 @@ def _ablation(folder: Path, bits: Sequence[str], title: str, rows: dict[str, Row
     return f"{title}, {FIRST[0][0]} {FIRST[0][1]}\n\n" + markdown(["", *widths], lines) if lines else ""
 
 
-def write(doc: Path, tables: str) -> None:
+def write(doc: Path, tables: str, marks: tuple[str, str] = MARKS) -> None:
     """Put the tables between the marks of a file."""
-    before, _, rest = doc.read_text().partition(MARKS[0])
-    write_atomic(doc, f"{before}{MARKS[0]}\n{tables}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}".encode())
+    before, _, rest = doc.read_text().partition(marks[0])
+    write_atomic(doc, f"{before}{marks[0]}\n{tables}\n{marks[1]}{rest.partition(marks[1])[2]}".encode())
 
 
 def main() -> None:

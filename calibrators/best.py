@@ -15,10 +15,12 @@ from onnxptq.plan import Choice
 from onnxptq.sites import Site
 
 ROWS = 512
+SCHEMES = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}
+"""Scheme and granularity of candidates that are not for the choice's own."""
 
 
 class Best(Calibrator):
-    """Option ``candidates`` names calibrators (of static ranges, or ``token``); measured is |(x - x^) W|^2 for the input of a
+    """Option ``candidates`` names calibrators (of static ranges, ``token``, or ``rorq``); measured is |(x - x^) W|^2 for the input of a
     linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. The choice returned names the winner.
     """
 
@@ -34,7 +36,8 @@ class Best(Calibrator):
         running = {}
         for name in names:
             tried = replace(choice, calibrator=name, options=options)
-            running[name] = REGISTRY[name].search(site, replace(tried, scheme="token", granularity="row") if name == "token" else tried)
+            scheme, granularity = SCHEMES.get(name, (choice.scheme, choice.granularity))
+            running[name] = REGISTRY[name].search(site, replace(tried, scheme=scheme, granularity=granularity))
         answers: dict[str, Choice] = {}
         asked: dict[str, Request] = {}
         for name in names:

@@ -1,0 +1,136 @@
+"""A text encoder with trained weights: `python -m benchmarks.text FOLDER [--doc FILE]` prints Markdown.
+
+all-MiniLM-L6-v2, 8 sentences of calibration and 8 others: median SQNR and cosine over the tokens that are not padding, and the
+true bits of an input's element, group index included, averaged over all quantized inputs (of linears; of attention). Each row is
+kept in FOLDER, so a run that was stopped goes on where it was; `--doc` writes the table between the marks of a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.graphs import Graph
+from benchmarks.measure import counted, load, markdown, outputs, plain_session, references, sqnr, write_json
+from benchmarks.peers import Row, rows, stem
+from benchmarks.ptq4ris import write
+from onnxptq.lower import native
+from onnxptq.ops import schemes
+from onnxptq.plan import Plan
+from onnxptq.quantizer import Quantizer
+from onnxptq.runtime import session
+from onnxptq.sites import Role
+
+MARKS = ("<!-- text -->", "<!-- /text -->")
+BITS = ("w8a8", "w6a6", "w4a4")
+PEERS = ("onnxruntime static (default)", "onnxruntime static U8S8 per channel, MatMul+Gemm+Conv", "onnxruntime dynamic per channel")
+SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "rtn": ("rtn", {}),
+    "ptq4vit": ("ptq4vit", {}),
+    "repq-vit": ("repq-vit", {}),
+    "ptq4ris": ("ptq4ris", {}),
+    "ptq4ris, extrema of the groups": ("ptq4ris", {"ranges": "minmax"}),
+    "ptq4ris, two groups": ("ptq4ris", {"activations.groups": "2"}),
+    "ptq4ris, median + 3 MAD": ("ptq4ris", {"outliers": "median+mad"}),
+    "ptq4ris, median + 3 MAD, two groups": ("ptq4ris", {"outliers": "median+mad", "activations.groups": "2"}),
+    "auto": ("auto", {}),
+}
+
+
+def true_bits(plan: Plan, roles: tuple[Role, ...]) -> float:
+    """Mean width of the elements of the plan's sites of these roles."""
+    chosen = [choice for key, choice in plan.items() if plan.sites[key].role in roles]
+    held = [schemes()[c.scheme].bits_per_element(c.params, 1) if c.params is not None else float(c.bits) for c in chosen]
+    return float(np.mean(held)) if held else 32.0
+
+
+def cosine(graph: Graph, expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> float:
+    """Median over the held-out inputs."""
+    pairs = [(a.reshape(-1).astype(np.float64), b.reshape(-1)) for a, b in zip(counted(graph, expected), counted(graph, got), strict=True)]
+    return float(np.median([a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30) for a, b in pairs]))
+
+
+def ours(folder: Path, graph: Graph, expected: list[NDArray[Any]], name: str, bits: str) -> dict[str, Any]:
+    """A row of ours."""
+    recipe, settings = SETTINGS[name]
+    quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=settings, threads=1)
+    plan = quantizer.calibrate(graph.calibration)
+    proto = native.lower(quantizer.model, quantizer.structure, plan).proto
+    got = outputs(session(proto, threads=1), graph.held_out)
+    return {
+        "sqnr": sqnr(graph, expected, got),
+        "cosine": cosine(graph, expected, got),
+        "linear": true_bits(plan, (Role.LINEAR_INPUT, Role.GELU)),
+        "attention": true_bits(plan, (Role.QUERY, Role.KEY, Role.SOFTMAX, Role.VALUE)),
+        "mib": proto.ByteSize() / 2**20,
+    }
+
+
+def theirs(folder: Path, graph: Graph, expected: list[NDArray[Any]], row: Row) -> dict[str, Any]:
+    """A row of onnxruntime's: what of a dynamic model's attention stays float has 32 bits."""
+    out = folder / f"{stem(row)}.onnx"
+    row.make(graph, out)
+    got = outputs(plain_session(out, optimize=False), graph.held_out)
+    dynamic = "dynamic" in row.name
+    return {
+        "sqnr": sqnr(graph, expected, got),
+        "cosine": cosine(graph, expected, got),
+        "linear": 8.0,
+        "attention": 32.0 if dynamic else 8.0,
+        "mib": out.stat().st_size / 2**20,
+    }
+
+
+def lines(folder: Path) -> Iterator[list[str]]:
+    """What there is of the table."""
+    for path, head in places(folder):
+        if path.exists():
+            f = json.loads(path.read_text())
+            widths = [f"{f['linear']:.2f}", f"{f['attention']:.0f}"]
+            yield [*head, f"{f['sqnr']:.1f}", f"{f['cosine']:.4f}", *widths, f"{f['mib']:.1f}"]
+
+
+def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Where rows are kept, and their names."""
+    for name in PEERS:
+        yield folder / f"{stem(peer(name))}.json", ["8 bits", name]
+    for bits in BITS:
+        for name in SETTINGS:
+            yield folder / f"{name.replace(' ', '-')}-{bits}.json", [bits, name]
+
+
+def peer(name: str) -> Row:
+    """A row of the comparison with peers."""
+    return next(row for row in rows() if row.name == name)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", nargs="+", help="only these rows")
+    parser.add_argument("--again", action="store_true", help="make them anew")
+    parser.add_argument("--doc", type=Path)
+    args = parser.parse_args()
+    graph = load(args.folder, "minilm")
+    expected = references(graph, args.folder / "fp32.npz")
+    for path, (bits, name) in places(args.folder):
+        if (args.rows is None or name in args.rows) and (args.again or not path.exists()):
+            found = theirs(args.folder, graph, expected, peer(name)) if name in PEERS else ours(args.folder, graph, expected, name, bits)
+            write_json(path, found)
+            print(bits, name, found, flush=True)
+    head = ["", "", "SQNR, dB", "cosine", "bits, inputs of linears", "bits, attention", "MiB"]
+    table = markdown(head, lines(args.folder))
+    if args.doc is not None:
+        write(args.doc, table, MARKS)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import InputError
+from onnxptq.report.plots import short, ticks
 
 FULL = "FP32"
 """The row of the model as it was."""
@@ -122,10 +123,9 @@ def drawing(cells: Sequence[Cell], name: str, split: str) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="20" font-size="14">{name} on {split}</text>',
     ]
-    for k in range(6):
-        value = low + (high - low) * k / 5
+    for value in ticks(low, high, 6):
         parts.append(f'<path d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#ddd"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{short(value)}</text>')
     parts += [f'<text x="{x(b):.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{b}</text>' for b in widths]
     if full is not None:
         parts.append(f'<path d="M{_LEFT} {y(full):.1f}H{_WIDTH - _RIGHT}" stroke="#444" stroke-dasharray="5 4"/>')
@@ -135,7 +135,7 @@ def drawing(cells: Sequence[Cell], name: str, split: str) -> str:
         points = " ".join(f"{x(cell.bits):.1f},{y(cell.figures[name]):.1f}" for cell in held)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{x(c.bits):.1f}" cy="{y(c.figures[name]):.1f}" r="3.5" fill="{color}"/>' for c in held]
-        parts.append(f'<text x="{_WIDTH - _RIGHT + 6}" y="{_TOP + 30 + 18 * k}" fill="{color}">{recipe}</text>')
+        parts.append(f'<text x="{_WIDTH - _RIGHT + 6}" y="{_HEIGHT - _BOTTOM - 18 * (len(recipes) - 1 - k)}" fill="{color}">{recipe}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -196,7 +196,8 @@ void multiply(int epilogue, const Block& block, int64_t from, int64_t count, con
 }
 
 constexpr int64_t kBlockBytes = 256 << 10;  // of codes that stay in the second-level cache
-constexpr int64_t kTaskProducts = 4 << 20;  // below this a task is not worth its start
+constexpr int64_t kTaskProducts = 1 << 20;  // below this a task is not worth its start
+constexpr int64_t kFewValues = 1 << 15;     // that one thread encodes sooner than two
 constexpr int64_t kTasks = 16;              // wanted, so that threads end together
 
 // y[m][n] = epilogue(decode(encode(x)) w + bias), in tasks over blocks of rows, or of columns where rows are few.
@@ -224,10 +225,11 @@ bool run_product(Call& call, const Scheme& scheme, const float* x, int64_t m, co
     return Target{y + row * w.n, w.n, biases, shared ? scales : w.scale, shared ? offsets : w.minus_sum};
   };
 
-  const int64_t row_cost = w.k * w.columns + 1;
-  int64_t rows = kBlockBytes / (w.steps * 4 * scheme.parts() + 1);
+  const int64_t row_cost = w.k * w.columns + 1, code_bytes = w.steps * 4 * scheme.parts() + 1;
+  int64_t rows = kBlockBytes / code_bytes;
   const int64_t fair = ceil_div(m, kTasks), least = ceil_div(kTaskProducts, row_cost);
-  if (rows > fair) rows = fair > least ? fair : least < rows ? least : rows;
+  const bool few = m < w.n && m <= rows;  // then their codes are less to read again than the weights
+  if (rows > fair && !few) rows = fair > least ? fair : least < rows ? least : rows;
   rows = round_up(rows < 1 ? 1 : rows < m ? rows : m, kRows);
   const int64_t blocks = ceil_div(m, rows);
   const int64_t panels = w.columns / kColumns;
@@ -248,10 +250,12 @@ bool run_product(Call& call, const Scheme& scheme, const float* x, int64_t m, co
   void* memory = call.temporary(Block::bytes(w, scheme.parts(), round_up(m, kRows)));
   if (!memory) return false;
   Block block(memory, w, scheme.parts(), round_up(m, kRows));
-  if (!parallel(call, ceil_div(m, kRows), 0, [&](int64_t item, void*) {
-        const int64_t from = item * kRows, count = m - from < kRows ? m - from : kRows;
-        encode_rows(scheme, x + from * w.k, w.k, from, count, w, block);
-      }))
+  if (m * w.k <= kFewValues)
+    encode_rows(scheme, x, w.k, 0, m, w, block);
+  else if (!parallel(call, ceil_div(m, kRows), 0, [&](int64_t item, void*) {
+             const int64_t from = item * kRows, count = m - from < kRows ? m - from : kRows;
+             encode_rows(scheme, x + from * w.k, w.k, from, count, w, block);
+           }))
     return false;
   return parallel(call, blocks * pieces, spare, [&](int64_t item, void* gathered) {
     const int64_t from = item / pieces * rows, count = m - from < rows ? m - from : rows, piece = item % pieces;

@@ -135,7 +135,8 @@ def drawing(cells: Sequence[Cell], name: str, split: str) -> str:
         points = " ".join(f"{x(cell.bits):.1f},{y(cell.figures[name]):.1f}" for cell in held)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{x(c.bits):.1f}" cy="{y(c.figures[name]):.1f}" r="3.5" fill="{color}"/>' for c in held]
-        parts.append(f'<text x="{_WIDTH - _RIGHT + 6}" y="{_HEIGHT - _BOTTOM - 18 * (len(recipes) - 1 - k)}" fill="{color}">{recipe}</text>')
+        below = _HEIGHT - _BOTTOM - 18 * (len(recipes) - 1 - k)
+        parts.append(f'<text x="{_WIDTH - _RIGHT + 6}" y="{below}" fill="{color}">{recipe}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

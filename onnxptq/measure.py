@@ -15,7 +15,7 @@ from onnxptq.calibration.summary import Request, Several, Summary
 from onnxptq.compare import decibels
 from onnxptq.graph.model import Model, value
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import UniformParams
+from onnxptq.ops.uniform import SMALLEST, UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Drawing
 from onnxptq.sites import Role, Site
@@ -71,6 +71,8 @@ def _activation(summary: Summary, choice: Choice) -> Measured:
     heads = choice.options.get("heads")
     if heads is not None and rows.size:
         rows = rows.reshape(len(rows), heads, 1, -1)
+    if choice.options.get("norm") and rows.size:
+        rows = rows / np.maximum(rows.max(axis=-1, keepdims=True), SMALLEST)
     return Measured(
         _sqnr(rows, choice) if rows.size else None,
         Drawing.of(seen.counts, edges, _levels(choice)),
@@ -92,8 +94,8 @@ def _true_bits(choice: Choice, count: int) -> float:
 
 
 def _levels(choice: Choice) -> list[float]:
-    """The values of all codes, of the widest channel where there are many; [] where they change at run time."""
-    if choice.params is None or schemes()[choice.scheme].dynamic or choice.bits > 8:
+    """The values of all codes, of the widest channel where there are many; [] where they change at run time, or from row to row."""
+    if choice.params is None or schemes()[choice.scheme].dynamic or choice.options.get("norm") or choice.bits > 8:
         return []
     params = choice.params
     if isinstance(params, UniformParams):

@@ -25,7 +25,9 @@ from onnxptq.calibration.tokens import unpadded
 from onnxptq.calibrators import calibrators
 from onnxptq.calibrators.base import searches
 from onnxptq.calibrators.weights import search_weight
+from onnxptq.dual_stream_weights import Found
 from onnxptq.errors import InputError
+from onnxptq.gate import Verdict, samples_of
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
@@ -94,6 +96,7 @@ class Quantizer:
         self.model = self.folded = self.original
         """What is lowered, and what calibration looks at: both with the folds, the first with weights that a dual stream rounded."""
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.changes: tuple[Change, ...] = ()
         self.drift: Mapping[str, float] = {}
         self._plan: Plan | None = None
@@ -175,12 +178,12 @@ class Quantizer:
                 checkpoint=checkpoint,
                 progress=self.progress,
             )
-            if refitted:
-                self.model = dual_stream_weights.apply(self.model, self.structure, refitted)
-                self.structure = self._discover(self.model)
-            plain = {k: c for k, c in todo.items() if plan.sites[k].role is Role.WEIGHT and k not in refitted and k not in found}
-            weights = self._weights(plain, plan)
-        self._plan = plan.replace({**{key: found.choice for key, found in refitted.items()}, **weights})
+            alone = {k: c for k, c in todo.items() if plan.sites[k].role is Role.WEIGHT and k not in refitted and k not in found}
+            plan = plan.replace(self._weights(alone, plan))
+        if refitted:
+            with self.watch.stage("gate"):
+                plan = self._judge(plan, refitted, whole)
+        self._plan = plan
         return self._plan
 
     def quantize(self, *, format: Format = "native", constants: Constants = "fp16", strict: bool = False) -> Result:
@@ -271,11 +274,14 @@ class Quantizer:
         return {**width, **self.recipe.pass_options.get(name, {})}
 
     def _weights(self, todo: Mapping[str, Choice], plan: Plan) -> dict[str, Choice]:
+        """Weights searched one by one; what was left to the dual stream is rounded as ``omse`` does it."""
         found: dict[str, Choice] = {}
-        tensors = self.model.graph.tensors()
+        tensors = self.folded.graph.tensors()
         with self.progress.task("weights", len(todo)) as step:
             for key, choice in todo.items():
                 site = plan.sites[key]
+                if choice.calibrator == dual_stream_weights.NAME:
+                    choice = replace(choice, calibrator="omse", options={})
                 params = search_weight(
                     np.asarray(tensors[site.tensor].values, np.float32),
                     bits=choice.bits,
@@ -287,6 +293,27 @@ class Quantizer:
                 found[key] = replace(choice, params=params)
                 step()
         return found
+
+    def _judge(self, plan: Plan, refitted: Mapping[str, Found], source: Source) -> Plan:
+        """Keep the weights of the dual stream, unless weights rounded one by one do better on some samples."""
+        together = dual_stream_weights.apply(self.folded, self.structure, refitted)
+        structure, refit = self._discover(together), plan.replace({key: one.choice for key, one in refitted.items()})
+        if dual_stream_weights.gated(refit):
+            rounded = plan.replace(self._weights({key: plan[key] for key in refitted}, plan))
+            verdicts = [self._verdict(*one, source) for one in ((together, structure, refit), (self.folded, self.structure, rounded))]
+            keep = verdicts[0].rank >= verdicts[1].rank
+            what = f"weights in closed form: {verdicts[0]}; rounded one by one: {verdicts[1]}"
+            self.notes.append(f"{what}; kept: {'the first' if keep else 'the second'}")
+            if not keep:
+                return rounded
+        self.model, self.structure = together, structure
+        return refit
+
+    def _verdict(self, model: Model, structure: Structure, plan: Plan, source: Source) -> Verdict:
+        """How a candidate does on the samples of the gate."""
+        proto = native.lower(model, structure, plan).proto
+        cut = unpadded(self.original, self.structure.masks)
+        return Verdict.of(compare.models(self.original.to_proto(), proto, samples_of(source), cut=cut, artifact=True, threads=self.threads))
 
     def _with_fallbacks(self, plan: Plan) -> Plan:
         """Static uniform parameters beside those of sites whose scheme standard ops cannot say."""
@@ -361,6 +388,7 @@ class Quantizer:
             changes=self.changes,
             drift=dict(self.drift),
             warnings=tuple(dict.fromkeys([*self.warnings, *lowered.notes])),
+            notes=tuple(self.notes),
             environment={
                 "onnxptq": __version__,
                 "onnx": onnx.__version__,

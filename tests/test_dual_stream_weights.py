@@ -59,8 +59,26 @@ def test_better_than_rounding() -> None:
 
 @pytest.mark.parametrize("step", ["solve", "gptq", "debias", "bias", "residual"])
 def test_every_step_can_be_left_out(step: str) -> None:
-    whole, without = (q.quantize().model.SerializeToString() for q in (quantize(), quantize(settings={f"weights__{step}": "false"})))
+    alone = {"weights__gate": "false"}
+    whole, without = (
+        q.quantize().model.SerializeToString() for q in (quantize(), quantize(settings={**alone, f"weights__{step}": "false"}))
+    )
     assert whole != without
+
+
+def test_the_gate_keeps_what_does_better_and_says_so() -> None:
+    first = quantize()
+    assert "rounded one by one" in first.notes[0]
+    assert first.notes[0].endswith("kept: the first")
+    second = quantize(settings={"weights__bias": "false", "weights__damp": "1000.0"})
+    assert second.notes[0].endswith("kept: the second")
+    assert {c.calibrator for c in second.plan().values() if c.params is not None and c.calibrator == "dualstream"} == set()
+    rounded = quantize(settings={"weights__calibrator": "omse"})
+    assert not rounded.notes
+    assert second.quantize().model.SerializeToString() == rounded.quantize().model.SerializeToString()
+    ungated = quantize(settings={"weights__gate": "false"})
+    assert not ungated.notes
+    assert ungated.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
 
 
 def test_a_strange_step_is_refused() -> None:

@@ -13,7 +13,7 @@ from onnxptq.lower import Constants
 from onnxptq.lower.weights import store
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import UniformParams
+from onnxptq.ops.uniform import SMALLEST, UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.sites import Attention, Conv, Linear, Role, Structure
 
@@ -67,12 +67,28 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
     return decoded
 
 
+def normalised_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
+    """``coded_edge`` of a softmax relative to each row's maximum, divided by the sum of the decoded row."""
+    last, tiny = writer.constant(f"{name}_axis", np.array([-1])), writer.constant(f"{name}_tiny", np.array(SMALLEST, np.float32))
+
+    def divided(by: str, source: gs.Tensor, stage: str) -> gs.Tensor:
+        found, raised, result = (writer.variable(f"{name}_{stage}_{part}") for part in ("found", "raised", "result"))
+        result.shape = tensor.shape
+        writer.node(by, [source, last], [found], name=f"{name}_{stage}", keepdims=1)
+        writer.node("Max", [found, tiny], [raised], name=f"{name}_{stage}_max")
+        writer.node("Div", [source, raised], [result], name=f"{name}_{stage}_div")
+        return result
+
+    return divided("ReduceSum", coded_edge(writer, divided("ReduceMax", tensor, "top"), choice, name=name), "sum")
+
+
 def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
     """Put coding on the edge from a tensor to its consumer, the float op staying as it is."""
     tensor = writer.tensors[tensor_name]
     reads = writer.reads(tensor, consumer)
     assert reads, f"{consumer} does not read {tensor_name}"
-    decoded = coded_edge(writer, tensor, choice, name=f"{consumer}_{role}")
+    edge = normalised_edge if choice.options.get("norm") else coded_edge
+    decoded = edge(writer, tensor, choice, name=f"{consumer}_{role}")
     for node, index in reads:
         node.inputs[index] = decoded
 

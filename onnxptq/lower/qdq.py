@@ -46,7 +46,8 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
 
 def expressible(choice: Choice) -> bool:
     """Whether standard ops can say it: static uniform codes with scales along one axis at most."""
-    return isinstance(choice.params, UniformParams) and sum(n != 1 for n in choice.params.scale.shape) <= 1
+    plain = isinstance(choice.params, UniformParams) and sum(n != 1 for n in choice.params.scale.shape) <= 1
+    return plain and not choice.options.get("norm")
 
 
 def static_params(choice: Choice) -> UniformParams:

@@ -1,0 +1,141 @@
+"""softmax: of several ways to code a softmax, the one that changes the attention's output least."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.rows import RowSample, spread_rows
+from onnxptq.calibration.summary import F32, NotFinite, Observed, Request, Tap
+from onnxptq.calibrators.base import Calibrator, Search
+from onnxptq.calibrators.lloyd import lloyd
+from onnxptq.errors import InputError
+from onnxptq.ops import schemes
+from onnxptq.ops.log_base import LogBaseParams
+from onnxptq.ops.scheme import Params
+from onnxptq.ops.table import table
+from onnxptq.ops.uniform import RowParams, UniformParams
+from onnxptq.plan import Choice
+from onnxptq.sites import Site
+
+ROWS = 128
+TAUS = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+LARGEST = (1.0, 0.9, 0.8)
+FULL = (1.0, 0.85, 0.7, 0.5, 0.35)
+STATIC = 24
+"""Largest values tried of codes that are not relative to the row's maximum: 4 an octave."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A code; ``norm``: of weights relative to the row's largest, the output divided by the sum of the decoded row."""
+
+    scheme: str
+    params: Params
+    norm: bool
+
+    def fake(self, rows: F32) -> F32:
+        """Rows of weights after coding and decoding."""
+        scheme = schemes()[self.scheme]
+        if not self.norm:
+            return scheme.fake(rows, self.params)
+        top = rows.max(axis=-1, keepdims=True)
+        held = scheme.fake(rows / np.where(top > 0, top, 1), self.params)
+        total = held.sum(axis=-1, keepdims=True)
+        return np.asarray(held / np.where(total > 0, total, 1), np.float32)
+
+
+def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
+    """What is tried; the first of equals wins. ``levels`` are values of a table for weights relative to the largest of their row."""
+    last = 2**bits - 1
+    yield Candidate("row", RowParams(bits), False)
+    yield from (Candidate("uniform", UniformParams(bits, np.float32(f / last), np.zeros((), np.uint8)), True) for f in FULL)
+    yield from (Candidate("log_base", LogBaseParams(bits, s, tau), True) for tau in TAUS for s in LARGEST)
+    yield Candidate("table", table(levels, bits), True)
+    yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 4), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
+
+
+class CodeErrors(Observed):
+    """Sum of |Q(P) v - P v|^2 over evenly spread rows for each candidate; rows meet the values of their own head and window."""
+
+    def __init__(self, tried: Sequence[Candidate], rows: int, seed: int = 0) -> None:
+        self.tried, self.rows, self.seed = tuple(tried), rows, seed
+        self.errors, self.count = np.zeros(len(self.tried)), 0
+
+    def update(self, x: F32, *partners: F32) -> None:
+        """Fold one sample's weights [..., queries, keys] and values [..., keys, d] in."""
+        if x.size:
+            self._add(x.reshape(-1, x.shape[-1])[self._chosen(x.shape)], x.shape, *partners)
+
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
+        """Fold in the rows that op ``SampleRows`` chose."""
+        if 0 not in shape:
+            self._add(outputs[0], shape, *partners)
+
+    def _chosen(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        return spread_rows(int(np.prod(shape[:-1])), self.rows, self.seed)
+
+    def _add(self, rows: F32, shape: tuple[int, ...], v: F32) -> None:
+        if not (np.isfinite(rows).all() and np.isfinite(v).all()):
+            raise NotFinite
+        lead = shape[:-2]
+        owner = self._chosen(shape) // shape[-2]
+        whole = np.broadcast_to(v, (*lead, *v.shape[-2:])).reshape(-1, *v.shape[-2:])
+        for head in np.unique(owner):
+            mine = rows[owner == head]
+            for place, candidate in enumerate(self.tried):
+                self.errors[place] += float(np.square((candidate.fake(mine) - mine) @ whole[head], dtype=np.float64).sum())
+        self.count += len(rows)
+
+    def merge(self, other: Self) -> Self:
+        """The errors of both."""
+        both = type(self)(self.tried, self.rows, self.seed)
+        both.errors, both.count = self.errors + other.errors, self.count + other.count
+        return both
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its whole state."""
+        return {"errors": self.errors, "count": np.array(self.count)}
+
+    def load(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of ``arrays``."""
+        self.errors, self.count = np.array(arrays["errors"]), int(arrays["count"])
+
+    def kind(self) -> Hashable:
+        """Type, candidates and settings."""
+        return (type(self).__name__, tuple((c.scheme, c.params, c.norm) for c in self.tried), self.rows, self.seed)
+
+    def tap(self) -> Tap | None:
+        """Op ``SampleRows``, and the values whole."""
+        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, -1, rows=True, partners=True)
+
+
+class Softmax(Calibrator):
+    """Tried are the scale of each row, uniform and log-base codes and a free table of weights relative to their row's largest, and
+    log-base codes of the weights themselves. Option ``rows``: how many of each sample's rows are measured."""
+
+    name = "softmax"
+
+    def search(self, site: Site, choice: Choice) -> Search:
+        """Two walks: rows for the table, then the errors."""
+        if not site.partner:
+            raise InputError(f"site {site.key}: calibrator 'softmax' is for softmax outputs, not for {site.role}")
+        rows = int(choice.options.get("rows", ROWS))
+        seen = cast(RowSample, (yield Request(site.tensor, RowSample(ROWS)))).sample
+        top = seen.max(axis=-1, keepdims=True) if seen.size else np.ones((1, 1), np.float32)
+        relative = seen / np.where(top > 0, top, 1) if seen.size else np.ones((1, 1), np.float32)
+        levels = lloyd(relative, np.ones(relative.shape[1]), choice.bits, 0.0, 1.0)
+        found = cast(
+            CodeErrors, (yield Request(site.tensor, CodeErrors(tuple(candidates(choice.bits, levels)), rows), partners=(site.partner,)))
+        )
+        # few digits: sums differ in the last ones between machines, and a plan should not
+        errors = [float(f"{e:.5g}") for e in found.errors]
+        best = found.tried[min(range(len(errors)), key=errors.__getitem__)]
+        options = {**choice.options, "norm": int(best.norm)}
+        return replace(
+            choice, scheme=best.scheme, granularity="row" if best.scheme == "row" else "tensor", params=best.params, options=options
+        )

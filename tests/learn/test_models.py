@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from onnxptq import Quantizer  # noqa: E402
+from onnxptq.compare import metrics  # noqa: E402
 from onnxptq.datasets import zoo  # noqa: E402
 from onnxptq.graph.canonical import canonicalise  # noqa: E402
 from onnxptq.graph.load import load  # noqa: E402
@@ -83,3 +85,17 @@ def test_pairs_of_schemes(name: str, bits: int) -> None:
             got = Executor(model).run({f"i{i}": value for i, value in enumerate((source, *given))})["o0"]
             wanted = scheme.encode(x, p) if source is x else scheme.decode(source, p)
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "format"), [("vit", "ptq4sam-s", "native"), ("cnn", "minmax", "native"), ("bert", "minmax", "portable")]
+)
+def test_quantized_models(name: str, recipe: str, format: Literal["native", "portable"], minis: Callable[..., Any]) -> None:
+    """Artifacts as they are written, 4-bit weights and function bodies included; a code or two may be rounded another way."""
+    quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", threads=1)
+    quantizer.calibrate(limit=2)
+    proto = quantizer.quantize(format=format, constants="fp32").model
+    feeds = minis(name).feeds
+    wanted = session(proto, executor="function", threads=1).run(None, dict(feeds))
+    for got, want in zip(Executor(proto).run(feeds).values(), wanted, strict=True):
+        assert metrics(want, got).sqnr > 50

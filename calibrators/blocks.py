@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxptq.calibration.rows import spread_rows
 from onnxptq.calibration.summary import F32, F64, NotFinite, Observed
 
-BUDGET = 1 << 23
-"""Numbers that one product keeps at most (32 MiB)."""
+BUDGET = 1 << 21
+"""Numbers that one product keeps at most (8 MiB)."""
 KEYS = 256
 """Keys whose scores are looked at."""
 

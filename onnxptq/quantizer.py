@@ -226,7 +226,7 @@ class Quantizer:
             return {k: replace(c, options={**c.options, "metric": "mse"}) if k in wanted else c for k, c in todo.items()}, None
         from onnxptq.learn.fisher import Fisher
 
-        return dict(todo), Fisher(likelihood=likelihood(self.model, self.structure), seed=self.seed)
+        return dict(todo), Fisher(likelihood=likelihood(self.model, self.structure), seed=self.seed, threads=1)
 
     def _engine(self, source: Source, checkpoint: Checkpoint | None, gradients: Gradients | None = None) -> Engine:
         return Engine(

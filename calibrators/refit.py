@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnxptq.calibration.objectives import uniform_codes
 from onnxptq.calibration.summary import F32, F64
 from onnxptq.calibrators.gptq import decoded, gptq, nearest
+from onnxptq.ops.uniform import UniformParams
 
-WIDTHS = tuple(np.linspace(0.4, 1.0, 16))
-"""The parts of a row's range that are tried, on either side."""
+COARSE, FINE = tuple(np.linspace(0.4, 1.0, 6)), (-0.08, -0.04, 0.0, 0.04, 0.08)
+"""The parts of a range that are tried on either side, and what is added to the best of them."""
 GAINS = (0.8, 1.5)
 """No output is multiplied by less, or more."""
 
@@ -131,22 +132,35 @@ def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: b
 
 
 def ranges(weight: F64, power: F64, bits: int, *, symmetric: bool) -> tuple[F32, NDArray[np.uint8]]:
-    """Scale and zero-point [N] of each output's weights, by least squared error weighted by the power of the inputs."""
+    """Scale and zero-point [N] of each output's weights, by least squared error weighted by the power of the inputs.
+
+    Parts of the extrema on either side are tried: a coarse grid, then a fine one around each output's best.
+    """
     rows = weight.T.astype(np.float32)
     share = np.sqrt(power / max(float(power.mean()), 1e-300)).astype(np.float32)
     low, high = np.minimum(rows.min(axis=1), 0), np.maximum(rows.max(axis=1), 0)
-    pairs = [(w, w) for w in WIDTHS] if symmetric else [(a, b) for a in WIDTHS for b in WIDTHS]
     best = np.full(len(rows), np.inf)
+    parts = np.ones((2, len(rows)))
     scale, zero = np.ones(len(rows), np.float32), np.zeros(len(rows), np.uint8)
-    for a, b in pairs:
-        codes = uniform_codes(low * a, high * b, bits, signed=symmetric)
-        ratio = rows / codes.scale[:, None]
-        lowest = -codes.zero.astype(np.float32)[:, None]
-        held = np.clip(np.rint(ratio), lowest, lowest + (2**bits - 1))
-        held -= ratio
-        held *= share
-        error = np.einsum("nk,nk->n", held, held) * np.square(codes.scale, dtype=np.float64)
-        better = error < best
-        best = np.where(better, error, best)
-        scale, zero = np.where(better, codes.scale, scale), np.where(better, codes.zero, zero)
+    for steps, around in ((COARSE, np.zeros((2, len(rows)))), (FINE, parts)):
+        centre = around.copy()
+        for a, b in [(w, w) for w in steps] if symmetric else [(a, b) for a in steps for b in steps]:
+            tried = np.clip(centre + np.array([[a], [b]]), COARSE[0], COARSE[-1])
+            codes = uniform_codes(low * tried[0], high * tried[1], bits, signed=symmetric)
+            error = _error(rows, codes, share)
+            better = error < best
+            best, parts[:, better] = np.where(better, error, best), tried[:, better]
+            scale, zero = np.where(better, codes.scale, scale), np.where(better, codes.zero, zero)
     return scale, zero
+
+
+def _error(rows: F32, codes: UniformParams, share: F32) -> F64:
+    """Weighted squared error of each row, coded with its own scale and zero-point."""
+    held = rows / codes.scale[:, None]
+    lowest = -codes.zero.astype(np.float32)[:, None]
+    change = np.rint(held)
+    np.clip(change, lowest, lowest + (2**codes.bits - 1), out=change)
+    change -= held
+    change *= share
+    found: F64 = np.einsum("nk,nk->n", change, change).astype(np.float64) * np.square(codes.scale, dtype=np.float64)
+    return found

@@ -68,7 +68,7 @@ def test_the_output_regresses_on_the_original_with_slope_one() -> None:
         y, got = y - y.mean(axis=0), got - got.mean(axis=0)
         slopes[debias] = (y * got).sum(axis=0) / np.square(y).sum(axis=0)
     assert np.allclose(slopes[True], 1, atol=1e-3)
-    assert (slopes[False] < 0.99).all()
+    assert slopes[False].mean() < 0.98
 
 
 def test_solving_makes_up_for_coded_inputs_and_residuals() -> None:

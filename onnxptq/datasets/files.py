@@ -68,7 +68,7 @@ def require_folder(folder: Path, what: str) -> Path:
 
 def find_image(folders: Iterable[Path], names: Iterable[str], what: str) -> Path:
     """The first of several names found in one of several folders."""
-    folders, names = list(folders), list(names)
+    folders, names = list(dict.fromkeys(folders)), list(names)
     for folder in folders:
         for name in names:
             if (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""The gate: how well a candidate's outputs agree with the original's, by which one of two is kept."""
+"""The gate: of several ways to quantize, the one is kept whose outputs agree best with the original's."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import onnx
+
 from onnxptq.calibration.sources import Source
 from onnxptq.calibration.stretch import Stretch
-from onnxptq.compare import Metrics
+from onnxptq.compare import Cut, Metrics, compare
+from onnxptq.errors import ArtifactError
+from onnxptq.verify import Spool, run
 
 SAMPLES = 16
 
@@ -23,11 +27,9 @@ class Verdict:
     @classmethod
     def of(cls, outputs: Mapping[str, Metrics]) -> Verdict:
         """The verdict on some outputs. Few digits: executors differ in the last ones, and a choice should not."""
-        masks = [one.agreement for one in outputs.values() if one.agreement is not None]
-        ratios = [min(one.median, 200.0) for one in outputs.values() if one.median is not None]
-        return cls(
-            round(100 * statistics.fmean(masks), 2) if masks else None, round(max(statistics.fmean(ratios), -200.0), 2) if ratios else None
-        )
+        masks = [100 * one.agreement for one in outputs.values() if one.agreement is not None]
+        ratios = [min(max(one.median, -200.0), 200.0) for one in outputs.values() if one.median is not None]
+        return cls(round(statistics.fmean(masks), 2) if masks else None, round(statistics.fmean(ratios), 2) if ratios else None)
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -39,6 +41,19 @@ class Verdict:
         return ", ".join([*parts, *([f"SQNR {self.sqnr:.1f} dB"] if self.sqnr is not None else [])]) or "no figure"
 
 
-def samples_of(source: Source) -> Source:
-    """The samples judged on: the last ones, among them those that are kept out of calibration."""
-    return Stretch(source, max(len(source) - SAMPLES, 0), len(source))
+def judge(
+    original: onnx.ModelProto, candidates: Mapping[str, onnx.ModelProto], source: Source, *, cut: Cut, threads: int | None
+) -> tuple[str, str]:
+    """The name of the best candidate (of equals the first), and a sentence with all verdicts.
+
+    Judged on the last samples, among them those that are kept out of calibration.
+    """
+    samples = list(Stretch(source, max(len(source) - SAMPLES, 0), len(source)))
+    verdicts: dict[str, Verdict] = {}
+    with Spool() as expected:
+        expected.fill(map(cut, run(original, samples, name="the original", threads=threads), samples))
+        for name, proto in candidates.items():
+            got = run(proto, samples, name=f"the model with weights {name}", threads=threads)
+            verdicts[name] = Verdict.of(compare(expected, map(cut, got, samples), error=ArtifactError))
+    best = max(verdicts, key=lambda name: verdicts[name].rank)
+    return best, "; ".join(f"{name}: {verdict}" for name, verdict in verdicts.items()) + f"; kept: {best}"

@@ -27,7 +27,7 @@ from onnxptq.calibrators.base import searches
 from onnxptq.calibrators.weights import search_weight
 from onnxptq.dual_stream_weights import Found
 from onnxptq.errors import InputError
-from onnxptq.gate import Verdict, samples_of
+from onnxptq.gate import judge
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
@@ -300,20 +300,15 @@ class Quantizer:
         structure, refit = self._discover(together), plan.replace({key: one.choice for key, one in refitted.items()})
         if dual_stream_weights.gated(refit):
             rounded = plan.replace(self._weights({key: plan[key] for key in refitted}, plan))
-            verdicts = [self._verdict(*one, source) for one in ((together, structure, refit), (self.folded, self.structure, rounded))]
-            keep = verdicts[0].rank >= verdicts[1].rank
-            what = f"weights in closed form: {verdicts[0]}; rounded one by one: {verdicts[1]}"
-            self.notes.append(f"{what}; kept: {'the first' if keep else 'the second'}")
-            if not keep:
+            first, second = native.lower(together, structure, refit), native.lower(self.folded, self.structure, rounded)
+            candidates = {"in closed form": first.proto, "rounded one by one": second.proto}
+            cut = unpadded(self.original, self.structure.masks)
+            best, verdicts = judge(self.original.to_proto(), candidates, source, cut=cut, threads=self.threads)
+            self.notes.append(f"weights {verdicts}")
+            if candidates[best] is second.proto:
                 return rounded
         self.model, self.structure = together, structure
         return refit
-
-    def _verdict(self, model: Model, structure: Structure, plan: Plan, source: Source) -> Verdict:
-        """How a candidate does on the samples of the gate."""
-        proto = native.lower(model, structure, plan).proto
-        cut = unpadded(self.original, self.structure.masks)
-        return Verdict.of(compare.models(self.original.to_proto(), proto, samples_of(source), cut=cut, artifact=True, threads=self.threads))
 
     def _with_fallbacks(self, plan: Plan) -> Plan:
         """Static uniform parameters beside those of sites whose scheme standard ops cannot say."""

@@ -69,9 +69,9 @@ def test_every_step_can_be_left_out(step: str) -> None:
 def test_the_gate_keeps_what_does_better_and_says_so() -> None:
     first = quantize()
     assert "rounded one by one" in first.notes[0]
-    assert first.notes[0].endswith("kept: the first")
+    assert first.notes[0].endswith("kept: in closed form")
     second = quantize(settings={"weights__bias": "false", "weights__damp": "1000.0"})
-    assert second.notes[0].endswith("kept: the second")
+    assert second.notes[0].endswith("kept: rounded one by one")
     assert {c.calibrator for c in second.plan().values() if c.params is not None and c.calibrator == "dualstream"} == set()
     rounded = quantize(settings={"weights__calibrator": "omse"})
     assert not rounded.notes

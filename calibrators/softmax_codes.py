@@ -18,7 +18,7 @@ from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.scheme import Params
 from onnxptq.ops.table import table
-from onnxptq.ops.uniform import RowParams, UniformParams
+from onnxptq.ops.uniform import RowParams, affine
 from onnxptq.plan import Choice
 from onnxptq.sites import Site
 
@@ -43,17 +43,21 @@ class Candidate:
         scheme = schemes()[self.scheme]
         if not self.norm:
             return scheme.fake(rows, self.params)
-        top = rows.max(axis=-1, keepdims=True)
-        held = scheme.fake(rows / np.where(top > 0, top, 1), self.params)
+        held = scheme.fake(relative(rows), self.params)
         total = held.sum(axis=-1, keepdims=True)
         return np.asarray(held / np.where(total > 0, total, 1), np.float32)
 
 
+def relative(rows: F32) -> F32:
+    """Rows divided by their largest; what is all zero stays so."""
+    top = rows.max(axis=-1, keepdims=True)
+    return np.asarray(rows / np.where(top > 0, top, 1), np.float32)
+
+
 def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
     """What is tried; the first of equals wins. ``levels`` are values of a table for weights relative to the largest of their row."""
-    last = 2**bits - 1
     yield Candidate("row", RowParams(bits), False)
-    yield from (Candidate("uniform", UniformParams(bits, np.float32(f / last), np.zeros((), np.uint8)), True) for f in FULL)
+    yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
     yield from (Candidate("log_base", LogBaseParams(bits, s, tau), True) for tau in TAUS for s in LARGEST)
     yield Candidate("table", table(levels, bits), True)
     yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 4), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
@@ -126,9 +130,8 @@ class Softmax(Calibrator):
             raise InputError(f"site {site.key}: calibrator 'softmax' is for softmax outputs, not for {site.role}")
         rows = int(choice.options.get("rows", ROWS))
         seen = cast(RowSample, (yield Request(site.tensor, RowSample(ROWS)))).sample
-        top = seen.max(axis=-1, keepdims=True) if seen.size else np.ones((1, 1), np.float32)
-        relative = seen / np.where(top > 0, top, 1) if seen.size else np.ones((1, 1), np.float32)
-        levels = lloyd(relative, np.ones(relative.shape[1]), choice.bits, 0.0, 1.0)
+        seen = relative(seen) if seen.size else np.ones((1, 1), np.float32)
+        levels = lloyd(seen, np.ones(seen.shape[1]), choice.bits, 0.0, 1.0)
         found = cast(
             CodeErrors, (yield Request(site.tensor, CodeErrors(tuple(candidates(choice.bits, levels)), rows), partners=(site.partner,)))
         )

@@ -24,6 +24,7 @@ from onnxptq.calibration.stretch import shared_out
 from onnxptq.calibration.tokens import unpadded
 from onnxptq.calibrators import calibrators
 from onnxptq.calibrators.base import searches
+from onnxptq.calibrators.dual_stream import NAME as DUAL_STREAM
 from onnxptq.calibrators.weights import search_weight
 from onnxptq.dual_stream_weights import Found
 from onnxptq.errors import InputError
@@ -280,7 +281,7 @@ class Quantizer:
         with self.progress.task("weights", len(todo)) as step:
             for key, choice in todo.items():
                 site = plan.sites[key]
-                if choice.calibrator == dual_stream_weights.NAME:
+                if choice.calibrator == DUAL_STREAM:
                     choice = replace(choice, calibrator="omse", options={})
                 params = search_weight(
                     np.asarray(tensors[site.tensor].values, np.float32),

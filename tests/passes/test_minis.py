@@ -22,14 +22,24 @@ from onnxptq.sites import discover  # noqa: E402
 from tests.passes.graphs import Feeds, run  # noqa: E402
 
 DONE = {
-    "sam-encoder": {"center-keys": 3, "center-values": 3, "smooth": 6, "ln-reparam": 6},
-    "sam-decoder": {"center-keys": 7, "center-values": 7, "balance-qk": 7, "smooth": 1, "ln-reparam": 1},
-    "bert": {"center-keys": 2, "center-values": 2, "balance-qk": 2},
-    "vit": {"center-keys": 2, "center-values": 2, "balance-qk": 2, "smooth": 4, "ln-reparam": 4},
-    "swin": {"center-keys": 4, "center-values": 4, "balance-qk": 4, "smooth": 9, "ln-reparam": 9},
+    "sam-encoder": {"center-keys": 3, "center-values": 3, "smooth": 6, "ln-reparam": 6, "mix-qk": 3, "mix-values": 3},
+    "sam-decoder": {"center-keys": 7, "center-values": 7, "balance-qk": 7, "smooth": 1, "ln-reparam": 1, "mix-qk": 7, "mix-values": 7},
+    "bert": {"center-keys": 2, "center-values": 2, "balance-qk": 2, "mix-qk": 2, "mix-values": 2},
+    "vit": {"center-keys": 2, "center-values": 2, "balance-qk": 2, "smooth": 4, "ln-reparam": 4, "mix-qk": 2, "mix-values": 2},
+    "swin": {"center-keys": 4, "center-values": 4, "balance-qk": 4, "smooth": 9, "ln-reparam": 9, "mix-qk": 4, "mix-values": 4},
     "cnn": {"fold-bn": 9},
-    "lavt": {"fold-bn": 6, "center-keys": 6, "center-values": 6, "balance-qk": 6, "smooth": 13, "ln-reparam": 13},
+    "lavt": {
+        "fold-bn": 6,
+        "center-keys": 6,
+        "center-values": 6,
+        "balance-qk": 6,
+        "smooth": 13,
+        "ln-reparam": 13,
+        "mix-qk": 6,
+        "mix-values": 6,
+    },
 }
+SCOPE = {one: {"scope": "all"} for one in ("bimodal", "mix-qk", "mix-values")}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +70,8 @@ def go(model: Model, feeds: Feeds, chosen: Mapping[str, Mapping[str, object]]) -
 @pytest.mark.parametrize("name", list(DONE))
 def test_each_pass(name: str, folder: Path) -> None:
     model, feeds = loaded(name, folder)
-    for one in ("fold-bn", "center-keys", "center-values", "balance-qk", "smooth", "ln-reparam"):
-        passed = go(model.copy(), feeds, {one: {}})
+    for one in ("fold-bn", "center-keys", "center-values", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam"):
+        passed = go(model.copy(), feeds, {one: SCOPE.get(one, {})})
         assert sum(change.done for change in passed.changes) == DONE[name].get(one, 0), one
         assert all(decibels > 110 for decibels in passed.drift.values()), one
 
@@ -69,8 +79,8 @@ def test_each_pass(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", list(DONE))
 def test_all_passes_together(name: str, folder: Path) -> None:
     model, feeds = loaded(name, folder)
-    chosen = ("fold-bn", "center-keys", "center-values", "bimodal", "balance-qk", "smooth", "ln-reparam")
-    passed = go(model.copy(), feeds, {one: {"scope": "all"} if one == "bimodal" else {} for one in chosen})
+    chosen = ("fold-bn", "center-keys", "center-values", "bimodal", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam")
+    passed = go(model.copy(), feeds, {one: SCOPE.get(one, {}) for one in chosen})
     assert sum(change.done for change in passed.changes if change.pass_name != "bimodal") == sum(DONE[name].values())
     assert all(decibels > 105 for decibels in passed.drift.values())
 

@@ -5,13 +5,30 @@
 namespace onnxptq {
 namespace {
 
+struct Coding : Width {
+  int64_t groups;
+};
+
+Error create(Node& node, void** state) {
+  Coding* s = static_cast<Coding*>(node.keep(sizeof(Coding)));
+  if (!s) return "out of memory";
+  *state = s;
+  s->groups = get_int(node, "groups", 1);
+  Error error = nullptr;
+  return read_bits(node, "bits", 2, &s->bits, &error) ? nullptr : error;
+}
+
 Error read(const void* state, Call& call, OutlierRetained* coder) {
   return coder->read(call, {{call.input(1), call.input(2), call.input(3)}}, static_cast<const Width*>(state)->bits);
 }
 
 Error quantize(const void* state, Call& call) {
+  const Coding& s = *static_cast<const Coding*>(state);
   OutlierRetained coder;
-  if (Error error = read(state, call, &coder)) return error;
+  if (Error error = read(&s, call, &coder)) return error;
+  // The type of the codes was told by the attribute alone.
+  if (coder.groups != s.groups)
+    return call.fail("groups = %lld, but there are %d scales", static_cast<long long>(s.groups), coder.groups);
   Tensor x = call.input(0);
   void* y = call.output(0, x.dims, x.rank);
   if (coder.bits + coder.index_bits() > 8)
@@ -50,7 +67,7 @@ const Op kOps[] = {
      "OutlierRetainedQuantizeLinear",
      {{"x", kFloat, false}, ONNXPTQ_PARAMETERS},
      {{"codes", kAny, false}},
-     create_width,
+     create,
      quantize,
      "bits=4 groups=3 | float[7,33]~normal float[2]~ascending float[3]~ascending uint8[3]~uint:15\n"
      "bits=8 groups=3 | float[7,33]~normal float[2]~ascending float[3]~ascending uint8[3]~uint:255",

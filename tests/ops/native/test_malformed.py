@@ -106,3 +106,12 @@ def test_wrong_nodes_are_refused_or_run(run: Any, op: str) -> None:
 def test_valid_nodes_run(run: Any, rng: np.random.Generator) -> None:
     for op, (inputs, attributes) in nodes(rng).items():
         run(op, *inputs, outputs=2 if op == "RowRange" else 1, **attributes)
+
+
+def test_outlier_codes_of_other_groups_than_said(run: Any) -> None:
+    """The type of the codes comes from the attribute: 4 groups written as bytes would run over the end."""
+    x, thresholds = np.ones((64, 64), np.float32), np.arange(1, 4, dtype=np.float32)
+    inputs = x, thresholds, np.ones(4, np.float32), np.zeros(4, np.uint8)
+    with pytest.raises(Exception, match="groups = 1, but there are 4 scales"):
+        run("OutlierRetainedQuantizeLinear", *inputs, bits=7, groups=1)
+    assert run("OutlierRetainedQuantizeLinear", *inputs, bits=7, groups=4).dtype == np.uint16

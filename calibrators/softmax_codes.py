@@ -26,8 +26,10 @@ ROWS = 128
 TAUS = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 LARGEST = (1.0, 0.9, 0.8)
 FULL = (1.0, 0.85, 0.7, 0.5, 0.35)
-STATIC = 24
-"""Largest values tried of codes that are not relative to the row's maximum: 4 an octave."""
+STATIC = 12
+"""Largest values tried of codes that are not relative to the row's maximum: 2 an octave."""
+_BLOCK = 1 << 22
+"""Numbers held at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
     yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
     yield from (Candidate("log_base", LogBaseParams(bits, s, tau), True) for tau in TAUS for s in LARGEST)
     yield Candidate("table", table(levels, bits), True)
-    yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 4), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
+    yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 2), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
 
 
 class CodeErrors(Observed):
@@ -89,10 +91,13 @@ class CodeErrors(Observed):
         lead = shape[:-2]
         owner = self._chosen(shape) // shape[-2]
         whole = np.broadcast_to(v, (*lead, *v.shape[-2:])).reshape(-1, *v.shape[-2:])
-        for head in np.unique(owner):
-            mine = rows[owner == head]
-            for place, candidate in enumerate(self.tried):
-                self.errors[place] += float(np.square((candidate.fake(mine) - mine) @ whole[head], dtype=np.float64).sum())
+        step = max(_BLOCK // (len(self.tried) * rows.shape[1]), 1)
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            changes = np.stack([candidate.fake(block) - block for candidate in self.tried])
+            for head in np.unique(owner[start : start + step]):
+                mine = changes[:, owner[start : start + step] == head]
+                self.errors += np.square(mine @ whole[head], dtype=np.float64).sum(axis=(1, 2))
         self.count += len(rows)
 
     def merge(self, other: Self) -> Self:

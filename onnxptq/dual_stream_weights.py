@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.progress import Progress
@@ -78,11 +80,14 @@ def gated(plan: Plan) -> bool:
 
 
 def settings_of(choice: Choice) -> Settings:
-    """The options of a choice as settings; an unknown one is an InputError."""
-    known = [field.name for field in fields(Settings)]
-    for option in choice.options:
+    """The options of a choice as settings; a wrong one is an InputError."""
+    known: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings)}
+    for option, given in choice.options.items():
         if option not in known:
             raise InputError(f"weights by {NAME!r} have no option {option!r}{nearest(option, known)}")
+        kind = known[option]
+        if isinstance(given, bool) != (kind is bool) or not isinstance(given, (int, float) if kind is float else kind) or given < 0:
+            raise InputError(f"weights by {NAME!r}, option {option!r}: expected {kind.__name__}, not negative, got {given!r}")
     return Settings(**choice.options)
 
 
@@ -93,7 +98,9 @@ def _target(model: Model, structure: Structure, name: str, choice: Choice) -> Ta
     if choice.granularity != "channel":
         return None
     if name in structure.linears:
-        return Target(name, node.inputs[0].name, weight, choice.bits, choice.symmetric, None, settings) if len(weight) <= LARGEST else None
+        return (
+            Target(name, node.inputs[0].name, weight, choice.bits, choice.symmetric, None, settings) if weight.shape[0] <= LARGEST else None
+        )
     rank = weight.ndim - 2
     plain = node.op == "Conv" and int(node.attrs.get("group", 1)) == 1 and node.attrs.get("auto_pad", "NOTSET") == "NOTSET"
     if not plain or weight[0].size > LARGEST:
@@ -128,7 +135,5 @@ def apply(model: Model, structure: Structure, found: Mapping[str, Found]) -> Mod
         elif len(node.inputs) > 2 and (held := value(node.inputs[2])) is not None:
             set_input(changed, node, 2, held + refit.shift)
         else:
-            import onnx_graphsurgeon as gs
-
             node.inputs.append(gs.Constant(changed.unique(f"{target.name}_bias"), refit.shift))
     return changed

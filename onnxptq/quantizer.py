@@ -162,6 +162,7 @@ class Quantizer:
         with self.watch.stage("passes"):
             self._fold(engine)
         plan = given if self._given else self._planned()
+        gated = dual_stream_weights.gated(plan)
         todo, gradients = self._weighted({key: choice for key, choice in plan.items() if choice.params is None})
         with self.watch.stage("calibration"):
             engine.model, engine.gradients = self.folded, gradients
@@ -183,7 +184,7 @@ class Quantizer:
             plan = plan.replace(self._weights(alone, plan))
         if refitted:
             with self.watch.stage("gate"):
-                plan = self._judge(plan, refitted, whole)
+                plan = self._judge(plan, refitted, whole if gated else None)
         self._plan = plan
         return self._plan
 
@@ -295,11 +296,11 @@ class Quantizer:
                 step()
         return found
 
-    def _judge(self, plan: Plan, refitted: Mapping[str, Found], source: Source) -> Plan:
-        """Keep the weights of the dual stream, unless weights rounded one by one do better on some samples."""
+    def _judge(self, plan: Plan, refitted: Mapping[str, Found], source: Source | None) -> Plan:
+        """Keep the weights of the dual stream, unless weights rounded one by one do better on samples of ``source`` (if there is one)."""
         together = dual_stream_weights.apply(self.folded, self.structure, refitted)
         structure, refit = self._discover(together), plan.replace({key: one.choice for key, one in refitted.items()})
-        if dual_stream_weights.gated(refit):
+        if source is not None:
             rounded = plan.replace(self._weights({key: plan[key] for key in refitted}, plan))
             first, second = native.lower(together, structure, refit), native.lower(self.folded, self.structure, rounded)
             candidates = {"in closed form": first.proto, "rounded one by one": second.proto}

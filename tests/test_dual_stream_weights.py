@@ -81,9 +81,18 @@ def test_the_gate_keeps_what_does_better_and_says_so() -> None:
     assert ungated.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
 
 
-def test_a_strange_step_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'debais'.*'debias'"):
-        quantize(settings={"weights__debais": "false"})
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("debais", "false", r"'debais'.*'debias'"),
+        ("damp", "-1.0", "not negative"),
+        ("gptq", "3", "expected bool"),
+        ("damp", "yes", "expected float"),
+    ],
+)
+def test_a_strange_step_is_refused(option: str, given: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        quantize(settings={f"weights__{option}": given})
 
 
 def test_the_same_every_time_and_within_any_memory() -> None:

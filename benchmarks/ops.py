@@ -31,6 +31,7 @@ MODULE = "benchmarks.ops"
 LEAST = 0.02
 """Seconds a turn lasts at least: fast ops run several times."""
 Feeds = dict[str, NDArray[Any]]
+Job = tuple[str, onnx.ModelProto, Feeds]
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,6 @@ def _model(nodes: list[onnx.NodeProto], feeds: Feeds, constants: dict[str, Any],
 
 def _params(scheme: str, bits: int, x: NDArray[np.float32]) -> Any:
     return list(schemes()[scheme].grid(float(x.min()), float(x.max()), bits))[-1]
-
-
-Job = tuple[str, onnx.ModelProto, Feeds]
 
 
 def product_jobs(m: int, k: int, n: int) -> Iterator[Job]:
@@ -212,7 +210,8 @@ def plot(found: dict[str, dict[str, Any]], path: Path, caption: str) -> None:
             axis.axhline(1, color="black", linewidth=0.5)
             axis.set_xticks(range(len(rows)), [name.replace(", ", "\n") for name in rows], fontsize=7)
             axis.set(title=f"{kind}, {isa}", ylabel="times as fast as FP32")
-            axis.legend(fontsize=6, ncols=2)
+            axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
+            axis.legend(fontsize=6, ncols=4, loc="upper center")
     figure.text(0.01, 0.005, caption, fontsize=7)
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(path, dpi=130)

@@ -15,7 +15,8 @@ BLOCK = 64
 def gptq(weight: F64, hessian: F64, scale: F32, zero: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Codes [K, N] of little tr((W - Q)' H (W - Q)); ``scale`` and ``zero`` [N]. Inputs of most power come first (act-order)."""
     order = np.argsort(-np.diag(hessian), kind="stable")
-    upper = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
+    # few digits: the last ones depend on the number of threads, and codes should not
+    upper = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T.astype(np.float32).astype(np.float64)
     left = weight[order]
     codes = np.empty(weight.shape, np.uint8)
     step, offset, last = scale.astype(np.float64), zero.astype(np.float64), 2**bits - 1

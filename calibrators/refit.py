@@ -121,7 +121,8 @@ def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: b
     damped = hessian + ridge * np.eye(len(hessian))
     target = weight.astype(np.float64)
     if solve:
-        target = np.asarray(np.linalg.solve(damped, moments.wanted() + ridge * target), np.float64)
+        # few digits: the last ones depend on the number of threads, and codes should not
+        target = np.linalg.solve(damped, moments.wanted() + ridge * target).astype(np.float32).astype(np.float64)
     scale, zero = ranges(target, np.diag(damped), bits, symmetric=symmetric)
     codes = gptq(target, damped, scale, zero, bits) if settings.gptq else nearest(target, scale, zero, bits)
     if solve and settings.debias:

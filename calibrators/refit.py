@@ -75,21 +75,25 @@ class Moments:
         self._at += rows.T @ wanted
         self._ss += np.square(whole).sum(axis=0)
 
+    @property
+    def _rows(self) -> int:
+        return max(self.count, 1)
+
     def hessian(self) -> F64:
         """Covariance of the inputs."""
-        return self._aa / self.count - np.outer(self._a, self._a) / self.count**2
+        return self._aa / self._rows - np.outer(self._a, self._a) / self._rows**2
 
     def rounding(self) -> float:
         """A power far below that of the inputs, yet above what rounding leaves of inputs that are constant."""
-        return 1e-9 * float(np.diag(self._aa).mean()) / self.count + float(np.finfo(np.float32).tiny)
+        return 1e-9 * float(np.diag(self._aa).mean()) / self._rows + float(np.finfo(np.float32).tiny)
 
     def wanted(self) -> F64:
         """Covariance [K, N] of inputs and the output there should be."""
-        return self._at / self.count - np.outer(self._a, self._t) / self.count**2
+        return self._at / self._rows - np.outer(self._a, self._t) / self._rows**2
 
     def gain(self, weight: F64) -> F64:
         """What each output is to be multiplied by for the whole to regress on the original whole with slope 1."""
-        n = self.count
+        n = self._rows
         joint = self._as if self._residual else self._at
         joint = joint / n - np.outer(self._a, self._s) / n**2
         missing = self._ss / n - (self._s / n) ** 2 - (self._rs / n - self._r * self._s / n**2)
@@ -100,7 +104,7 @@ class Moments:
 
     def shift(self, weight: F64) -> F64:
         """What has to be added for the means to be right."""
-        return (self._t - self._a @ weight) / self.count
+        return (self._t - self._a @ weight) / self._rows
 
 
 @dataclass(frozen=True)

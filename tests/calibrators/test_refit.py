@@ -98,6 +98,9 @@ def test_degenerate_inputs() -> None:
     nothing = found(0 * constant, w, 0 * constant @ w)
     assert np.isfinite(nothing.weight).all()
     assert nothing.weight[0, 0] == pytest.approx(1.0, rel=0.1)
+    unseen = refit(w, Moments(3, 2), 4, symmetric=False, solve=False, settings=Settings())
+    assert np.array_equal(unseen.weight, nothing.weight)
+    assert not unseen.shift.any()
 
 
 def test_codes_survive_storage() -> None:

@@ -381,7 +381,8 @@ Error sample_rows(const void* state, Call& call) {
     auto edge = [&](int64_t k) { return k * (rows / dims[0]) + k * (rows % dims[0]) / dims[0]; };
     const int64_t first = edge(i), size = edge(i + 1) - first;
     const int64_t row =
-        first + static_cast<int64_t>(split_mix(static_cast<uint64_t>(s.seed + i)) % static_cast<uint64_t>(size));
+        first + static_cast<int64_t>(split_mix(static_cast<uint64_t>(s.seed) + static_cast<uint64_t>(i)) %
+                                     static_cast<uint64_t>(size));
     memcpy(y + i * length, static_cast<const float*>(x.data) + row * length,
            static_cast<size_t>(length) * sizeof(float));
   }

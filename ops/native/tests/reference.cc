@@ -533,7 +533,7 @@ Expected sample_rows(const Case& node) {
   Floats y;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t first = i * n / rows, size = (i + 1) * n / rows - first;
-    uint64_t z = static_cast<uint64_t>(node.integer("seed") + i) + 0x9e3779b97f4a7c15u;
+    uint64_t z = static_cast<uint64_t>(node.integer("seed")) + static_cast<uint64_t>(i) + 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     z ^= z >> 31;

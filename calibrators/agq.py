@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from onnxptq.calibration.summary import Request
-from onnxptq.calibrators.base import Calibrator, Search
+from onnxptq.calibrators.base import Calibrator, Search, require_values
 from onnxptq.calibrators.log_errors import FINE, REACH, LogHistogram, OutputErrors, scales
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
@@ -54,10 +54,7 @@ class Agq(Calibrator):
         else:
             found = cast(LogHistogram, (yield Request(site.tensor, LogHistogram(rows))))
             tau, scale = of_map(found, choice.bits, taus, exponent)
-        if not found.samples:
-            raise InputError(
-                f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
-            )
+        require_values(site, found.samples)
         return replace(choice, params=LogBaseParams(choice.bits, scale, tau))
 
     @staticmethod

@@ -112,15 +112,20 @@ def uniform_only(site: Site, choice: Choice) -> None:
         raise InputError(f"site {site.key}: calibrator {choice.calibrator!r} is for scheme 'uniform', not {choice.scheme!r}")
 
 
+def require_values(site: Site, count: int) -> None:
+    """An InputError where no value of the site's tensor was seen."""
+    if not count:
+        raise InputError(
+            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
+        )
+
+
 def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, count: int, rank: int = 0) -> Choice:
     """The choice with the uniform codes of a range: numbers, or vectors over the channels of a tensor of that rank.
 
     ``count`` says from how many values; an InputError where there were none.
     """
-    if not count:
-        raise InputError(
-            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
-        )
+    require_values(site, count)
     codes = uniform_codes(low, high, choice.bits, signed=choice.symmetric)
     scale, zero = codes.scale, codes.zero
     if scale.ndim:

@@ -12,7 +12,7 @@ import numpy as np
 from onnxptq.calibration.gradients import gradient_of
 from onnxptq.calibration.rows import Whole
 from onnxptq.calibration.summary import F32, F64, Request, Summary
-from onnxptq.calibrators.base import Joint, Member, Together
+from onnxptq.calibrators.base import Joint, Member, Together, require_values
 from onnxptq.calibrators.blocks import Blocks, Channels, Mixtures, Rows, Scores
 from onnxptq.calibrators.products import Operand, Product, Ranges, Regions, Tries
 from onnxptq.errors import InputError, nearest
@@ -103,7 +103,7 @@ def _attention(sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: typ
     weighted = options.metric == "fisher"
     partners = (names[1], *([gradient_of(first.output)] if weighted else []))
     seen = cast(Blocks, (yield Request(names[0], kind(options.rows, heads, weighted=weighted), partners=partners)))
-    _require(seen, first)
+    require_values(first, seen.count)
     parts = list(zip(*seen.stacked(), strict=True))
     sides = []
     for number, role in enumerate(roles):
@@ -135,7 +135,7 @@ def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
         partners=(gradient_of(one.output),) if weighted else (),
     )
     seen = cast(Blocks, (yield request))
-    _require(seen, one)
+    require_values(one, seen.count)
     rows, *gradients = (np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True))
     left, right = Operand([rows]), Operand([held])
     if inputs is not None:
@@ -155,7 +155,7 @@ def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Sum
     else:
         kind = Rows if site.role is Role.MATMUL_INPUT else Channels
         seen = cast(Blocks, (yield Request(site.tensor, kind(options.rows, weighted=False))))
-        _require(seen, site)
+        require_values(site, seen.count)
         side = Operand([np.concatenate([block[0] for block in seen.blocks], axis=1)[None]])
         side.tries = _tries(site, choice, *seen.whole("left"), options)
     Product(None, side).search([side], options.rounds)
@@ -213,10 +213,3 @@ def _done(site: Site, choice: Choice, side: Operand, rank: int = 2) -> Choice:
         shape = [-1 if n == site.axis else 1 for n in range(rank)]
         params = UniformParams(choice.bits, params.scale.reshape(shape), params.zero.reshape(shape))
     return replace(choice, params=params, options={k: v for k, v in choice.options.items() if k != "blocks"})
-
-
-def _require(seen: Blocks, site: Site) -> None:
-    if not seen.count:
-        raise InputError(
-            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
-        )

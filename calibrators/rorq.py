@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.summary import F64, Request
-from onnxptq.calibrators.base import Calibrator, Search
+from onnxptq.calibrators.base import Calibrator, Search, require_values
 from onnxptq.calibrators.omse import best_candidate, of_histogram
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops.outlier_retained import Group, from_groups, merge_tails
@@ -54,10 +54,7 @@ class Rorq(Calibrator):
                 f"not {limit} of {least} of {choice.scheme!r}"
             )
         seen = cast(Histogram, (yield Request(site.tensor, Histogram(BINS))))
-        if not seen.count:
-            raise InputError(
-                f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
-            )
+        require_values(site, seen.count)
         tried = []
         for name in _RULES if rule == BEST else (rule,):
             found = groups(seen, name, limit, least)

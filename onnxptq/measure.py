@@ -67,7 +67,6 @@ def _weight(weight: NDArray[np.float32], rounded: NDArray[np.float32], choice: C
 def _activation(summary: Summary, choice: Choice) -> Measured:
     both = cast(Several, summary)
     seen, rows = cast(Histogram, both.members[0]), cast(RowSample, both.members[1]).sample
-    edges = (np.arange(seen.bins + 1) - seen.bins // 2) * seen.width
     heads = choice.options.get("heads")
     if heads is not None and rows.size:
         rows = rows.reshape(len(rows), heads, 1, -1)
@@ -75,7 +74,7 @@ def _activation(summary: Summary, choice: Choice) -> Measured:
         rows = rows / np.maximum(rows.max(axis=-1, keepdims=True), SMALLEST)
     return Measured(
         _sqnr(rows, choice) if rows.size else None,
-        Drawing.of(seen.counts, edges, _levels(choice)),
+        Drawing.of(seen.counts, seen.edges, _levels(choice)),
         _words(choice),
         _true_bits(choice, max(seen.count, 1)),
     )

@@ -99,13 +99,17 @@ class Histogram(Observed):
         """Width of a bin."""
         return float(2.0 ** (self.exponent + 1) / self.bins)
 
+    @property
+    def edges(self) -> F64:
+        """Edges of the bins."""
+        return np.asarray((np.arange(self.bins + 1) - self.bins // 2) * self.width, np.float64)
+
     def quantile(self, share: float) -> float:
         """The value below which ``share`` of all values lie."""
         if not self.count:
             return 0.0
         below = np.concatenate([[0], np.cumsum(self.counts)])
-        edges = (np.arange(self.bins + 1) - self.bins // 2) * self.width
-        return float(np.clip(np.interp(share * self.count, below, edges), self.low, self.high))
+        return float(np.clip(np.interp(share * self.count, below, self.edges), self.low, self.high))
 
     def points(self, per_bin: int = 4) -> tuple[F32, F64]:
         """Values and their weights that stand for all values seen: ``per_bin`` evenly spaced ones in each bin with counts."""

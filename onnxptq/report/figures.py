@@ -120,7 +120,7 @@ def _keys(name: str, structure: Structure, seen: Mapping[str, Summary]) -> Keys:
 
 
 def _drawing(seen: Histogram) -> Drawing:
-    return Drawing.of(seen.counts, (np.arange(seen.bins + 1) - seen.bins // 2) * seen.width, ())
+    return Drawing.of(seen.counts, seen.edges, ())
 
 
 def _key_card(one: AttentionFigure) -> str:

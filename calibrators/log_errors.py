@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.rows import spread_rows
-from onnxptq.calibration.summary import F32, F64, NotFinite, Observed, Tap
+from onnxptq.calibration.rows import AttentionRows
+from onnxptq.calibration.summary import F32, F64, NotFinite
 
 I64 = NDArray[np.int64]
 FINE = 24
@@ -35,7 +35,7 @@ def scales() -> F64:
     return np.asarray(np.exp2(-np.arange(0, POWERS, COARSE) / FINE), np.float64)
 
 
-class OutputErrors(Observed):
+class OutputErrors(AttentionRows):
     """Mean of |Q(P) v - P v|^exponent over sampled rows, averaged over samples, for each tau and each largest value of the grid.
 
     Rows of P meet the values of their own head and window. From each sample 8 ``rows`` are taken evenly, and of these the
@@ -45,24 +45,12 @@ class OutputErrors(Observed):
 
     def __init__(self, bits: int, taus: Sequence[float], exponent: float, rows: int, seed: int = 0) -> None:
         self.bits, self.taus, self.exponent, self.rows, self.seed = bits, tuple(taus), exponent, rows, seed
+        self.taken = POOL * rows
         self.errors = np.zeros((len(self.taus), len(scales())))
         self.high, self.samples = 0.0, 0
 
-    def update(self, x: F32, *partners: F32) -> None:
-        """Fold one sample's attention weights [..., queries, keys] and values [..., keys, d] in."""
-        if x.size:
-            self._add(x.reshape(-1, x.shape[-1])[self._chosen(x.shape)], x.shape, *partners)
-
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in the rows that op ``SampleRows`` chose."""
-        if 0 not in shape:
-            self._add(outputs[0], shape, *partners)
-
-    def _chosen(self, shape: tuple[int, ...]) -> I64:
-        return spread_rows(int(np.prod(shape[:-1])), POOL * self.rows, self.seed)
-
-    def _add(self, rows: F32, shape: tuple[int, ...], v: F32) -> None:
-        lead = shape[:-2]
+    def _add(self, rows: F32, shape: tuple[int, ...], *partners: F32) -> None:
+        (v,), lead = partners, shape[:-2]
         picked, weights = pick(rows.max(axis=1), self.rows)
         heads, owner = np.unique(self._chosen(shape)[picked] // shape[-2], return_inverse=True)
         v = np.broadcast_to(v, (*lead, *v.shape[-2:]))[np.unravel_index(heads, lead)] if lead else v[None]
@@ -119,10 +107,6 @@ class OutputErrors(Observed):
         """Type and settings."""
         return (type(self).__name__, self.bits, self.taus, self.exponent, self.rows, self.seed)
 
-    def tap(self) -> Tap | None:
-        """Op ``SampleRows``, and the values whole."""
-        return Tap("SampleRows", 1, {"rows": POOL * self.rows, "seed": self.seed}, -1, rows=True, partners=True)
-
 
 def pick(peaks: F32, rows: int) -> tuple[I64, F64]:
     """At most ``rows`` places, and for how many each stands: the half with the largest peaks for themselves, evenly chosen others."""
@@ -173,28 +157,17 @@ def _summed(rows: F32, step: int) -> F32:
     return rows
 
 
-class LogHistogram(Observed):
+class LogHistogram(AttentionRows):
     """How the logarithms of weights in 8 ``rows`` rows of each sample spread: shares in bins of 1/192 octave, averaged over samples."""
 
     BINS = 192
 
     def __init__(self, rows: int, seed: int = 0) -> None:
-        self.rows, self.seed = rows, seed
+        self.rows, self.seed, self.taken = rows, seed, POOL * rows
         self.shares = np.zeros(self.BINS * POWERS // FINE + 1)
         self.high, self.samples = 0.0, 0
 
-    def update(self, x: F32) -> None:
-        """Fold one sample's attention weights in."""
-        if x.size:
-            matrix = x.reshape(-1, x.shape[-1])
-            self._add(matrix[spread_rows(len(matrix), POOL * self.rows, self.seed)])
-
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in the rows that op ``SampleRows`` chose."""
-        if 0 not in shape:
-            self._add(outputs[0])
-
-    def _add(self, rows: F32) -> None:
+    def _add(self, rows: F32, shape: tuple[int, ...], *partners: F32) -> None:
         if not np.isfinite(rows).all():
             raise NotFinite
         place = -self.BINS * np.log2(np.maximum(rows, 1e-20))
@@ -225,7 +198,3 @@ class LogHistogram(Observed):
     def kind(self) -> Hashable:
         """Type and settings."""
         return (type(self).__name__, self.rows, self.seed)
-
-    def tap(self) -> Tap | None:
-        """Op ``SampleRows``."""
-        return Tap("SampleRows", 1, {"rows": POOL * self.rows, "seed": self.seed}, -1, rows=True)

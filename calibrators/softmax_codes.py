@@ -9,8 +9,8 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.rows import RowSample, spread_rows
-from onnxptq.calibration.summary import F32, NotFinite, Observed, Request, Tap
+from onnxptq.calibration.rows import AttentionRows, RowSample
+from onnxptq.calibration.summary import F32, NotFinite, Request
 from onnxptq.calibrators.base import Calibrator, Search
 from onnxptq.calibrators.lloyd import lloyd
 from onnxptq.errors import InputError
@@ -65,27 +65,15 @@ def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
     yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 2), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
 
 
-class CodeErrors(Observed):
+class CodeErrors(AttentionRows):
     """Sum of |Q(P) v - P v|^2 over evenly spread rows for each candidate; rows meet the values of their own head and window."""
 
     def __init__(self, tried: Sequence[Candidate], rows: int, seed: int = 0) -> None:
-        self.tried, self.rows, self.seed = tuple(tried), rows, seed
+        self.tried, self.rows, self.seed, self.taken = tuple(tried), rows, seed, rows
         self.errors, self.count = np.zeros(len(self.tried)), 0
 
-    def update(self, x: F32, *partners: F32) -> None:
-        """Fold one sample's weights [..., queries, keys] and values [..., keys, d] in."""
-        if x.size:
-            self._add(x.reshape(-1, x.shape[-1])[self._chosen(x.shape)], x.shape, *partners)
-
-    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in the rows that op ``SampleRows`` chose."""
-        if 0 not in shape:
-            self._add(outputs[0], shape, *partners)
-
-    def _chosen(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        return spread_rows(int(np.prod(shape[:-1])), self.rows, self.seed)
-
-    def _add(self, rows: F32, shape: tuple[int, ...], v: F32) -> None:
+    def _add(self, rows: F32, shape: tuple[int, ...], *partners: F32) -> None:
+        (v,) = partners
         if not (np.isfinite(rows).all() and np.isfinite(v).all()):
             raise NotFinite
         lead = shape[:-2]
@@ -117,10 +105,6 @@ class CodeErrors(Observed):
     def kind(self) -> Hashable:
         """Type, candidates and settings."""
         return (type(self).__name__, tuple((c.scheme, c.params, c.norm) for c in self.tried), self.rows, self.seed)
-
-    def tap(self) -> Tap | None:
-        """Op ``SampleRows``, and the values whole."""
-        return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, -1, rows=True, partners=True)
 
 
 class Softmax(Calibrator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
@@ -93,6 +94,36 @@ class RowSample(Observed):
     def tap(self) -> Tap | None:
         """Op ``SampleRows``."""
         return Tap("SampleRows", 1, {"rows": self.rows, "seed": self.seed}, self.axis, self.heads, rows=True)
+
+
+class AttentionRows(Observed):
+    """Base of what is measured on evenly spread rows of attention weights [..., queries, keys]; partners, if any, come whole."""
+
+    taken: int
+    """Rows of each sample."""
+    seed: int
+
+    def update(self, x: F32, *partners: F32) -> None:
+        """Fold one sample's weights in, and the partners."""
+        if x.size:
+            self._add(x.reshape(-1, x.shape[-1])[self._chosen(x.shape)], x.shape, *partners)
+
+    def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
+        """Fold in the rows that op ``SampleRows`` chose."""
+        if 0 not in shape:
+            self._add(outputs[0], shape, *partners)
+
+    def tap(self) -> Tap | None:
+        """Op ``SampleRows``, and the partners whole."""
+        return Tap("SampleRows", 1, {"rows": self.taken, "seed": self.seed}, -1, rows=True, partners=True)
+
+    def _chosen(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """Which of the rows are taken of weights of that shape."""
+        return spread_rows(math.prod(shape[:-1]), self.taken, self.seed)
+
+    @abstractmethod
+    def _add(self, rows: F32, shape: tuple[int, ...], *partners: F32) -> None:
+        """Fold the rows taken of one sample in; ``shape`` is that of all its weights."""
 
 
 class Whole(Observed):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,12 @@ from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError
 from onnxptq.runtime import Executor
-from onnxptq.verify import Outputs, Sample, Spool, Tapped, run
+from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
 
 CHUNK = 1 << 20
 MASK_CHANNELS = 8
 MASK_SIDE = 8
 ModelLike = str | Path | bytes | onnx.ModelProto
-Cut = Callable[[Outputs, Sample], Outputs]
-"""What of a sample's outputs counts: all of them, or all but the padding."""
-
-
-def whole(outputs: Outputs, sample: Sample) -> Outputs:
-    """Everything counts."""
-    return outputs
 
 
 @dataclass(frozen=True)
@@ -201,10 +195,8 @@ def models(
     """
     blame: type[Exception] = ArtifactError if artifact else InputError
     with Spool() as expected:
-        wanted = run(reference, samples, name=names[0], executor=executor, threads=threads, error=InputError)
-        expected.fill(map(cut, wanted, samples))
-        got = run(other, samples, name=names[1], executor=executor, threads=threads, error=blame)
-        found = compare(expected, map(cut, got, samples), error=blame)
+        expected.fill(run(reference, samples, name=names[0], cut=cut, executor=executor, threads=threads, error=InputError))
+        found = compare(expected, run(other, samples, name=names[1], cut=cut, executor=executor, threads=threads, error=blame), error=blame)
     for name, one in found.items():
         if artifact and one.broken:
             raise ArtifactError(f"{names[1]}: output {name!r} has {one.broken} NaN or infinite elements where the original has none")
@@ -251,11 +243,14 @@ def layers(
     for group in _groups(known, sizes, memory_limit // 4):
         back = {b: a for a, b in group}
         with Spool() as expected:
-            expected.fill(map(cut, run(models[0].outputs([a for a, _ in group]), samples, **how), samples))
-            got = run(models[1].outputs([b for _, b in group]), samples, **how)
-            renamed = ({back[name]: array for name, array in one.items()} for one in got)
-            found |= compare(expected, map(cut, renamed, samples), error=ArtifactError)
+            expected.fill(run(models[0].outputs([a for a, _ in group]), samples, cut=cut, **how))
+            got = run(models[1].outputs([b for _, b in group]), samples, cut=partial(_renamed, back, cut), **how)
+            found |= compare(expected, got, error=ArtifactError)
     return {a: replace(found[a], agreement=None) for a, _ in known}
+
+
+def _renamed(names: Mapping[str, str], cut: Cut, outputs: Outputs, sample: Sample) -> Outputs:
+    return cut({names[name]: array for name, array in outputs.items()}, sample)
 
 
 def _groups(pairs: Sequence[tuple[str, str]], sizes: Mapping[str, int], limit: int) -> Iterator[list[tuple[str, str]]]:

@@ -10,9 +10,9 @@ import onnx
 
 from onnxptq.calibration.sources import Source
 from onnxptq.calibration.stretch import Stretch
-from onnxptq.compare import Cut, Metrics, compare
+from onnxptq.compare import Metrics, compare
 from onnxptq.errors import ArtifactError
-from onnxptq.verify import Spool, run
+from onnxptq.verify import Cut, Spool, run
 
 SAMPLES = 16
 
@@ -51,9 +51,9 @@ def judge(
     samples = list(Stretch(source, max(len(source) - SAMPLES, 0), len(source)))
     verdicts: dict[str, Verdict] = {}
     with Spool() as expected:
-        expected.fill(map(cut, run(original, samples, name="the original", threads=threads), samples))
+        expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
         for name, proto in candidates.items():
-            got = run(proto, samples, name=f"the model with weights {name}", threads=threads)
-            verdicts[name] = Verdict.of(compare(expected, map(cut, got, samples), error=ArtifactError))
+            got = run(proto, samples, name=f"the model with weights {name}", cut=cut, threads=threads)
+            verdicts[name] = Verdict.of(compare(expected, got, error=ArtifactError))
     best = max(verdicts, key=lambda name: verdicts[name].rank)
     return best, "; ".join(f"{name}: {verdict}" for name, verdict in verdicts.items()) + f"; kept: {best}"

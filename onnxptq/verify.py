@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,8 @@ from onnxptq.runtime import Executor, session
 
 Sample = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
+Cut = Callable[[Outputs, Sample], Outputs]
+"""What of a sample's outputs counts: all of them, or all but the padding."""
 FLOATS: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
@@ -61,19 +63,34 @@ class Runner:
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
 
 
+def whole(outputs: Outputs, sample: Sample) -> Outputs:
+    """Everything counts."""
+    return outputs
+
+
 def run(
     model: str | Path | bytes | onnx.ModelProto,
     samples: Iterable[Sample],
     *,
     name: str = "model",
+    cut: Cut = whole,
     executor: Executor | None = None,
     threads: int | None = None,
     error: type[Exception] = ArtifactError,
 ) -> Iterator[Outputs]:
-    """The outputs of ``model``, one sample after the other; nothing is kept."""
+    """What counts of the outputs of ``model``, one sample after the other; nothing is kept."""
     runner = Runner(model, name=name, executor=executor, threads=threads, error=error)
     for sample in samples:
-        yield runner(sample)
+        yield cut(runner(sample), sample)
+
+
+def save_temporary(path: Path, array: NDArray[Any]) -> None:
+    """Write an array into a temporary folder; an InputError where it does not fit."""
+    try:
+        np.save(path, array)
+    except OSError as error:
+        where = path.parent.parent
+        raise InputError(f"{where}: temporary files do not fit ({error.strerror}); set TMPDIR to a folder with more room") from error
 
 
 class Spool:
@@ -97,17 +114,9 @@ class Spool:
         for sample in outputs:
             held = {name: array for name, array in sample.items() if array.dtype.kind != "O"}
             for index, array in enumerate(held.values()):
-                self._write(self._path(len(self._names), index), array)
+                save_temporary(self._path(len(self._names), index), array)
             self._names.append(list(held))
         return self
-
-    @staticmethod
-    def _write(path: Path, array: NDArray[Any]) -> None:
-        try:
-            np.save(path, array)
-        except OSError as error:
-            where = path.parent.parent
-            raise InputError(f"{where}: temporary files do not fit ({error.strerror}); set TMPDIR to a folder with more room") from error
 
     def __len__(self) -> int:
         return len(self._names)

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from onnxptq import runtime
 from onnxptq.calibration.sources import Source
 from onnxptq.calibration.taps import reads
-from onnxptq.errors import InputError
+from onnxptq.verify import save_temporary
 
 Array = NDArray[Any]
 
@@ -52,19 +52,15 @@ class Shelf:
         """Keep an array."""
         self.shapes[key] = array.shape
         if self._size + array.nbytes <= self._limit:
-            self._held[key] = array
+            # A copy: a view of a session's output would keep all the memory of the session, gone or not.
+            self._held[key] = np.array(array)
             self._size += array.nbytes
             return
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="onnxptq-")
         path = Path(self._folder.name) / f"{self._count}.npy"
         self._count += 1
-        try:
-            np.save(path, array)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent.parent}: temporary files do not fit ({error.strerror}); set TMPDIR to another folder"
-            ) from error
+        save_temporary(path, array)
         self._held[key] = path
 
     def get(self, key: tuple[Any, ...]) -> Array:

@@ -10,9 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.calibration.padding import Padding, valid_rows
-from onnxptq.compare import Cut
 from onnxptq.graph.model import Model, value
-from onnxptq.verify import Outputs, Sample
+from onnxptq.verify import Cut, Outputs, Sample
 
 KEEPING = frozenset(
     {

@@ -34,8 +34,6 @@ class Settings:
     damp: float = 0.1
     damp_few: float = 0.3
     """Part of the mean power of the inputs that is added to each: where the weight is solved for, and where it is not."""
-    gate: bool = True
-    """All weights are kept only if outputs agree better with them than with weights rounded one by one."""
     rows: int = 4
     """A weight is solved for where the samples give so many rows per input; no more are looked at than twice that, or 4096."""
 

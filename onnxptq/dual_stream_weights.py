@@ -74,11 +74,6 @@ def find(
     return {key: _found(plan[key], target, refits[target.name], plan.sites[key].axis) for key, target in targets.items()}
 
 
-def gated(plan: Plan) -> bool:
-    """Whether the weights of the dual stream are to be judged against plainly rounded ones."""
-    return all(settings_of(choice).gate for choice in plan.values() if choice.calibrator == NAME)
-
-
 def settings_of(choice: Choice) -> Settings:
     """The options of a choice as settings; a wrong one is an InputError."""
     known: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings)}

@@ -12,6 +12,7 @@ from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.rows import RowSample
 from onnxptq.calibration.summary import Request, Several, Summary
+from onnxptq.calibrators.dual_stream import NAME as DUAL_STREAM
 from onnxptq.compare import decibels
 from onnxptq.graph.model import Model, value
 from onnxptq.ops import schemes
@@ -34,7 +35,10 @@ class Measured:
 
 
 def measure_sites(model: Model, plan: Plan, engine: Engine, rounded: Model | None = None) -> dict[str, Measured]:
-    """Every site of the plan, activations on the engine's samples (one walk), weights as they are, or as they are in ``rounded``."""
+    """Every site of the plan: activations on the engine's samples (one walk), weights as they are, or as they are in ``rounded``.
+
+    A weight found by dual stream is meant to be another one, so its distance from the original says nothing.
+    """
     requests = {
         key: Request(site.tensor, Several(Histogram(), RowSample(ROWS, axes(site, plan[key]), plan[key].options.get("heads"))))
         for key, site in plan.sites.items()
@@ -59,9 +63,8 @@ def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
 
 def _weight(weight: NDArray[np.float32], rounded: NDArray[np.float32], choice: Choice) -> Measured:
     counts, edges = np.histogram(weight, bins=512)
-    return Measured(
-        _sqnr(weight, choice, rounded), Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size)
-    )
+    sqnr = _sqnr(weight, choice, rounded) if choice.calibrator != DUAL_STREAM else None
+    return Measured(sqnr, Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
 
 
 def _activation(summary: Summary, choice: Choice) -> Measured:

@@ -21,6 +21,8 @@ WIDTHS = range(2, 9)
 FLOAT = 32
 CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "options"}
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
+ROUNDED = "rounded"
+"""At the gate: the recipe itself, without its weights found together."""
 GRANULARITIES = ("tensor", "channel", "head", "row", "block")
 
 
@@ -76,6 +78,8 @@ class Recipe:
     passes: tuple[str, ...] = ()
     pass_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    gate: tuple[str, ...] = ()
+    """What the recipe is measured against, and gives way to where that is better: names of recipes, ``rounded``."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Named settings of this recipe: setting -> value -> the recipe sections it adds."""
 
@@ -119,8 +123,8 @@ class Recipe:
         return recipe
 
     def extend(self, data: Mapping[str, Any]) -> Recipe:
-        """This recipe with the sections ``passes``, ``pass``, ``weights``, ``activations``, ``roles`` and ``rules`` added."""
-        known = {"passes", "pass", "weights", "activations", "roles", "rules"}
+        """This recipe with the sections ``passes``, ``pass``, ``gate``, ``weights``, ``activations``, ``roles`` and ``rules`` added."""
+        known = {"passes", "pass", "gate", "weights", "activations", "roles", "rules"}
         for key in data:
             if key not in known:
                 raise InputError(f"recipe {self.name}: unknown section {key!r}{nearest(key, known)}")
@@ -135,6 +139,10 @@ class Recipe:
             for key in given:
                 if key not in known_passes()[name].options:
                     raise InputError(f"recipe {self.name}: pass {name} has no option {key!r}{nearest(key, known_passes()[name].options)}")
+        gate = tuple(data.get("gate", self.gate))
+        for name in gate:
+            if name not in (ROUNDED, *self.names()):
+                raise InputError(f"recipe {self.name}: gate: no recipe {name!r}{nearest(name, (ROUNDED, *self.names()))}")
         rules = [*self.rules]
         activations = frozenset(Role) - {Role.WEIGHT}
         if "weights" in data:
@@ -148,7 +156,7 @@ class Recipe:
             roles = frozenset(self._member(Role, r) for r in entry.pop("roles", ()))
             parts = frozenset(self._member(Part, p) for p in entry.pop("parts", ()))
             rules.append(self._rule(entry, roles=roles, parts=parts, pattern=entry.pop("pattern", "")))
-        return replace(self, passes=passes, pass_options=options, rules=tuple(rules))
+        return replace(self, passes=passes, pass_options=options, gate=gate, rules=tuple(rules))
 
     def _member(self, kind: type[Role] | type[Part], name: str) -> Any:
         try:
@@ -172,13 +180,13 @@ class Recipe:
         return Rule(plain, **match)
 
     def set(self, key: str, value: str) -> Recipe:
-        """``--set key=value``: a switch of this recipe, ``passes``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE . FIELD``."""
+        """``--set key=value``: a switch, ``passes``, ``gate``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE . FIELD``."""
         if key in self.switches:
             if value not in self.switches[key]:
                 raise InputError(f"--set {key}={value}: recipe {self.name} knows {', '.join(sorted(self.switches[key]))}")
             return self.extend(self.switches[key][value])
-        if key == "passes":
-            return self.extend({"passes": [p for p in value.split(",") if p]})
+        if key in ("passes", "gate"):
+            return self.extend({key: [name for name in value.split(",") if name not in ("", "off")]})
         match key.split("."):
             case ["pass", name, option]:
                 return self.extend({"pass": {name: {option: plain_value(value)}}})
@@ -186,7 +194,7 @@ class Recipe:
                 return self.extend({section: {name: plain_value(value)}})
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
-        sections = [*self.switches, "passes", "pass", "weights", "activations", *(role.value for role in Role)]
+        sections = [*self.switches, "passes", "gate", "pass", "weights", "activations", *(role.value for role in Role)]
         raise InputError(f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE")
 
     def plan(self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> tuple[Plan, list[str]]:

@@ -59,26 +59,44 @@ def test_better_than_rounding() -> None:
 
 @pytest.mark.parametrize("step", ["solve", "gptq", "debias", "bias", "residual"])
 def test_every_step_can_be_left_out(step: str) -> None:
-    alone = {"weights__gate": "false"}
+    alone = {"gate": "off"}
     whole, without = (
         q.quantize().model.SerializeToString() for q in (quantize(), quantize(settings={**alone, f"weights__{step}": "false"}))
     )
     assert whole != without
 
 
+def kept(q: Quantizer) -> str:
+    (one,) = (verdict for verdict in q.verdicts if verdict.kept)
+    return one.way
+
+
 def test_the_gate_keeps_what_does_better_and_says_so() -> None:
     first = quantize()
-    assert "rounded one by one" in first.notes[0]
-    assert first.notes[0].endswith("kept: in closed form")
+    assert [verdict.way for verdict in first.verdicts] == ["auto", "auto, weights rounded one by one", "omse"]
+    assert kept(first) == "auto"
+    assert first.quantize().report.gate == tuple(first.verdicts)
     second = quantize(settings={"weights__bias": "false", "weights__damp": "1000.0"})
-    assert second.notes[0].endswith("kept: rounded one by one")
+    assert kept(second) == "auto, weights rounded one by one"
     assert {c.calibrator for c in second.plan().values() if c.params is not None and c.calibrator == "dualstream"} == set()
     rounded = quantize(settings={"weights__calibrator": "omse"})
-    assert not rounded.notes
+    assert [verdict.way for verdict in rounded.verdicts] == ["auto", "omse"]
     assert second.quantize().model.SerializeToString() == rounded.quantize().model.SerializeToString()
-    ungated = quantize(settings={"weights__gate": "false"})
-    assert not ungated.notes
+    ungated = quantize(settings={"gate": "off"})
+    assert not ungated.verdicts
     assert ungated.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
+
+
+def test_a_whole_other_recipe_may_be_kept() -> None:
+    settings = {"activations__calibrator": "minmax", "activations__scheme": "uniform", "activations__bits": "2", "gate": "rounded,omse"}
+    q = quantize(settings=settings)
+    assert kept(q) == "omse"
+    assert {change.pass_name for change in q.changes} <= {"fold-bn"}, "nor are the folds of the recipe kept"
+    plain = Quantizer(MODEL, recipe="omse", bits="w4a4", include=[".*"], threads=1)
+    plain.calibrate(SAMPLES)
+    assert q.quantize().model.SerializeToString() == plain.quantize().model.SerializeToString()
+    with pytest.raises(InputError, match=r"gate: no recipe 'omsee'; did you mean 'omse'"):
+        quantize(settings={"gate": "omsee"})
 
 
 @pytest.mark.parametrize(

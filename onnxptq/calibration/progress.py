@@ -28,6 +28,17 @@ class Silent:
         yield lambda: None
 
 
+class Titled:
+    """Says what another says, with a title before it."""
+
+    def __init__(self, title: str, progress: Progress) -> None:
+        self._title, self._progress = title, progress
+
+    def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """See Progress."""
+        return self._progress.task(f"{self._title}: {label}", total)
+
+
 class Lines:
     """One line when a step starts, when it ends, and every ten seconds between."""
 

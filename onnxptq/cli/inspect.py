@@ -83,7 +83,7 @@ def _structure(name: str, inspection: Inspection, out: Output) -> dict[str, Any]
     out.say("  sites by part: " + (", ".join(f"{number} {part}" for part, number in parts.items()) or "none"))
     for mask, tokens in found.masks.items():
         out.say(f"  mask {mask}" + (f" marks the padding of {tokens}" if tokens else "") + "; what it hides is left out of every statistic")
-    for note in inspection.notes:
+    for note in model.notes:
         out.say(f"  note: {note}")
     header = ["attention", "part", "heads", "dim", "queries", "keys", "also added", "what"]
     rows = [_attention(one) for one in found.attentions.values()]
@@ -97,7 +97,7 @@ def _structure(name: str, inspection: Inspection, out: Output) -> dict[str, Any]
         "structure": counts,
         "parts": dict(parts),
         "masks": dict(found.masks),
-        "notes": list(inspection.notes),
+        "notes": model.notes,
         "attentions": attentions,
     }
 

@@ -119,6 +119,22 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """How one way to quantize did at the gate: mean over the outputs. Higher SQNR can mean worse masks, so masks come first."""
+
+    way: str
+    agreement: float | None
+    """Of masks, where outputs are masks: percent of overlap."""
+    sqnr: float | None
+    kept: bool = False
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better."""
+        return self.agreement if self.agreement is not None else 0.0, self.sqnr if self.sqnr is not None else 0.0
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole run."""
 
@@ -140,6 +156,8 @@ class Report:
     changes: tuple[Change, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
     """How far the passes moved each output, as signal to difference in dB."""
+    gate: tuple[Verdict, ...] = ()
+    """The ways that were tried, one of them kept; nothing where there was no choice."""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What happened that is no reason to worry."""
@@ -174,6 +192,7 @@ class Report:
             )
             given["drift"] = {key: float(value) for key, value in given["drift"].items()}
             given["changes"] = tuple(Change(**entry) for entry in given["changes"])
+            given["gate"] = tuple(Verdict(**entry) for entry in given["gate"])
             return cls(**given | {key: tuple(given[key]) for key in ("warnings", "notes")})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{name}: not a report written by onnxptq ({type(error).__name__}: {error})") from error

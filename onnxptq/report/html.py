@@ -12,14 +12,14 @@ from itertools import pairwise
 from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Layer, Report, SiteReport
-from onnxptq.report.text import count, decibels, megabytes, outputs_columns, seconds
+from onnxptq.report.text import count, decibels, gate_table, megabytes, outputs_columns, seconds
 
 SHAPES = {"linear": '<circle cx="6" cy="6" r="4"/>', "conv": '<path d="M2 2h8v8h-8z"/>', "attention": '<path d="M6 0l6 6l-6 6l-6-6z"/>'}
 
 
 def page(report: Report) -> str:
     """The whole page."""
-    blocks = [_head(report), _outputs(report), _depth(report), _worst(report), _passes(report), _sites(report), _run(report)]
+    blocks = [_head(report), _outputs(report), _depth(report), _worst(report), _gate(report), _passes(report), _sites(report), _run(report)]
     script = f"<script>\n{_file('page.js')}</script>"
     return document(f"{report.output_file or report.model} - onnxptq report", blocks, _version(report), script)
 
@@ -136,6 +136,14 @@ def _site_card(site: SiteReport) -> str:
         f'<div class="card site"><header><code>{escape(site.key)}</code><b>{_decibels(site.sqnr)}</b></header>'
         f'<p class="soft">{escape(about)}</p>{plots.histogram(site.drawing, label=f"Values and grid of {site.key}")}</div>'
     )
+
+
+def _gate(report: Report) -> str:
+    if not report.gate:
+        return ""
+    header, rows = gate_table(report.gate)
+    text = "The same samples through the model quantized in several ways, by the mean over its outputs; the best one was kept."
+    return section("The gate", text, f'<div class="card wide">{table(["", *header[1:]], rows, numbers=range(1, len(header) - 1))}</div>')
 
 
 def _passes(report: Report) -> str:

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from onnxptq.compare import Metrics
-from onnxptq.report.data import Report, Sizes
+from onnxptq.report.data import Report, Sizes, Verdict
 
 
 def summary(report: Report) -> str:
     """Size, settings, SQNR per output and the worst ten sites. Warnings are not in it: they were said when they arose."""
     blocks = [_head(report), outputs_table(report.outputs)]
+    if report.gate:
+        header, rows = gate_table(report.gate)
+        blocks.append(table(header, rows, right=range(1, len(header))))
     if report.worst:
         rows = [[site.key, site.role.value, site.scheme, site.calibrator, str(site.bits), decibels(site.sqnr)] for site in report.worst]
         blocks.append(table(["worst sites", "role", "scheme", "calibrator", "bits", "SQNR dB"], rows, right=(4, 5)))
@@ -63,6 +66,17 @@ def outputs_columns(outputs: Mapping[str, Metrics], *, title: str = "output") ->
     if any(one.broken for one in held):
         columns.append(("NaN or inf", [str(one.broken) for one in held]))
     return columns
+
+
+def gate_table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: how the ways did that were tried."""
+    masks, ratios = (any(getattr(v, figure) is not None for v in verdicts) for figure in ("agreement", "sqnr"))
+    header = ["gate", *(["mask agreement %"] if masks else []), *(["SQNR dB"] if ratios else []), ""]
+    rows = [
+        [v.way, *([decibels(v.agreement)] if masks else []), *([decibels(v.sqnr)] if ratios else []), "kept" if v.kept else ""]
+        for v in verdicts
+    ]
+    return header, rows
 
 
 def _stages(report: Report) -> str:

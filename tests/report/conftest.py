@@ -7,7 +7,7 @@ import pytest
 
 from onnxptq.compare import Metrics
 from onnxptq.passes.base import Change
-from onnxptq.report.data import Calibration, Drawing, Layer, Report, SiteReport, Sizes, Stage
+from onnxptq.report.data import Calibration, Drawing, Layer, Report, SiteReport, Sizes, Stage, Verdict
 from onnxptq.sites import Part, Role
 
 RANGES = {"low": [-3.0, 1.0, -1.0], "high": [1.0, 5.0, 1.0], "centre": [-1.0, 3.0, 0.0]}
@@ -74,6 +74,7 @@ def made_report(*, blocks: int = 12) -> Report:
         layers=tuple(layers),
         changes=tuple(changes),
         drift={"masks": 131.2, "scores": float("inf")},
+        gate=(Verdict("auto", 98.71, 31.4, kept=True), Verdict("omse", None, 24.25)),
         warnings=("pattern 'nope' matches no site; `onnxptq inspect` lists them",),
         notes=("relative position was left in float",),
         environment={"onnxptq": "0.1.0", "onnxruntime": "1.31.1", "executor": "native, avx512_vnni"},

@@ -21,6 +21,9 @@ def test_summary_holds_the_key_numbers(report: Report) -> None:
         "calibrate 4.2 min",
         "peak memory 7.30 GB",
         "note: relative position",
+        "gate  mask agreement %  SQNR dB",
+        "auto              98.7     31.4  kept",
+        "omse                 -     24.2",
     ):
         assert part in said
     assert said.count(":gelu ") + said.count(":query ") > 2

@@ -19,7 +19,7 @@ SHAPES = {"linear": '<circle cx="6" cy="6" r="4"/>', "conv": '<path d="M2 2h8v8h
 
 def page(report: Report) -> str:
     """The whole page."""
-    blocks = [_head(report), _outputs(report), _depth(report), _worst(report), _gate(report), _passes(report), _sites(report), _run(report)]
+    blocks = [_head(report), _outputs(report), _gate(report), _depth(report), _worst(report), _passes(report), _sites(report), _run(report)]
     script = f"<script>\n{_file('page.js')}</script>"
     return document(f"{report.output_file or report.model} - onnxptq report", blocks, _version(report), script)
 

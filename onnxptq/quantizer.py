@@ -250,7 +250,8 @@ class Quantizer:
         """Static uniform parameters beside those of sites whose scheme standard ops cannot say."""
         assert self._source is not None
         plan = attempt.plan
-        needed = {key: choice for key, choice in plan.items() if not qdq.expressible(choice) and "fallback" not in choice.options}
+        beyond = {key: choice for key, choice in plan.items() if not qdq.expressible(plan.sites[key], choice)}
+        needed = {key: choice for key, choice in beyond.items() if "fallback" not in choice.options}
         if not needed:
             return plan
         searches = {

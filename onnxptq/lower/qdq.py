@@ -17,15 +17,16 @@ from onnxptq.lower.weights import coded
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.sites import Role, Structure
+from onnxptq.sites import Role, Site, Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
     """Coded edges around float ops. Dynamic and non-uniform schemes must come with a uniform stand-in (``fallback``)."""
     writer = Writer(model.copy(), structure, plan)
-    stand_ins = [key for key, choice in plan.items() if not expressible(choice)]
+    stand_ins = [key for key, choice in plan.items() if not expressible(plan.sites[key], choice)]
     if stand_ins:
-        what = f"{len(stand_ins)} sites use a scheme standard ops cannot say ({', '.join(sorted({plan[k].scheme for k in stand_ins}))})"
+        kinds = sorted({f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, stand_ins)})
+        what = f"{len(stand_ins)} sites use a scheme standard ops cannot say ({', '.join(kinds)})"
         if strict:
             raise InputError(f"--format qdq --strict: {what}; first: {stand_ins[0]}; use --format native or portable, or a uniform recipe")
         writer.notes.append(f"format qdq: {what}; the nearest static uniform codes stand in")
@@ -36,7 +37,7 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
         site = plan.sites[key]
         if site.role is Role.WEIGHT:
             continue
-        _edge(writer, site.tensor, site.consumer, choice, str(site.role))
+        _edge(writer, site, choice)
     for linear in structure.linears.values():
         _weight(writer, linear.name, linear.weight, axis=1)
     for conv in structure.convs.values():
@@ -44,54 +45,39 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
     return writer.finish(constants)
 
 
-def expressible(choice: Choice) -> bool:
-    """Whether standard ops can say it: static uniform codes with scales along one axis at most."""
-    plain = isinstance(choice.params, UniformParams) and sum(n != 1 for n in choice.params.scale.shape) <= 1
+def expressible(site: Site, choice: Choice) -> bool:
+    """Whether standard ops can say it: static uniform codes, for activations with one scale, which is all that runtimes take."""
+    plain = isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
     return plain and not choice.options.get("norm")
 
 
-def static_params(choice: Choice) -> UniformParams:
+def static_params(site: Site, choice: Choice) -> UniformParams:
     """The uniform parameters of a choice, or those that stand in for its scheme."""
-    found = choice.params if expressible(choice) else choice.options.get("fallback")
+    found = choice.params if expressible(site, choice) else choice.options.get("fallback")
     assert isinstance(found, UniformParams), choice
     return found
 
 
-def _edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
-    tensor = writer.tensors[tensor_name]
-    reads = writer.reads(tensor, consumer)
-    assert reads, f"{consumer} does not read {tensor_name}"
-    params = static_params(choice)
+def _edge(writer: Writer, site: Site, choice: Choice) -> None:
+    tensor = writer.tensors[site.tensor]
+    reads = writer.reads(tensor, site.consumer)
+    assert reads, f"{site.consumer} does not read {site.tensor}"
+    params = static_params(site, choice)
     # OpenVINO 2026.4 forgets the zero-points of a ConvTranspose's INT8 weight where those of its input are 0
-    signed = writer.nodes[consumer].op == "ConvTranspose" and not params.zero.any()
-    decoded = _pair(writer, tensor, choice, params, f"{consumer}_{role}", signed=signed)
+    signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
+    decoded = _pair(writer, tensor, choice, params, f"{site.consumer}_{site.role}", signed=signed)
     for node, index in reads:
         node.inputs[index] = decoded
 
 
 def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformParams, name: str, *, signed: bool = False) -> gs.Tensor:
     """QuantizeLinear and DequantizeLinear; ``signed`` stores the same codes as INT8 instead of UINT8."""
-    low, high = -params.zero.astype(np.float32), (2**choice.bits - 1) - params.zero.astype(np.float32)
-    axis = 0
-    scale, zero = params.scale.astype(np.float32), params.zero
-    if scale.size == 1:
-        scale, zero = scale.reshape(()), zero.reshape(())
-    else:
-        rank = len(tensor.shape)
-        padded = (1,) * (rank - scale.ndim) + scale.shape
-        axis = next(i for i, n in enumerate(padded) if n != 1)
-        scale, zero = scale.reshape(-1), zero.reshape(-1)
+    scale, zero = params.scale.astype(np.float32).reshape(()), params.zero.reshape(())
     if choice.bits not in (4, 8):
-        broadcast = params.scale.astype(np.float32)
-        bottom, top = broadcast * low, broadcast * high
+        low, high = (scale * (np.float32(code) - zero.astype(np.float32)) for code in (0, 2**choice.bits - 1))
         clipped = writer.variable(f"{name}_clipped", tensor)
-        if bottom.size == 1:
-            bounds = [writer.constant(f"{name}_low", bottom.reshape(())), writer.constant(f"{name}_high", top.reshape(()))]
-            writer.node("Clip", [tensor, *bounds], [clipped], name=f"{name}_clip")
-        else:
-            raised = writer.variable(f"{name}_raised", tensor)
-            writer.node("Max", [tensor, writer.constant(f"{name}_low", bottom)], [raised], name=f"{name}_max")
-            writer.node("Min", [raised, writer.constant(f"{name}_high", top)], [clipped], name=f"{name}_min")
+        bounds = [writer.constant(f"{name}_low", low), writer.constant(f"{name}_high", high)]
+        writer.node("Clip", [tensor, *bounds], [clipped], name=f"{name}_clip")
         tensor = clipped
     scales = writer.constant(f"{name}_scale", scale)
     if choice.bits == 4:
@@ -105,8 +91,8 @@ def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformPara
     # graphsurgeon has no name for UINT4, so 4-bit codes go without a declared type: the zero-point says it
     kind = None if choice.bits == 4 else np.int8 if signed else np.uint8
     codes, decoded = writer.variable(f"{name}_codes", tensor, kind), writer.variable(f"{name}_decoded", tensor)
-    writer.node("QuantizeLinear", [tensor, scales, zeros], [codes], name=f"{name}_quantize", axis=axis)
-    writer.node("DequantizeLinear", [codes, scales, zeros], [decoded], name=f"{name}_dequantize", axis=axis)
+    writer.node("QuantizeLinear", [tensor, scales, zeros], [codes], name=f"{name}_quantize")
+    writer.node("DequantizeLinear", [codes, scales, zeros], [decoded], name=f"{name}_dequantize")
     return decoded
 
 

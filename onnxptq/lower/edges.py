@@ -1,0 +1,92 @@
+"""Coded edges: what lies between a float op and an activation that it reads in codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxptq.lower.writer import Writer
+from onnxptq.ops import schemes
+from onnxptq.ops.uniform import SMALLEST, UniformParams
+from onnxptq.plan import Choice
+
+
+def scheme_inputs(writer: Writer, base: str, choice: Choice) -> list[gs.Tensor | None]:
+    """The inputs p0.. that carry a choice's parameters, in the order its scheme gives them."""
+    if choice.params is None:
+        return []
+    return [writer.constant(f"{base}_{name}", array) for name, array in choice.params.inputs().items()]
+
+
+def scheme_attributes(choice: Choice, prefix: str = "") -> dict[str, Any]:
+    """What a choice's scheme needs to say besides its width; ``x_`` stands before the names in fused ops."""
+    return {prefix + name: value for name, value in choice.params.attributes().items()} if choice.params is not None else {}
+
+
+def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
+    """The tensor after coding and decoding, by the op pair of its scheme."""
+    like = tensor
+    if choice.scheme == "row":
+        choice = Choice(scheme="token", calibrator=choice.calibrator, bits=choice.bits)
+    if choice.scheme == "token":
+        scale, zero = writer.variable(f"{name}_scale"), writer.variable(f"{name}_zero", dtype=np.uint8)
+        writer.call("RowRange", [tensor], [scale, zero], name=f"{name}_range", bits=choice.bits)
+        parameters: list[gs.Tensor | None] = [scale, zero]
+    else:
+        parameters = scheme_inputs(writer, name, choice)
+    scheme, attributes = schemes()["uniform" if choice.scheme == "token" else choice.scheme], scheme_attributes(choice)
+    kind = onnx.helper.tensor_dtype_to_np_dtype(scheme.code_type(choice.bits, attributes))
+    codes, decoded = writer.variable(f"{name}_codes", like, kind), writer.variable(f"{name}_decoded", like)
+    for op, source, result in (("Quantize", tensor, codes), ("Dequantize", codes, decoded)):
+        writer.call(f"{scheme.ops}{op}Linear", [source, *parameters], [result], name=f"{name}_{op.lower()}", bits=choice.bits, **attributes)
+    return decoded
+
+
+def normalised_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
+    """``coded_edge`` of a softmax relative to each row's maximum, divided by the sum of the decoded row."""
+    last, tiny = writer.constant(f"{name}_axis", np.array([-1])), writer.constant(f"{name}_tiny", np.array(SMALLEST, np.float32))
+
+    def divided(by: str, source: gs.Tensor, stage: str) -> gs.Tensor:
+        found, raised, result = (writer.variable(f"{name}_{stage}_{part}") for part in ("found", "raised", "result"))
+        result.shape = tensor.shape
+        writer.node(by, [source, last], [found], name=f"{name}_{stage}", keepdims=1)
+        writer.node("Max", [found, tiny], [raised], name=f"{name}_{stage}_max")
+        writer.node("Div", [source, raised], [result], name=f"{name}_{stage}_div")
+        return result
+
+    return divided("ReduceSum", coded_edge(writer, divided("ReduceMax", tensor, "top"), choice, name=name), "sum")
+
+
+def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
+    """Put coding on the edge from a tensor to its consumer, the float op staying as it is."""
+    tensor = writer.tensors[tensor_name]
+    reads = writer.reads(tensor, consumer)
+    assert reads, f"{consumer} does not read {tensor_name}"
+    name = f"{consumer}_{role}"
+    edge = normalised_edge if choice.options.get("norm") else heads_apart if _heads_in_batch(tensor, choice) else coded_edge
+    decoded = edge(writer, tensor, choice, name=name)
+    for node, index in reads:
+        node.inputs[index] = decoded
+
+
+def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:
+    """Whether heads have scales of their own on an axis that counts batch and heads together."""
+    shape = choice.params.scale.shape if isinstance(choice.params, UniformParams) else ()
+    return len(shape) > 2 and shape[-3] > 1 and tensor.shape[-3] != shape[-3]
+
+
+def heads_apart(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
+    """``coded_edge`` of [batch * heads, N, d] with an axis for the heads alone."""
+    heads = choice.options["heads"]
+    whole, matrix, parted = (writer.variable(f"{name}_{stage}", dtype=np.int64) for stage in ("whole", "matrix", "parted"))
+    split, decoded = writer.variable(f"{name}_heads"), writer.variable(f"{name}_merged", tensor)
+    split.shape = [f"{name}_batch", heads, *tensor.shape[-2:]]
+    writer.node("Shape", [tensor], [matrix], name=f"{name}_matrix", start=-2)
+    writer.node("Concat", [writer.constant(f"{name}_lead", np.array([-1, heads])), matrix], [parted], name=f"{name}_parted", axis=0)
+    writer.node("Reshape", [tensor, parted], [split], name=f"{name}_split")
+    writer.node("Shape", [tensor], [whole], name=f"{name}_whole")
+    writer.node("Reshape", [coded_edge(writer, split, choice, name=name), whole], [decoded], name=f"{name}_merge")
+    return decoded

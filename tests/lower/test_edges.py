@@ -1,0 +1,86 @@
+"""Coded edges around float ops: scales by head, in whatever way the graph keeps its heads; what standard ops cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnxptq import Quantizer
+from onnxptq.errors import InputError
+from onnxptq.graph.load import load
+from onnxptq.lower.edges import code_edge
+from onnxptq.lower.writer import Writer
+from onnxptq.ops.uniform import UniformParams
+from onnxptq.plan import Choice, Plan
+from onnxptq.runtime import Executor, session
+from onnxptq.sites import Structure
+
+Minis = Callable[..., Any]
+HEADS, ROWS, WIDTH = 3, 4, 2
+BY_HEAD = {f"{role}.granularity": "head" for role in ("query", "key", "value")}
+
+
+def product(shape: Sequence[int | str]) -> onnx.ModelProto:
+    """y = x w for x [..., ROWS, WIDTH]."""
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [helper.make_tensor("w", TensorProto.FLOAT, [WIDTH, WIDTH], rng.normal(0, 1, WIDTH * WIDTH))],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("executor", [pytest.param("native", marks=pytest.mark.native), "function"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "batch"),
+    [
+        ([4 * HEADS, ROWS, WIDTH], 4),
+        (["many", ROWS, WIDTH], 4),
+        (["many", "rows", WIDTH], 1),
+        ([HEADS, ROWS, WIDTH], 1),
+        (["batch", HEADS, ROWS, WIDTH], 2),
+    ],
+)
+def test_scales_by_head(shape: Sequence[int | str], batch: int, per_channel: bool, executor: Executor) -> None:
+    """Heads with an axis of their own, or counted together with the batch: the index modulo the heads is the head."""
+    rng = np.random.default_rng(1)
+    size = (HEADS, 1, WIDTH) if per_channel else (HEADS, 1, 1)
+    params = UniformParams(4, rng.uniform(0.05, 0.5, size).astype(np.float32), rng.integers(4, 12, size).astype(np.uint8))
+    choice = Choice("uniform", "minmax", 4, "channel" if per_channel else "head", params=params, options={"heads": HEADS})
+    proto = product(shape)
+    writer = Writer(load(proto), Structure(), Plan({}))
+    code_edge(writer, "x", "product", choice, "value")
+    x = rng.normal(0, 2, (batch, HEADS, ROWS, WIDTH)).astype(np.float32)
+    coded = np.clip(np.rint(x / params.scale) + params.zero, 0, 15)
+    fed = x if len(shape) == 4 else x.reshape(-1, ROWS, WIDTH)
+    got = session(writer.finish("fp32").proto, executor=executor, threads=1).run(None, {"x": fed})[0]
+    expected = session(proto, threads=1).run(None, {"x": ((coded - params.zero) * params.scale).astype(np.float32).reshape(fed.shape)})[0]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sam-encoder", "bert"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_formats_agree_where_heads_have_scales(minis: Minis, name: str, dynamic: bool) -> None:
+    """Windows and heads of SAM's encoder are counted together; the softmax in float keeps its attention unfused."""
+    from onnxptq.models import mini
+
+    path = minis(name, dynamic_batch=dynamic).path
+    q = Quantizer(path, recipe="minmax", settings=BY_HEAD, exclude=[":softmax$"], threads=1)
+    q.calibrate(mini.samples(name, 3))
+    results = {form: q.quantize(format=form) for form in ("native", "portable", "qdq")}
+    sample = mini.samples(name, 1, seed=5, batch=2 if dynamic else 1)[0]
+    expected = session(path, threads=1).run(None, sample)[0]
+    for result in results.values():
+        error = result.session(threads=1).run(None, sample)[0] - expected
+        assert 10 * np.log10(np.square(expected).sum() / np.square(error).sum()) > 25
+    with pytest.raises(InputError, match="uniform by head"):
+        q.quantize(format="qdq", strict=True)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from onnxptq.calibration.objectives import few_digits
 from onnxptq.calibration.summary import Request
 from onnxptq.calibrators.base import Calibrator, Search, require_values
 from onnxptq.calibrators.log_errors import FINE, REACH, LogHistogram, OutputErrors, scales
@@ -74,5 +75,5 @@ def of_map(seen: LogHistogram, bits: int, taus: Sequence[float], exponent: float
     grid = [float(s) for s in scales() if REACH * seen.high <= s <= seen.high] or [1.0]
     candidates = [LogBaseParams(bits, s, tau) for tau in taus for s in grid]
     scheme = schemes()["log_base"]
-    best = min(candidates, key=lambda p: float(f"{shares @ np.abs(scheme.fake(values, p) - values).astype(np.float64) ** exponent:.6g}"))
+    best = min(candidates, key=lambda p: float(few_digits(shares @ np.abs(scheme.fake(values, p) - values).astype(np.float64) ** exponent)))
     return best.tau, best.scale

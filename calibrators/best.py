@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from onnxptq.calibration.objectives import output_error
+from onnxptq.calibration.objectives import few_digits, output_error
 from onnxptq.calibration.rows import RowSample, Whole
 from onnxptq.calibration.summary import F32, Observed, Request, Several, Summary
 from onnxptq.calibrators.base import REGISTRY, WEIGHTED, WIDTHS, Calibrator, Search, as_matrix
@@ -76,5 +76,4 @@ def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
     assert choice.params is not None
     held: dict[str, Any] = {name: array.reshape(-1) if array.ndim else array for name, array in choice.params.inputs().items()}
     coded = schemes()[choice.scheme].fake(rows, replace(choice.params, **held))
-    # few digits: matrix products differ in the last ones between machines, and a plan should not
-    return float(f"{output_error(rows, coded, weight) / max(rows.size, 1):.5g}")
+    return float(few_digits(output_error(rows, coded, weight) / max(rows.size, 1)))

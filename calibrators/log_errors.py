@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.calibration.objectives import few_digits
 from onnxptq.calibration.rows import AttentionRows
 from onnxptq.calibration.summary import F32, F64, NotFinite
 
@@ -84,8 +85,7 @@ class OutputErrors(AttentionRows):
         inside = (grid <= self.high) & (grid >= REACH * self.high)
         if not inside.any():
             return self.taus[0], 1.0
-        # few digits: sums differ in the last ones between machines, and a plan should not
-        errors = np.array([[float(f"{e:.6g}") for e in row] for row in self.errors[:, inside]])
+        errors = few_digits(self.errors[:, inside])
         tau, place = np.unravel_index(errors.argmin(), errors.shape)
         return self.taus[int(tau)], float(grid[inside][place])
 

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.objectives import column_error, histogram_error, uniform_codes
+from onnxptq.calibration.objectives import column_error, few_digits, histogram_error, uniform_codes
 from onnxptq.calibration.ranges import Range
 from onnxptq.calibration.rows import RowSample
 from onnxptq.calibration.summary import Request, Several
@@ -63,4 +63,4 @@ def _log_base(seen: Histogram, choice: Choice) -> LogBaseParams:
     tops = [min(max(seen.quantile(share), SMALLEST), LARGEST) for share in SHARES]
     candidates = [LogBaseParams(choice.bits, top, tau) for top in tops]
     scheme = schemes()["log_base"]
-    return min(candidates, key=lambda p: float(f"{weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64):.6g}"))
+    return min(candidates, key=lambda p: float(few_digits(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64))))

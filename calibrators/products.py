@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.objectives import uniform_codes
+from onnxptq.calibration.objectives import few_digits, uniform_codes
 from onnxptq.calibration.summary import F32, F64
 from onnxptq.ops import schemes
 from onnxptq.ops.dual_region import DualRegionParams
@@ -17,8 +17,6 @@ from onnxptq.ops.scheme import Params
 from onnxptq.ops.uniform import UniformParams
 
 I64 = NDArray[np.int64]
-_DIGITS = 6
-"""Errors are compared with few digits: sums differ in the last ones between machines, and a plan should not."""
 
 
 class Tries(Protocol):
@@ -167,7 +165,7 @@ class Product:
         table = np.stack(rows)
         if operand.units is not None:
             table = np.stack([np.bincount(operand.units, row) for row in table])
-        return _few_digits(table)
+        return few_digits(table)
 
     def _weights(self, wanted: Sequence[F32]) -> Sequence[F32] | None:
         """The gradients in a unit in which no square underflows."""
@@ -190,10 +188,3 @@ class Product:
     def _times(a: F32 | None, b: F32 | None) -> F32:
         product = np.asarray(b if a is None else a if b is None else a @ b)
         return product.reshape((1,) * (4 - product.ndim) + product.shape)
-
-
-def _few_digits(errors: F64) -> F64:
-    with np.errstate(divide="ignore"):
-        power = np.where(errors > 0, 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.where(errors > 0, errors, 1)))), 1)
-    rounded: F64 = np.rint(errors * power) / power
-    return rounded

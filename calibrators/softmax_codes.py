@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.calibration.objectives import few_digits
 from onnxptq.calibration.rows import AttentionRows, RowSample
 from onnxptq.calibration.summary import F32, NotFinite, Request
 from onnxptq.calibrators.base import Calibrator, Search
@@ -124,9 +125,7 @@ class Softmax(Calibrator):
         found = cast(
             CodeErrors, (yield Request(site.tensor, CodeErrors(tuple(candidates(choice.bits, levels)), rows), partners=(site.partner,)))
         )
-        # few digits: sums differ in the last ones between machines, and a plan should not
-        errors = [float(f"{e:.5g}") for e in found.errors]
-        best = found.tried[min(range(len(errors)), key=errors.__getitem__)]
+        best = found.tried[int(few_digits(found.errors).argmin())]
         options = {**choice.options, "norm": int(best.norm)}
         return replace(
             choice, scheme=best.scheme, granularity="row" if best.scheme == "row" else "tensor", params=best.params, options=options

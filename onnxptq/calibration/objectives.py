@@ -10,6 +10,15 @@ from onnxptq.calibration.summary import F32, F64
 from onnxptq.ops.uniform import UniformParams, affine, symmetric
 
 _ROWS = 64
+_DIGITS = 5
+
+
+def few_digits(errors: ArrayLike) -> F64:
+    """Errors as they are compared: sums differ in the last digits between machines and numbers of threads, and a plan should not."""
+    errors = np.asarray(errors, np.float64)
+    known = (errors > 1e-280) & (errors < np.inf)
+    power = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.where(known, errors, 1))))
+    return np.where(known, np.rint(errors * power) / power, errors)
 
 
 def uniform_codes(low: ArrayLike, high: ArrayLike, bits: int, *, signed: bool = False) -> UniformParams:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -24,18 +24,23 @@ class Reading:
     linears: tuple[Linear, ...]
     padded: bool
     """Whether tokens of zeros are added on the way (windows that do not fill the image)."""
+    shared: bool = False
+    """Whether something else reads the output too, so that the linears need a normalization of their own."""
 
     def columns(self, model: Model) -> F64:
         """What the linears multiply each channel with: [channels, all their outputs]."""
         return np.concatenate([weight(model, linear) for linear in self.linears], axis=1)
 
 
-def readings(model: Model, structure: Structure) -> dict[str, Reading | str]:
-    """For each LayerNormalization the linears behind it, or why it cannot be changed."""
-    return {name: _reading(model, structure, norm) for name, norm in structure.norm_readers.items()}
+def readings(model: Model, structure: Structure, *, copies: bool = False) -> dict[str, Reading | str]:
+    """For each LayerNormalization the linears behind it, or why it cannot be changed.
+
+    ``copies``: also those that something else reads too, for the linears that read the output itself.
+    """
+    return {name: _reading(model, structure, norm, copies) for name, norm in structure.norm_readers.items()}
 
 
-def _reading(model: Model, structure: Structure, norm: Norm) -> Reading | str:
+def _reading(model: Model, structure: Structure, norm: Norm, copies: bool) -> Reading | str:
     node = model.nodes()[norm.name]
     rank = len(node.outputs[0].shape or ())
     scale = value(node.inputs[1])
@@ -44,6 +49,9 @@ def _reading(model: Model, structure: Structure, norm: Norm) -> Reading | str:
     if norm.bias is not None and value(node.inputs[2]) is None:
         return "its bias is not constant"
     if not norm.exclusive:
+        direct = tuple(linear for name, linear in structure.linears.items() if name in norm.readers and linear.input == norm.output)
+        if copies and direct:
+            return Reading(norm.name, norm.output, direct, padded=False, shared=True)
         return "not linears alone read it, channels in order"
     linears = tuple(linear for name, linear in structure.linears.items() if name in norm.readers)
     reasons = [why for linear in linears if (why := obstacle(model, norm.output, linear.input, zeros=True))]
@@ -60,6 +68,8 @@ def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
     Tokens of zeros added on the way are zeros divided by the factor, and have to become -offset: where there are such,
     the offset is subtracted in front of the linears, for one addition, instead of in the normalization.
     """
+    if read.shared:
+        read = _split(model, read)
     norm = model.nodes()[read.name]
     scale = np.asarray(value(norm.inputs[1]), np.float64)
     bias = np.asarray(value(norm.inputs[2]), np.float64) if len(norm.inputs) > 2 and not norm.inputs[2].is_empty() else np.zeros_like(scale)
@@ -84,6 +94,18 @@ def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
         scale_input(model, linear, factor)
         if offset.any():
             shift_output(model, linear, offset @ weight(model, linear))
+
+
+def _split(model: Model, read: Reading) -> Reading:
+    """Give the linears of a ``shared`` normalization a copy of it; what else reads the output keeps the one there is."""
+    norm = model.nodes()[read.name]
+    output = norm.outputs[0]
+    own = gs.Variable(model.unique(f"{output.name}_linears"), dtype=output.dtype, shape=output.shape)
+    copy = gs.Node("LayerNormalization", model.unique(f"{norm.name}_linears"), dict(norm.attrs), list(norm.inputs), [own])
+    model.graph.nodes.insert(position(model, norm) + 1, copy)
+    for linear in read.linears:
+        model.nodes()[linear.name].inputs[0] = own
+    return replace(read, name=copy.name, output=own.name, shared=False)
 
 
 def _shifted(model: Model, reader: gs.Node, tensor: gs.Tensor, by: F64) -> gs.Tensor:

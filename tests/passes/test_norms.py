@@ -140,6 +140,39 @@ def test_several_linears_and_shared_constants() -> None:
         assert np.array_equal(model.tensor(name).values, values)
 
 
+COPIES = {"rule": "balanced", "copies": True}
+
+
+@pytest.mark.parametrize("rule", ["repq", "balanced"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linears_get_a_normalization_of_their_own(rule: str, bias: bool) -> None:
+    b = Builder(4)
+    constants = {"scale": b.const(np.exp(b.floats(8) * 1.5), "gamma"), "bias": b.const(b.floats(8), "beta") if bias else ""}
+    x = b.norm("x", 8, **constants)
+    ways = [b.linear(x, b.floats(8, 8)), b.linear(x, b.floats(8, 8), b.floats(8)), b.linear(b.node("Relu", x), b.floats(8, 8))]
+    b.node("Sum", x, *ways, b.linear(b.node("Reshape", x, b.ints(2, 6, 8)), b.floats(8, 8)), out="y")
+    model, structure = found(b, {"x": [2, 6, 8]})
+    feeds = [{"x": b.floats(2, 6, 8)} for _ in range(2)]
+    before = run(model, feeds, [x])[0][x]
+    passed = apply(model, structure, feeds, "ln-reparam", ln_reparam={"rule": rule, "copies": True})
+    assert [c.done for c in passed.changes] == [True]
+    assert "2 linears" in passed.changes[0].what
+    assert "of their own" in passed.changes[0].what
+    assert passed.drift["y"] > 100
+    after = discover(model).norm_readers.values()
+    assert [(norm.exclusive, len(norm.readers)) for norm in after] == [(False, 1), (True, 2)]
+    assert np.array_equal(run(model, feeds, [x])[0][x], before), "what the others read stays"
+
+
+def test_no_copy_where_none_is_needed() -> None:
+    b = Builder(0)
+    b.node("Add", b.linear(b.norm("x", 8), b.floats(8, 8)), b.node("Relu", b.norm("z", 8)), out="y")
+    model, structure = found(b, {"x": [2, 8], "z": [2, 8]})
+    passed = apply(model, structure, [{"x": b.floats(2, 8), "z": b.floats(2, 8)}], "ln-reparam", ln_reparam=COPIES)
+    assert [c.done for c in passed.changes] == [False, True]
+    assert sum(node.op == "LayerNormalization" for node in model.graph.nodes) == 2
+
+
 @pytest.mark.parametrize(("name", "options"), PASSES)
 @pytest.mark.parametrize("pad", ["before", "none"])
 @pytest.mark.parametrize("bias", [True, False])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,9 @@ class Blocks(Observed):
 class Rows(Blocks):
     """Rows of tokens, for products with a constant weight: left, and the gradient."""
 
+    axis: ClassVar[int] = -1
+    row_by_row = True
+
     def _by_head(self, x: F32) -> F32:
         return x.reshape(1, 1, -1, x.shape[-1])
 
@@ -124,6 +127,8 @@ class Rows(Blocks):
 
 class Channels(Blocks):
     """Places of a feature map [batch, channels, ...] as rows."""
+
+    axis: ClassVar[int] = 1
 
     def _by_head(self, x: F32) -> F32:
         return x.reshape(1, 1, -1, 1)

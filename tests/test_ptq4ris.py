@@ -94,18 +94,21 @@ def test_the_scope_is_the_papers(structure: Structure) -> None:
     assert not any("patch_embed" in site.key or "conv1_1" in site.key for site in sites)
 
 
-def test_rivals_use_their_quantizers_on_both_encoders(structure: Structure) -> None:
+def test_rivals_use_their_quantizers_everywhere(structure: Structure) -> None:
+    vit, repq = planned(structure, "ptq4vit"), planned(structure, "repq-vit")
+    assert {choice.calibrator for choice in vit.values()} == {"drq"}
+    assert {choice.calibrator for choice in repq.values()} == {"percentile"}
+    for part in (Part.VISUAL, Part.TEXT, Part.FUSION):
+        assert schemes_of(vit, part)["softmax"] == {"drq dual_region tensor"}
+        assert schemes_of(vit, part)["key"] == {"drq uniform head"}
+        assert schemes_of(repq, part)["softmax"] == {"percentile log_base tensor"}
     for part in (Part.VISUAL, Part.TEXT):
-        vit, repq = schemes_of(planned(structure, "ptq4vit"), part), schemes_of(planned(structure, "repq-vit"), part)
-        assert vit["softmax"] == vit["gelu"] == {"drq dual_region tensor"}
-        assert vit["key"] == {"drq uniform head"}
-        assert repq["softmax"] == {"percentile log_base tensor"}
-        assert repq["linear_input"] == {"percentile uniform tensor"}
-    for recipe in ("ptq4vit", "repq-vit", "rtn"):
-        assert set().union(*schemes_of(planned(structure, recipe), Part.DECODER).values()) == {
-            "minmax uniform channel",
-            "minmax uniform tensor",
-        }
+        assert schemes_of(vit, part)["gelu"] == {"drq dual_region tensor"}
+        assert schemes_of(repq, part)["linear_input"] == {"percentile uniform tensor"}
+    assert schemes_of(planned(structure, "rtn"), Part.DECODER) == {
+        "weight": {"minmax uniform channel"},
+        "conv_input": {"minmax uniform tensor"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,8 @@ def test_reparameterised_norms_prepare_for_the_width_asked_for(samples: Samples)
     _, proto, quantizer = quantized("repq-vit", "w8a6", samples)
     done = [change for change in quantizer.changes if change.pass_name == "ln-reparam" and change.done]
     assert len(done) >= 2 * VISION_BLOCKS
-    assert quantizer._pass_options("ln-reparam") == {"bits": 6}
+    assert quantizer._attempt is not None
+    assert quantizer._attempt.pass_options("ln-reparam") == {"bits": 6}
     assert min(quantizer.drift.values()) > 100, "decibels between the folded model and the original"
     assert quality(proto, samples) > 5
 

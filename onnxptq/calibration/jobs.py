@@ -34,12 +34,12 @@ class Job:
         return total if self.samples is None else min(total, self.samples)
 
     def fold(self, value: NDArray[Any], partners: list[NDArray[Any]], sample: Mapping[str, NDArray[Any]]) -> None:
-        """Fold in one sample's tensor, padding left out."""
-        x = np.asarray(value, np.float32)
+        """Fold in one sample's tensor and its partners, padding left out."""
+        held = [np.asarray(value, np.float32), *partners]
         if self.padding is not None:
             axis = self.summary.axis if isinstance(self.summary, Observed) and hasattr(self.summary, "axis") else None
-            x = valid_rows(x, np.asarray(sample[self.padding.mask]), self.padding.axis, axis)
-        self.summary.update(x, *partners)
+            held = [valid_rows(x, np.asarray(sample[self.padding.mask]), self.padding.axis, axis) for x in held]
+        self.summary.update(*held)
 
     def answer(self) -> None:
         """Hand what was found to the twins."""
@@ -52,15 +52,16 @@ def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) ->
     jobs: dict[Hashable, Job] = {}
     for request in requests.values():
         padding = Padding(request.mask, request.rows) if request.mask is not None else paddings.get(request.tensor)
-        padding = None if request.partners else padding
         parts = request.summary.parts() if isinstance(request.summary, Observed) else (request.summary,)
         for part in parts:
             kind = part.kind() if isinstance(part, Observed) else id(part)
-            key = (request.tensor, padding, request.partners, request.samples, kind)
+            whole = bool(request.partners) and not (isinstance(part, Observed) and part.row_by_row)
+            left_out = None if whole else padding
+            key = (request.tensor, left_out, request.partners, request.samples, kind)
             if key in jobs:
                 jobs[key].twins.append(part)
             else:
-                jobs[key] = Job(request.tensor, part, padding, request.partners, samples=request.samples)
+                jobs[key] = Job(request.tensor, part, left_out, request.partners, samples=request.samples)
     return list(jobs.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,9 @@ class Tap:
 class Observed(ABC):
     """A Summary the engine knows more about: equal requests are answered once, and in-graph observers may do the work."""
 
+    row_by_row: ClassVar[bool] = False
+    """Whether partners hold a row for each row of the tensor, so that padded tokens can be left out of them as well."""
+
     @abstractmethod
     def update(self, x: F32) -> None:
         """See Summary."""
@@ -102,7 +105,8 @@ class Request:
     partners: tuple[str, ...] = field(default=())
     """Further tensors handed to ``summary.update`` together with the first (for errors measured on a site's output).
 
-    All of them are whole then: tokens that pad are not left out, lest rows no longer belong together.
+    All of them are whole then, unless the summary takes them ``row_by_row``: tokens that pad are not left out, lest rows no
+    longer belong together.
     """
     samples: int | None = None
     """Only the first so many samples are wanted: the walk stops there if nobody wants more."""

@@ -74,8 +74,9 @@ def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, r
 
 def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:
     """Whether heads have scales of their own on an axis that counts batch and heads together."""
-    shape = choice.params.scale.shape if isinstance(choice.params, UniformParams) else ()
-    return len(shape) > 2 and shape[-3] > 1 and tensor.shape[-3] != shape[-3]
+    heads = choice.options.get("heads", 1)
+    by_head = isinstance(choice.params, UniformParams) and choice.params.scale.shape[-3:-2] == (heads,)
+    return by_head and heads > 1 and tensor.shape[-3] != heads
 
 
 def heads_apart(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.gradients import Take
+from onnxptq.calibration.jobs import jobs_of
+from onnxptq.calibration.padding import Padding
+from onnxptq.calibration.summary import Request
 from onnxptq.calibrators.base import searches
-from onnxptq.calibrators.blocks import Mixtures, Rows
+from onnxptq.calibrators.blocks import Channels, Mixtures, Rows, Scores
 from onnxptq.calibrators.drq import published_sum
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
@@ -279,3 +282,37 @@ def test_other_schemes_and_empty_samples_are_refused() -> None:
         drive(held, samples(1), {INPUT: Choice("log_base", "drq", 4, options={"metric": "mse"})})
     with pytest.raises(InputError, match="hold no value of tensor 'x'"):
         drive(held, [{"x": np.zeros((0, 6, 8), np.float32)}], {INPUT: drq()})
+
+
+def test_padded_tokens_are_left_out_of_rows_and_their_gradients() -> None:
+    mask = np.array([[1, 1, 1, 0, 0], [0, 1, 0, 0, 0]])
+    x, g = (np.random.default_rng(n).normal(0, 1, (2, 5, 3 + n)).astype(np.float32) for n in (0, 1))
+    seen = Rows(EVERY)
+    (job,) = jobs_of({"t": Request("x", seen, partners=("g",))}, {"x": Padding("mask", -2)})
+    job.fold(x, [g], {"mask": mask})
+    kept = mask.astype(bool)
+    left, gradient = seen.blocks[0]
+    np.testing.assert_array_equal(left[0], x[kept])
+    np.testing.assert_array_equal(gradient[0], g[kept])
+    assert seen.whole("left") == (x[kept].min(), x[kept].max())
+    job.fold(x, [g], {"mask": 0 * mask})
+    assert len(seen.blocks) == 1, "a sentence of nothing but padding"
+
+
+def test_places_of_padded_tokens_are_left_out() -> None:
+    """A convolution's input: [batch, channels, tokens]."""
+    x = np.random.default_rng(0).normal(0, 1, (1, 4, 5)).astype(np.float32)
+    seen = Channels(EVERY, weighted=False)
+    (job,) = jobs_of({"t": Request("x", seen)}, {"x": Padding("mask", -1)})
+    job.fold(x, [], {"mask": np.array([[1, 1, 0, 1, 0]])})
+    np.testing.assert_array_equal(seen.blocks[0][0][0], x[0][:, [0, 1, 3]].T)
+
+
+def test_queries_and_keys_are_taken_whole() -> None:
+    """Their rows do not belong together: padded keys are other tokens than padded queries of another text."""
+    q, k = (np.random.default_rng(n).normal(0, 1, (1, 2, 5, 4)).astype(np.float32) for n in (0, 1))
+    seen = Scores(EVERY, 2, weighted=False)
+    (job,) = jobs_of({"t": Request("q", seen, partners=("k",))}, {"q": Padding("mask", -2)})
+    job.fold(q, [k], {"mask": np.array([[1, 1, 0, 0, 0]])})
+    np.testing.assert_array_equal(seen.blocks[0][0], q[0])
+    np.testing.assert_array_equal(seen.blocks[0][1], k[0].transpose(0, 2, 1))

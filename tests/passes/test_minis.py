@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ DONE = {
     "cnn": {"fold-bn": 9},
     "lavt": {
         "fold-bn": 6,
+        "pointwise": 24,
         "center-keys": 6,
         "center-values": 6,
         "balance-qk": 6,
@@ -70,7 +72,7 @@ def go(model: Model, feeds: Feeds, chosen: Mapping[str, Mapping[str, object]]) -
 @pytest.mark.parametrize("name", list(DONE))
 def test_each_pass(name: str, folder: Path) -> None:
     model, feeds = loaded(name, folder)
-    for one in ("fold-bn", "center-keys", "center-values", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam"):
+    for one in ("fold-bn", "pointwise", "center-keys", "center-values", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam"):
         passed = go(model.copy(), feeds, {one: SCOPE.get(one, {})})
         assert sum(change.done for change in passed.changes) == DONE[name].get(one, 0), one
         assert all(decibels > 110 for decibels in passed.drift.values()), one
@@ -81,8 +83,19 @@ def test_all_passes_together(name: str, folder: Path) -> None:
     model, feeds = loaded(name, folder)
     chosen = ("fold-bn", "center-keys", "center-values", "bimodal", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam")
     passed = go(model.copy(), feeds, {one: SCOPE.get(one, {}) for one in chosen})
-    assert sum(change.done for change in passed.changes if change.pass_name != "bimodal") == sum(DONE[name].values())
+    alone = DONE[name].get("pointwise", 0)
+    assert sum(change.done for change in passed.changes if change.pass_name != "bimodal") == sum(DONE[name].values()) - alone
     assert all(decibels > 105 for decibels in passed.drift.values())
+
+
+def test_fusion_as_linears(folder: Path) -> None:
+    """Text encoder and attention to words: linears without the mean over tokens, and normalizations of their own."""
+    model, feeds = loaded("lavt", folder)
+    passed = go(model.copy(), feeds, {"pointwise": {}, "center-tokens": {}, "ln-reparam": {"rule": "balanced", "copies": True}})
+    done = Counter(change.pass_name for change in passed.changes if change.done)
+    assert done == Counter({"pointwise": 24, "center-tokens": 8, "ln-reparam": 16})
+    assert all(decibels > 105 for decibels in passed.drift.values())
+    assert not [conv for conv in passed.structure.convs if "fusion" in conv]
 
 
 def test_shifted_keys_of_a_decoder(folder: Path) -> None:

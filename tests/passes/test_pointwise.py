@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from onnxptq.sites import Structure, discover
 from tests.passes.graphs import Builder, apply
 
 
-def graph(b: Builder, *, swapped: bool, bias: bool, kernel: int = 1, **attrs: object) -> tuple[Model, Structure]:
+def graph(b: Builder, *, swapped: bool, bias: bool, kernel: int = 1, **attrs: Any) -> tuple[Model, Structure]:
     """[2, 7, 3] as tokens by channels, transposed, or as channels by tokens -> two convolutions -> y; what is between is read twice."""
     x = b.node("Transpose", "x", perm=[0, 2, 1]) if swapped else "x"
     group = attrs.get("group", 1)
@@ -46,7 +47,7 @@ def test_outputs_stay(swapped: bool, bias: bool, seed: int) -> None:
 
 
 @pytest.mark.parametrize("attrs", [{"kernel": 2}, {"strides": [2]}, {"pads": [0, 1]}, {"group": 3}, {"auto_pad": "VALID"}])
-def test_others_are_left_alone(attrs: dict[str, object]) -> None:
+def test_others_are_left_alone(attrs: dict[str, Any]) -> None:
     b = Builder(0)
     model, structure = graph(b, swapped=True, bias=True, **attrs)
     passed = apply(model, structure, [{"x": b.floats(2, 7, 3)}], "pointwise")

@@ -95,8 +95,12 @@ def quantizer(args: Namespace, out: Output) -> Quantizer:
     """A Quantizer with the options of the command line."""
     from onnxptq.calibration.progress import progress_on
     from onnxptq.quantizer import Quantizer
+    from onnxptq.recipe import Recipe
 
     settings = dict(args.set)
+    if getattr(args, "format", None) == "qdq" and "codes" in Recipe.load(args.recipe).switches:
+        # found as they will be said, weights make up for the errors of just these codes
+        settings = {"codes": "standard"} | settings
     settings |= {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
         args.model,

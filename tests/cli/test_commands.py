@@ -67,6 +67,14 @@ class TestQuantize:
         assert run(*quick("--format", form)).code == 0
         assert {node.domain for node in onnx.load(folder / "vision.w8a8.onnx").graph.node} == {""}
 
+    def test_codes_are_searched_that_the_format_can_say(self, run: Run, folder: Path) -> None:
+        auto = quick("--format", "qdq", "--recipe", "auto", "--bits", "w4a4")
+        said, warned = run(*auto), run(*auto, "--set", "codes=any")
+        assert (said.code, warned.code) == (0, 0)
+        assert "stand in" not in said.err
+        assert "stand in" in warned.err
+        assert run(*quick("--format", "qdq")).code == 0, "a recipe without such a switch"
+
     def test_two_runs_and_any_number_of_threads_give_the_same_bytes(self, run: Run, folder: Path) -> None:
         for name, threads in (("a", 1), ("b", 1), ("c", 2)):
             assert run(*quick("--recipe", "omse", "--threads", str(threads), "-o", f"{name}.onnx")).code == 0

@@ -1,84 +1,129 @@
-"""What calibration costs beside bare FP32 inference: `python -m benchmarks.calibration MODEL SAMPLES [--recipe minmax ...]`.
+"""What quantizing costs beside bare FP32 inference: `python -m benchmarks.calibration MODEL SAMPLES [--recipe auto ...] [--bits w6a6]`.
 
-Each measurement is a process of its own. CPU seconds are compared (other load hardly touches them), and peak memory. The
-calibration stage is the walks over the samples; weight search, folds and verification are not in it.
+Every stage of a recipe: seconds, CPU seconds (other load hardly touches them) and peak memory, each also as a multiple of FP32 inference
+over the same samples in a process of its own, which runs in onnxruntime without memory patterns (with them its second run takes twice
+the memory). Memory is the peak within the stage where the system lets us ask for it, else up to its end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.measure import MEBI, markdown
+from onnxptq.calibration.inputs import input_specs
+from onnxptq.calibration.sources import open_source
+from onnxptq.graph.load import load
+from onnxptq.quantizer import Quantizer
+from onnxptq.report.data import Stopwatch, peak_memory
+from onnxptq.runtime import session
 
-def inference(model: str, samples: str, threads: int) -> dict[str, float]:
+INFERENCE = "FP32 inference"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage took."""
+
+    stage: str
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+class Meter(Stopwatch):
+    """A stopwatch that also tells CPU seconds and each stage's own peak; ``done`` is called with the costs of a stage when it ends."""
+
+    def __init__(self, done: Callable[[Cost], None]) -> None:
+        super().__init__()
+        self._done = done
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block."""
+        _forget_peak()
+        start, cpu = time.perf_counter(), time.process_time()
+        with super().stage(name):
+            yield
+        self._done(Cost(name, time.perf_counter() - start, time.process_time() - cpu, (peak_memory() or 0) / MEBI))
+
+
+def _forget_peak() -> None:
+    """Let the peak be what is held now: Linux only."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def inference(model: str, samples: str, threads: int, done: Callable[[Cost], None]) -> None:
     """FP32 onnxruntime over the samples."""
-    from onnxptq.calibration.inputs import input_specs
-    from onnxptq.calibration.sources import open_source
-    from onnxptq.graph.load import load
-    from onnxptq.report.data import peak_memory
-    from onnxptq.runtime import session
-
     source = open_source(samples, inputs=input_specs(load(model)))
-    running = session(Path(model), executor="function", threads=threads)
-    start = time.process_time()
-    for sample in source:
-        running.run(None, dict(sample))
-    return {"cpu_seconds": time.process_time() - start, "peak_mib": (peak_memory() or 0) / 2**20}
+    with Meter(done).stage(INFERENCE):
+        running = session(Path(model), threads=threads)
+        for sample in source:
+            running.run(None, dict(sample))
 
 
-def calibration(model: str, samples: str, threads: int, recipe: str, bits: str) -> dict[str, float]:
-    """The calibration stage of one recipe."""
-    from onnxptq.calibration.engine import Engine
-    from onnxptq.quantizer import Quantizer
-    from onnxptq.report.data import peak_memory
-
-    spent: dict[str, float] = {}
-    walk = Engine.drive
-
-    def timed(self: Engine, *args: object, **options: object) -> object:
-        before = time.process_time()
-        found = walk(self, *args, **options)  # type: ignore[arg-type]
-        spent["cpu_seconds"] = time.process_time() - before
-        spent["peak_mib"] = (peak_memory() or 0) / 2**20
-        return found
-
-    Engine.drive = timed  # type: ignore[method-assign,assignment]
-    q = Quantizer(model, recipe=recipe, bits=bits, threads=threads, settings={"weights.calibrator": "minmax"})
+def quantization(model: str, samples: str, threads: int, done: Callable[[Cost], None], *, recipe: str, bits: str) -> None:
+    """All stages of one recipe, to a native file in memory."""
+    q = Quantizer(model, recipe=recipe, bits=bits, threads=threads)
+    q.watch = Meter(done)
     q.calibrate(samples)
-    return spent
+    q.quantize()
+
+
+def costs(args: argparse.Namespace, what: str) -> list[Cost]:
+    """The stages of ``what``, inference or a recipe, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.calibration", args.model, args.samples, "--bits", args.bits, "--child", what]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    done = subprocess.run([*command, "--threads", str(args.threads)], stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return [Cost(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def table(found: list[Cost], base: Cost) -> str:
+    """The stages and the whole."""
+    whole = Cost("all", sum(one.seconds for one in found), sum(one.cpu_seconds for one in found), max(one.peak_mib for one in found))
+    rows = [
+        [
+            one.stage,
+            f"{one.seconds:.1f}",
+            f"{one.cpu_seconds:.1f} ({one.cpu_seconds / base.cpu_seconds:.2f}x)",
+            f"{one.peak_mib:.0f} MiB ({one.peak_mib / base.peak_mib:.2f}x)",
+        ]
+        for one in (base, *found, whole)
+    ]
+    return markdown(["stage", "seconds", "CPU seconds", "peak memory"], rows)
 
 
 def main() -> None:
-    """Print a table of ratios."""
+    """Print a table for each recipe."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model")
     parser.add_argument("samples")
-    parser.add_argument("--recipe", nargs="*", default=["minmax", "omse"])
+    parser.add_argument("--recipe", nargs="*", default=["auto"])
     parser.add_argument("--bits", default="w6a6")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child == "inference":
-        print(json.dumps(inference(args.model, args.samples, args.threads)))
-        return
     if args.child:
-        print(json.dumps(calibration(args.model, args.samples, args.threads, args.child, args.bits)))
+        common = args.model, args.samples, args.threads, lambda cost: print(json.dumps(asdict(cost)), flush=True)
+        if args.child == INFERENCE:
+            inference(*common)
+        else:
+            quantization(*common, recipe=args.child, bits=args.bits)
         return
-    found = {}
-    for name in ("inference", *args.recipe):
-        command = [sys.executable, "-m", "benchmarks.calibration", args.model, args.samples, "--bits", args.bits, "--child", name]
-        done = subprocess.run([*command, "--threads", str(args.threads)], capture_output=True, text=True, check=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-        base = found["inference"]
-        ratios = [found[name][key] / base[key] for key in ("cpu_seconds", "peak_mib")]
-        print(
-            f"{name:10} {found[name]['cpu_seconds']:8.1f} CPU s {ratios[0]:5.2f}x {found[name]['peak_mib']:8.0f} MiB {ratios[1]:5.2f}x",
-            flush=True,
-        )
+    (base,) = costs(args, INFERENCE)
+    for recipe in args.recipe:
+        print(f"{recipe}, {args.bits}, {args.threads} threads\n\n{table(costs(args, recipe), base)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -156,12 +156,15 @@ class DualStream:
             if not len(rows):
                 continue
             a = target.pick(coded.value(index, self._inputs[target.name]), rows)
-            x = target.pick(original.value(index, target.input), rows) if solve else a
+            if not solve:
+                moments.add(a)
+                continue
+            output = target.pick(original.value(index, target.input), rows).astype(np.float64) @ target.weight
             streams = None
             if residual is not None:
                 met = places[index][rows]
                 streams = _rows_of(original.value(index, residual.stream), met), _rows_of(coded.value(index, residual.stream), met)
-            moments.add(a, x.astype(np.float64) @ target.weight, streams)
+            moments.add(a, output, streams)
         return refit(target.weight, moments, target.bits, symmetric=target.symmetric, solve=solve, settings=target.settings)
 
     def _residual(self, target: Target, original: Stream, coded: Stream) -> tuple[Residual | None, list[I64]]:

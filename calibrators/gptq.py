@@ -13,22 +13,26 @@ BLOCK = 64
 
 
 def gptq(weight: F64, hessian: F64, scale: F32, zero: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Codes [K, N] of little tr((W - Q)' H (W - Q)); ``scale`` and ``zero`` [N]. Inputs of most power come first (act-order)."""
+    """Codes [K, N] of little tr((W - Q)' H (W - Q)); ``scale`` and ``zero`` [N]. Inputs of most power come first (act-order).
+
+    With H = U D U', U unit upper triangular, input k is rounded at W_k + sum over j < k of U_jk (W_j - Q_j): the codes of GPTQ
+    without an inverse (Chee et al., QuIP, 2023).
+    """
     order = np.argsort(-np.diag(hessian), kind="stable")
+    backwards = order[::-1]
+    upper = np.linalg.cholesky(hessian[np.ix_(backwards, backwards)])[::-1, ::-1]
     # few digits: the last ones depend on the number of threads, and codes should not
-    upper = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T.astype(np.float32).astype(np.float64)
-    left = weight[order]
-    codes = np.empty(weight.shape, np.uint8)
+    passed = (upper / np.diag(upper)).astype(np.float32).astype(np.float64)
+    held = weight[order]
+    errors, codes = np.empty(weight.shape), np.empty(weight.shape, np.uint8)
     step, offset, last = scale.astype(np.float64), zero.astype(np.float64), 2**bits - 1
     for start in range(0, len(order), BLOCK):
         stop = min(start + BLOCK, len(order))
-        errors = np.empty((stop - start, weight.shape[1]))
+        wanted = held[start:stop] + passed[:start, start:stop].T @ errors[:start]
         for i in range(start, stop):
-            code = np.clip(np.rint(left[i] / step) + offset, 0, last)
+            code = np.clip(np.rint((wanted[i - start] + passed[start:i, i] @ errors[start:i]) / step) + offset, 0, last)
             codes[order[i]] = code
-            errors[i - start] = (left[i] - (code - offset) * step) / upper[i, i]
-            left[i + 1 : stop] -= np.outer(upper[i, i + 1 : stop], errors[i - start])
-        left[stop:] -= upper[start:stop, stop:].T @ errors
+            errors[i] = held[i] - (code - offset) * step
     return codes
 
 

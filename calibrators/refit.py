@@ -53,10 +53,15 @@ class Moments:
         self._ss, self._rs = np.zeros(outputs), np.zeros(outputs)
         self._residual = False
 
-    def add(self, a: F32, output: F32 | F64, residuals: tuple[F32, F32] | None = None) -> None:
-        """Fold rows in: coded inputs, original outputs, and the original and the quantized residual stream."""
-        rows, wanted = a.astype(np.float64), output.astype(np.float64)
-        whole = wanted
+    def add(self, a: F32, output: F32 | F64 | None = None, residuals: tuple[F32, F32] | None = None) -> None:
+        """Fold rows in: coded inputs, and where the weight is to be solved for the original outputs, and the two residual streams."""
+        rows = a.astype(np.float64)
+        self.count += len(rows)
+        self._a += rows.sum(axis=0)
+        self._aa += rows.T @ rows
+        if output is None:
+            return
+        whole = wanted = output.astype(np.float64)
         if residuals is not None:
             self._residual = True
             original, quantized = (r.astype(np.float64) for r in residuals)
@@ -65,11 +70,8 @@ class Moments:
             self._r += quantized.sum(axis=0)
             self._rs += (quantized * whole).sum(axis=0)
             self._as += rows.T @ whole
-        self.count += len(rows)
-        self._a += rows.sum(axis=0)
         self._t += wanted.sum(axis=0)
         self._s += whole.sum(axis=0)
-        self._aa += rows.T @ rows
         self._at += rows.T @ wanted
         self._ss += np.square(whole).sum(axis=0)
 
@@ -104,6 +106,10 @@ class Moments:
         """What has to be added for the means to be right."""
         return (self._t - self._a @ weight) / self._rows
 
+    def moved(self, change: F64) -> F64:
+        """By how much a change of the weight moves the means."""
+        return self._a @ change / self._rows
+
 
 @dataclass(frozen=True)
 class Refit:
@@ -130,8 +136,8 @@ def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: b
     if solve and settings.debias:
         scale = (scale * moments.gain(decoded(codes, scale, zero).astype(np.float64))).astype(np.float32)
     values = decoded(codes, scale, zero)
-    shift = moments.shift(values.astype(np.float64)) if settings.bias else np.zeros(values.shape[1])
-    return Refit(scale, zero, values, shift.astype(np.float32), solve)
+    shift = moments.shift(values.astype(np.float64)) if solve else moments.moved(target - values)
+    return Refit(scale, zero, values, (shift if settings.bias else np.zeros_like(shift)).astype(np.float32), solve)
 
 
 def ranges(weight: F64, power: F64, bits: int, *, symmetric: bool) -> tuple[F32, NDArray[np.uint8]]:

@@ -41,6 +41,8 @@ def session(
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in once more.
+    options.enable_mem_pattern = False
     for other in libraries:
         options.register_custom_ops_library(str(other))
     if threads is not None:

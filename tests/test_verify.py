@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxptq.errors import ArtifactError, InputError
+from onnxptq.runtime import session
 from onnxptq.verify import Runner, Spool, one_line, run
 
 
@@ -49,6 +50,10 @@ def test_every_kind_of_model(source: str, tmp_path: Path) -> None:
         model = tmp_path / "m.onnx"
         onnx.save(double(), model)
     assert next(run(model, samples(1)))["y"].shape == (1, 2)
+
+
+def test_a_session_keeps_one_block_of_memory_for_all_runs() -> None:
+    assert not session(double()).get_session_options().enable_mem_pattern
 
 
 def test_floats_are_converted_to_what_the_model_takes() -> None:

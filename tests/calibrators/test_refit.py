@@ -19,10 +19,10 @@ def problem(seed: int = 0, rows: int = 400, inputs: int = 24, outputs: int = 6) 
     return a.astype(np.float32), rng.standard_normal((inputs, outputs)).astype(np.float32)
 
 
-def found(a: np.ndarray, w: np.ndarray, output: np.ndarray, bits: int = 4, streams=None, solve: bool = True, **off: float) -> Refit:
+def found(a: np.ndarray, w: np.ndarray, output: np.ndarray | None, bits: int = 4, streams=None, solve: bool = True, **off: float) -> Refit:
     moments = Moments(*w.shape)
     for part in np.array_split(np.arange(len(a)), 3):
-        moments.add(a[part], output[part], None if streams is None else tuple(s[part] for s in streams))
+        moments.add(a[part], None if output is None else output[part], None if streams is None else tuple(s[part] for s in streams))
     return refit(w, moments, bits, symmetric=False, solve=solve, settings=replace(Settings(), **off))
 
 
@@ -50,10 +50,27 @@ def test_gptq_of_independent_inputs_is_rounding() -> None:
     assert np.array_equal(gptq(w.astype(np.float64), np.eye(len(w)), scale, zero, 4), nearest(w, scale, zero, 4))
 
 
+@pytest.mark.parametrize(("inputs", "bits"), [(24, 4), (150, 3)])
+def test_gptq_makes_up_for_errors_as_the_inverse_says(inputs: int, bits: int) -> None:
+    """The codes are those of the usual form, which passes errors on along the Cholesky factor of the inverse."""
+    a, w = problem(6, inputs=inputs)
+    hessian = (a.T @ a / len(a) + 0.1 * np.eye(inputs)).astype(np.float64)
+    scale, zero = ranges(w.astype(np.float64), np.diag(hessian), bits, symmetric=False)
+    order = np.argsort(-np.diag(hessian))
+    upper = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
+    left, wanted = w[order].astype(np.float64), np.empty(w.shape, np.uint8)
+    for i, k in enumerate(order):
+        wanted[k] = nearest(left[i : i + 1], scale, zero, bits)
+        error = (left[i] - decoded(wanted[k : k + 1], scale, zero)[0]) / upper[i, i]
+        left[i + 1 :] -= np.outer(upper[i, i + 1 :], error)
+    assert np.array_equal(gptq(w.astype(np.float64), hessian, scale, zero, bits), wanted)
+
+
 def test_means_come_out_right() -> None:
     a, w = problem(2)
+    for one in (found(a, w, a @ w), found(a, w, None, solve=False)):
+        assert np.allclose((a @ one.weight + one.shift).mean(axis=0), (a @ w).mean(axis=0), atol=1e-4)
     one = found(a, w, a @ w)
-    assert np.allclose((a @ one.weight + one.shift).mean(axis=0), (a @ w).mean(axis=0), atol=1e-4)
     assert not np.allclose((a @ one.weight).mean(axis=0), (a @ w).mean(axis=0), atol=1e-2)
     assert not found(a, w, a @ w, bias=False).shift.any()
 
@@ -82,7 +99,7 @@ def test_solving_makes_up_for_coded_inputs_and_residuals() -> None:
     def left(one: Refit) -> float:
         return float(np.square(coded @ one.weight + one.shift + quantized - whole).mean())
 
-    plain = found(coded, w, coded @ w, bits=8, solve=False)
+    plain = found(coded, w, None, bits=8, solve=False)
     solved = found(coded, w, a @ w, bits=8, damp=1e-4)
     with_stream = found(coded, w, a @ w, bits=8, damp=1e-4, streams=(original, quantized))
     assert left(with_stream) < 0.05 * left(solved) < 0.05 * left(plain)

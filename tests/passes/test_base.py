@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -114,6 +115,24 @@ def test_an_exact_pass_is_proved_once(known: dict[str, Pass]) -> None:
     assert passed.drift == {"y": np.inf, "z": np.inf}
     assert (calls.runs, calls.walks) == (2, [])
     assert [c.pass_name for c in passed.changes] == ["double", "half"]
+
+
+def test_outputs_are_not_kept_as_views(known: dict[str, Pass]) -> None:
+    """A view of what a session put out keeps all of the session's memory, beside that of the next."""
+    define("double", ("two", 2), ("three", 0.5), ("five", 0.5))
+    calls, alive = Calls(), list[weakref.ref[Any]]()
+    plain = calls.outputs
+
+    def outputs(now: Model) -> list[dict[str, Any]]:
+        assert not any(one() is not None for one in alive)
+        found = plain(now)
+        alive.extend(weakref.ref(array) for sample in found for array in sample.values())
+        return found
+
+    calls.outputs = outputs  # type: ignore[method-assign]
+    calls.go(model(), "double")
+    assert calls.runs == 2
+    assert alive
 
 
 def test_nothing_done_nothing_run(known: dict[str, Pass]) -> None:

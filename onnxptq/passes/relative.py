@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.flow import moves, scaling
 from onnxptq.graph.model import Model, value
-from onnxptq.graph.trace import Tracer
+from onnxptq.graph.trace import Numbers, Tracer
 from onnxptq.passes.edit import set_input
 from onnxptq.sites import Attention, Source
 
@@ -37,7 +37,6 @@ def tables(model: Model, attention: Attention, source: Source, start: str, trace
     """All that reads an attention's queries besides the scores, or why one of them is no product with a constant."""
     origin = model.tensor(start)
     mine = source.channels + 1
-    rows = {row.tobytes() for row in mine.astype(np.int32)}
     found: list[Table] = []
     for reader in tracer.readers(origin):
         numbers = tracer.channels(origin, reader.tensor)
@@ -48,14 +47,22 @@ def tables(model: Model, attention: Attention, source: Source, start: str, trace
         node = reader.node
         if node is None or node.op != "MatMul" or node.inputs[0] is not reader.tensor:
             return "something else than a product with a constant reads its queries too"
-        seen = np.unique(numbers.reshape(-1, numbers.shape[-1]), axis=0).astype(np.int32)
-        if any(row.tobytes() not in rows for row in seen if row.any()):
+        if not _whole(numbers.reshape(-1, numbers.shape[-1]), mine):
             return "something else reads parts of its queries"
         table = _table(node, tracer)
         if table is None:
             return f"what {node.name} multiplies its queries by is no constant"
         found.append(table)
     return tuple(dict.fromkeys(found))
+
+
+def _whole(rows: Numbers, heads: NDArray[np.int64]) -> bool:
+    """Whether each row that is not all zero is one of ``heads`` [heads, dim], which share no channel."""
+    if rows.shape[1] != heads.shape[1]:
+        return not rows.any()
+    behind = np.zeros((max(int(rows.max()), int(heads.max())) + 1, heads.shape[1]), rows.dtype)
+    behind[heads[:, 0]] = heads
+    return bool((rows == behind[rows[:, 0]]).all())
 
 
 def _leads_to(node: gs.Node, product: str) -> bool:

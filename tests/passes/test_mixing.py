@@ -105,6 +105,23 @@ def test_queries_that_something_else_reads_are_left_alone() -> None:
     assert "something else than a product with a constant" in change.what
 
 
+@pytest.mark.parametrize("first", [(0, 2, 1), (1, 4, 1), (3, -9, -1), (0, 4, 1)])
+def test_queries_of_which_a_product_reads_parts_are_left_alone(first: tuple[int, int, int]) -> None:
+    b = Builder(0)
+    names = [b.linear("x", b.floats(6, 8)) for _ in range(3)]
+    q, k, v = (b.heads(name, 2, 2, 4) for name in names)
+    b.linear(b.merge(b.attention(q, k, v, heads=2, dim=4, scale=0.5), 2, 8), b.floats(8, 6), out="y")
+    start, end, step = first
+    part = b.node("Slice", q, b.ints(start), b.ints(end), b.ints(-1), b.ints(step))
+    b.node("MatMul", part, b.const(b.floats(len(range(4)[start:end:step]) if step > 0 else 4, 3)), out="z")
+    channels = np.arange(8).reshape(2, 4)
+    b.know(q_source=replace(b.source(names[0], channels), exclusive=False), k_source=b.source(names[1], channels))
+    model, structure = b.build({"x": [2, 5, 6]}, ["y", "z"])
+    passed = apply(model, structure, [{"x": b.floats(2, 5, 6)}], "mix-qk", mix_qk=ALL)
+    assert passed.changes[0].done == (first == (0, 4, 1))
+    assert passed.changes[0].done or "parts of its queries" in passed.changes[0].what
+
+
 def test_heads_that_share_keys_are_left_alone() -> None:
     b = Builder(0)
     names = [b.linear("x", b.floats(6, 8)), b.linear("x", b.floats(6, 4))]

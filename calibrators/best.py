@@ -72,8 +72,14 @@ def _advance(name: str, search: Search, answer: Summary | None, asked: dict[str,
 
 
 def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
-    """Mean squared change of the output by an answer; the parameters of channels broadcast along rows whatever the tensor's rank."""
+    """Mean squared change of the output by an answer, four times as much for each bit an element takes beyond the choice's width.
+
+    That is what a bit of width is worth: an index of a group has to bring as much. The parameters of channels broadcast
+    along rows whatever the tensor's rank.
+    """
     assert choice.params is not None
     held: dict[str, Any] = {name: array.reshape(-1) if array.ndim else array for name, array in choice.params.inputs().items()}
-    coded = schemes()[choice.scheme].fake(rows, replace(choice.params, **held))
-    return float(few_digits(output_error(rows, coded, weight) / max(rows.size, 1)))
+    scheme = schemes()[choice.scheme]
+    beyond = scheme.bits_per_element(choice.params, rows.size) - choice.bits
+    coded = scheme.fake(rows, replace(choice.params, **held))
+    return float(few_digits(4**beyond * output_error(rows, coded, weight) / max(rows.size, 1)))

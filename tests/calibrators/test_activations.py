@@ -168,11 +168,16 @@ def test_what_does_not_fit() -> None:
 class TestBest:
     """``best``: the least measured output error wins."""
 
-    def search(self, candidates: list[str], *, bits: int = 4, outlier: float = 0.0) -> tuple[Choice, dict[str, float]]:
+    def search(
+        self, candidates: list[str], *, bits: int = 4, outlier: float = 0.0, loud: float = 1.0, level: float = 0.0
+    ) -> tuple[Choice, dict[str, float]]:
         rng = np.random.default_rng(0)
         held = mlp()
         given: list[dict[str, Any]] = [{"x": rng.standard_normal((4, 6, 8)).astype(np.float32)} for _ in range(3)]
         given[0]["x"][0, 0, 0] += outlier
+        for sample in given:
+            sample["x"][..., 0] *= loud
+            sample["x"][:, :2, 0] += level
         choice = Choice("uniform", "best", bits, options={"candidates": candidates, "heads": 2})
         site = Site("x", "MatMul_0", Role.LINEAR_INPUT)
         engine = Engine(held, source(held, given), threads=1)
@@ -182,7 +187,8 @@ class TestBest:
         rows = np.concatenate([s["x"] for s in given]).reshape(-1, 8)
         losses = {}
         for name in candidates:
-            alone = Choice("uniform", name, bits) if name != "token" else Choice("token", name, bits, "row")
+            scheme, granularity = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}.get(name, ("uniform", "tensor"))
+            alone = Choice(scheme, name, bits, granularity)
             done = Engine(held, source(held, given)).drive({"s": calibrators()[name].search(site, alone)}, stage="search")["s"]
             losses[name] = float(np.square((schemes()[done.scheme].fake(rows, done.params) - rows) @ weight).sum() / rows.size)
         return found, losses
@@ -200,6 +206,13 @@ class TestBest:
     def test_token_wins_against_an_outlier(self) -> None:
         found, _ = self.search(["minmax", "token"], outlier=100.0)
         assert (found.scheme, found.granularity, found.calibrator) == ("token", "row", "token")
+
+    @pytest.mark.parametrize(("spread", "winner"), [({"loud": 30.0}, "minmax"), ({"level": 30.0}, "rorq")])
+    def test_an_index_of_a_group_has_to_be_worth_its_bits(self, spread: dict[str, float], winner: str) -> None:
+        found, losses = self.search(["minmax", "rorq"], **spread)  # type: ignore[arg-type]
+        assert losses["rorq"] < losses["minmax"]
+        assert found.options["errors"]["rorq"] == pytest.approx(4 * losses["rorq"], rel=1e-4), "two groups: one bit"
+        assert found.calibrator == winner
 
     def test_of_equals_the_first(self) -> None:
         assert self.search(["avgminmax", "minmax", "avgminmax"][:1])[0].calibrator == "avgminmax"

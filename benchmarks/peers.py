@@ -83,7 +83,9 @@ def _ours(recipe: str, bits: str, format: str = "native") -> Row:
     def make(graph: Graph, out: Path) -> None:
         from onnxptq import Quantizer
 
-        quantizer = Quantizer(graph.path, recipe=recipe, bits=bits)
+        # as the command line does it
+        settings = {"codes": "standard"} if (recipe, format) == ("auto", "qdq") else {}
+        quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=settings)
         quantizer.calibrate(graph.calibration)
         quantizer.quantize(format=format).save(out)  # type: ignore[arg-type]
 

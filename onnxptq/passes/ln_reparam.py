@@ -13,7 +13,7 @@ from onnxptq.calibration.summary import Request
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.norms import Reading, fold, readings
-from onnxptq.sites import Structure
+from onnxptq.sites import Part, Structure
 
 F64 = NDArray[np.float64]
 ROWS = 2048
@@ -29,21 +29,26 @@ class ReparameterizeLayerNorm(Pass):
     2. Rule ``repq``: r and m make the affine quantizers of the channels (range by percentile, least squared error) one:
        r = s_c / mean s, m = mean s (mean z - z_c), the mean of z made a code (RepQ-ViT, equations 7 to 10).
     3. Rule ``balanced``: m is the middle of the robust range, r the square root of deviation over weight.
-    4. With ``copies``, where something else reads the output too (the residual stream of a post-norm encoder does), the linears
-       get a normalization of their own.
+    4. Where something else reads the output too (the residual stream of a post-norm encoder does), linears get a normalization
+       of their own: those that ``copies`` names.
     5. Tokens of zeros that pad windows have to become -m: with ``padded`` = ``add`` an addition in front of the linears
        sees to it, with ``scale`` such a normalization gets its r and no m.
     """
 
     name = "ln-reparam"
-    options: ClassVar[Mapping[str, Any]] = {"rule": "repq", "bits": 8, "quantile": 0.002, "padded": "add", "copies": False}
-    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": ("repq", "balanced"), "padded": ("add", "scale")}
+    options: ClassVar[Mapping[str, Any]] = {"rule": "repq", "bits": 8, "quantile": 0.002, "padded": "add", "copies": "none"}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "rule": ("repq", "balanced"),
+        "padded": ("add", "scale"),
+        "copies": ("none", "text", "all"),
+    }
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"bits": (2, 8), "quantile": (0, 0.49)}
     reads = moves = frozenset({"norm"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
         """See the class."""
-        found = readings(model, structure, copies=options["copies"])
+        text = {site.consumer for site in structure.sites if site.part is Part.TEXT}
+        found = readings(model, structure, own={"none": (), "text": text, "all": structure.linears}[options["copies"]])
         legal = {name: read for name, read in found.items() if isinstance(read, Reading)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
         filled = yield {name: Request(read.output, RowSample(ROWS)) for name, read in legal.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,15 +33,15 @@ class Reading:
         return np.concatenate([weight(model, linear) for linear in self.linears], axis=1)
 
 
-def readings(model: Model, structure: Structure, *, copies: bool = False) -> dict[str, Reading | str]:
+def readings(model: Model, structure: Structure, *, own: Collection[str] = ()) -> dict[str, Reading | str]:
     """For each LayerNormalization the linears behind it, or why it cannot be changed.
 
-    ``copies``: also those that something else reads too, for the linears that read the output itself.
+    ``own``: linears that may get a normalization of their own, where they read the output itself and something else reads it too.
     """
-    return {name: _reading(model, structure, norm, copies) for name, norm in structure.norm_readers.items()}
+    return {name: _reading(model, structure, norm, own) for name, norm in structure.norm_readers.items()}
 
 
-def _reading(model: Model, structure: Structure, norm: Norm, copies: bool) -> Reading | str:
+def _reading(model: Model, structure: Structure, norm: Norm, own: Collection[str]) -> Reading | str:
     node = model.nodes()[norm.name]
     rank = len(node.outputs[0].shape or ())
     scale = value(node.inputs[1])
@@ -49,8 +50,8 @@ def _reading(model: Model, structure: Structure, norm: Norm, copies: bool) -> Re
     if norm.bias is not None and value(node.inputs[2]) is None:
         return "its bias is not constant"
     if not norm.exclusive:
-        direct = tuple(linear for name, linear in structure.linears.items() if name in norm.readers and linear.input == norm.output)
-        if copies and direct:
+        direct = tuple(structure.linears[name] for name in norm.readers if name in own and structure.linears[name].input == norm.output)
+        if direct:
             return Reading(norm.name, norm.output, direct, padded=False, shared=True)
         return "not linears alone read it, channels in order"
     linears = tuple(linear for name, linear in structure.linears.items() if name in norm.readers)

@@ -91,11 +91,21 @@ def test_all_passes_together(name: str, folder: Path) -> None:
 def test_fusion_as_linears(folder: Path) -> None:
     """Text encoder and attention to words: linears without the mean over tokens, and normalizations of their own."""
     model, feeds = loaded("lavt", folder)
-    passed = go(model.copy(), feeds, {"pointwise": {}, "center-tokens": {}, "ln-reparam": {"rule": "balanced", "copies": True}})
+    passed = go(model.copy(), feeds, {"pointwise": {}, "center-tokens": {}, "ln-reparam": {"rule": "balanced", "copies": "text"}})
     done = Counter(change.pass_name for change in passed.changes if change.done)
     assert done == Counter({"pointwise": 24, "center-tokens": 8, "ln-reparam": 16})
     assert all(decibels > 105 for decibels in passed.drift.values())
     assert not [conv for conv in passed.structure.convs if "fusion" in conv]
+
+
+@pytest.mark.parametrize(("name", "counts"), [("bert", (0, 4, 4)), ("sam-decoder", (1, 1, 7)), ("lavt", (13, 15, 15))])
+def test_whose_linears_get_normalizations(name: str, counts: tuple[int, ...], folder: Path) -> None:
+    model, feeds = loaded(name, folder)
+    done = []
+    for copies in ("none", "text", "all"):
+        passed = go(model.copy(), feeds, {"ln-reparam": {"copies": copies}})
+        done.append(sum(change.done for change in passed.changes))
+    assert tuple(done) == counts
 
 
 def test_shifted_keys_of_a_decoder(folder: Path) -> None:

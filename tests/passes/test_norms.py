@@ -140,7 +140,7 @@ def test_several_linears_and_shared_constants() -> None:
         assert np.array_equal(model.tensor(name).values, values)
 
 
-COPIES = {"rule": "balanced", "copies": True}
+COPIES = {"rule": "balanced", "copies": "all"}
 
 
 @pytest.mark.parametrize("rule", ["repq", "balanced"])
@@ -154,7 +154,7 @@ def test_linears_get_a_normalization_of_their_own(rule: str, bias: bool) -> None
     model, structure = found(b, {"x": [2, 6, 8]})
     feeds = [{"x": b.floats(2, 6, 8)} for _ in range(2)]
     before = run(model, feeds, [x])[0][x]
-    passed = apply(model, structure, feeds, "ln-reparam", ln_reparam={"rule": rule, "copies": True})
+    passed = apply(model, structure, feeds, "ln-reparam", ln_reparam={"rule": rule, "copies": "all"})
     assert [c.done for c in passed.changes] == [True]
     assert "2 linears" in passed.changes[0].what
     assert "of their own" in passed.changes[0].what

@@ -115,9 +115,7 @@ def _attention(sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: typ
             low, high = seen.extrema["left" if number == 0 else "right"]
             if per_head:
                 low, high = low.reshape(-1, 1, 1), high.reshape(-1, 1, 1)
-            side.tries = _tries(
-                site, choice, np.asarray(low if per_head else low.min()), np.asarray(high if per_head else high.max()), options
-            )
+            side.tries = _tries(site, choice, np.asarray(low if per_head else low.min()), np.asarray(high if per_head else high.max()))
         sides.append(side)
     Product(sides[0], sides[1], parts[2] if weighted else None).search([s for s in sides if s.tries is not None], options.rounds)
     return {sites[r][0].key: _done(*sites[r], side) for r, side in zip(roles, sides, strict=True) if r in sites}
@@ -139,9 +137,9 @@ def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
     rows, *gradients = (np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True))
     left, right = Operand([rows]), Operand([held])
     if inputs is not None:
-        left.tries = _tries(*inputs, *seen.whole("left"), options)
+        left.tries = _tries(*inputs, *seen.whole("left"))
     if weight is not None:
-        right = _weight(held, *weight, options)
+        right = _weight(held, *weight)
     Product(left, right, gradients or None).search([side for side in (right, left) if side.tries is not None], options.rounds)
     return {m[0].key: _done(*m, side) for m, side in ((weight, right), (inputs, left)) if m is not None}
 
@@ -151,18 +149,18 @@ def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Sum
     rank = 2
     if site.role is Role.WEIGHT:
         held = cast(Whole, (yield Request(site.consumer, Whole()))).value
-        side, rank = _weight(held, site, choice, options), held.ndim
+        side, rank = _weight(held, site, choice), held.ndim
     else:
         kind = Rows if site.role is Role.MATMUL_INPUT else Channels
         seen = cast(Blocks, (yield Request(site.tensor, kind(options.rows, weighted=False))))
         require_values(site, seen.count)
         side = Operand([np.concatenate([block[0] for block in seen.blocks], axis=1)[None]])
-        side.tries = _tries(site, choice, *seen.whole("left"), options)
+        side.tries = _tries(site, choice, *seen.whole("left"))
     Product(None, side).search([side], options.rounds)
     return _done(site, choice, side, rank)
 
 
-def _weight(held: F32, site: Site, choice: Choice, options: Options) -> Operand:
+def _weight(held: F32, site: Site, choice: Choice) -> Operand:
     """A weight as [inputs and places, outputs]."""
     matrix = np.moveaxis(held, site.axis, -1).reshape(-1, held.shape[site.axis])
     side = Operand([matrix])
@@ -176,12 +174,13 @@ def _weight(held: F32, site: Site, choice: Choice, options: Options) -> Operand:
         high = np.array([high[side.units == unit].max() for unit in side.units])
     else:
         low, high = np.asarray(low.min()), np.asarray(high.max())
-    side.tries = _tries(site, choice, low, high, options)
+    side.tries = _tries(site, choice, low, high)
     return side
 
 
-def _tries(site: Site, choice: Choice, low: F64, high: F64, options: Options) -> Tries:
-    """The candidates of one operand."""
+def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
+    """The candidates of one operand, by its own options: the other one's may differ."""
+    options = Options.of(site, choice)
     if choice.scheme == "uniform":
         return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, choice.symmetric, options.factors)
     if choice.scheme != "dual_region":

@@ -204,14 +204,18 @@ def test_heads_folded_into_the_batch() -> None:
     assert one[VALUE.key].params == other[VALUE.key].params
 
 
+@pytest.mark.parametrize("with_weight", [False, True])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_gelu(aligned: bool) -> None:
+def test_gelu(aligned: bool, with_weight: bool) -> None:
+    """Its own options count, not those of the weight it is searched with."""
     held = model(
         "(float[batch, 6, 8] x) => (float[batch, 6, 6] h) { g = Gelu(x) h = MatMul(g, w) }",
         w=np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32),
     )
     site = Site("g", "MatMul_1", Role.GELU, output="h")
-    found = drive(held, samples(3), {site: drq("dual_region", 4, aligned=aligned)})[site.key].params
+    weight = Site("w", "MatMul_1", Role.WEIGHT, axis=1, partner="g", output="h")
+    choices = {weight: drq(granularity="channel")} if with_weight else {}
+    found = drive(held, samples(3), {**choices, site: drq("dual_region", 4, aligned=aligned)})[site.key].params
     assert isinstance(found, DualRegionParams)
     assert float(found.scale_low) == pytest.approx(GELU_LOWEST / 8, rel=1e-6)
     power = np.log2(float(found.scale_high) / float(found.scale_low))

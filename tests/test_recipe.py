@@ -46,6 +46,13 @@ def test_shipped_recipes_plan(name: str) -> None:
     assert {plan[key].bits for key in list(plan)[1:]} == {6}
 
 
+@pytest.mark.parametrize("outliers", [None, "on", "off"])
+def test_outlier_groups_of_text_are_a_switch(outliers: str | None) -> None:
+    plan, _ = Recipe.load("auto", {"outliers": outliers} if outliers else {}).plan(STRUCTURE, Bits(4, 6))
+    assert ("rorq" in plan["mlp:gelu"].options["candidates"]) == (outliers == "on")
+    assert "rorq" not in plan["linear:linear_input"].options["candidates"], "that one is not text"
+
+
 def test_float_widths_leave_sites_out() -> None:
     weights_only, _ = Recipe.load("minmax").plan(STRUCTURE, Bits(4, 32))
     activations_only, _ = Recipe.load("minmax").plan(STRUCTURE, Bits(32, 8))

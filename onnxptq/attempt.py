@@ -185,6 +185,8 @@ class Attempt:
 
     def _weights(self, todo: Mapping[str, Choice], plan: Plan) -> dict[str, Choice]:
         """Weights searched one by one; what was left to the dual stream is rounded as ``omse`` does it."""
+        if not todo:
+            return {}
         found: dict[str, Choice] = {}
         tensors = self.folded.graph.tensors()
         with self.task.progress.task("weights", len(todo)) as step:

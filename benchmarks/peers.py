@@ -81,11 +81,9 @@ def _dynamic(name: str, **options: Any) -> Row:
 
 def _ours(recipe: str, bits: str, format: str = "native") -> Row:
     def make(graph: Graph, out: Path) -> None:
-        from onnxptq import Quantizer
+        from onnxptq import Quantizer, Recipe
 
-        # as the command line does it
-        settings = {"codes": "standard"} if (recipe, format) == ("auto", "qdq") else {}
-        quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=settings)
+        quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=Recipe.load(recipe).suited(format))
         quantizer.calibrate(graph.calibration)
         quantizer.quantize(format=format).save(out)  # type: ignore[arg-type]
 

@@ -197,6 +197,10 @@ class Recipe:
         sections = [*self.switches, "passes", "gate", "pass", "weights", "activations", *(role.value for role in Role)]
         raise InputError(f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE")
 
+    def suited(self, format: str) -> dict[str, str]:
+        """Settings that a format asks for: the codes it can say, so that weights make up for the errors of just these."""
+        return {"codes": "standard"} if format == "qdq" and "codes" in self.switches else {}
+
     def plan(self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> tuple[Plan, list[str]]:
         """A choice for every site in scope, and warnings about patterns that matched nothing."""
         hits = dict.fromkeys((*exclude, *include), 0)

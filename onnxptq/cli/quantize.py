@@ -97,14 +97,12 @@ def quantizer(args: Namespace, out: Output) -> Quantizer:
     from onnxptq.quantizer import Quantizer
     from onnxptq.recipe import Recipe
 
-    settings = dict(args.set)
-    if getattr(args, "format", None) == "qdq" and "codes" in Recipe.load(args.recipe).switches:
-        # found as they will be said, weights make up for the errors of just these codes
-        settings = {"codes": "standard"} | settings
+    recipe = Recipe.load(args.recipe)
+    settings = recipe.suited(getattr(args, "format", "native")) | dict(args.set)
     settings |= {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
         args.model,
-        recipe=args.recipe,
+        recipe=recipe,
         bits=args.bits,
         exclude=args.exclude,
         include=args.include,

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from benchmarks.measure import markdown
 from onnxptq.datasets import zoo
 from onnxptq.datasets.prompts import sam_input
+from onnxptq.dual_stream_weights import simulation
 from onnxptq.evaluate.overlap import Agreement
 from onnxptq.evaluate.predictors import SamPredictor
-from onnxptq.lower import native
-from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
-from onnxptq.runtime import Executor, session
-from onnxptq.sites import Role
+from onnxptq.runtime import Executor
 
 IMAGES = 32
 PARTS = ("encoder", "decoder")
@@ -68,14 +66,10 @@ WAYS = {
 
 def forms(part: str, bits: str) -> dict[str, onnx.ModelProto]:
     """A part of the model, quantized once, in every form."""
-    source = zoo.path(f"sam-mini-{part}")
-    encoder = session(zoo.path("sam-mini-encoder"), threads=1)
-    samples = list(zoo.encoder_calibration(IMAGES) if part == "encoder" else zoo.decoder_calibration(encoder, IMAGES))
-    quantizer = Quantizer(source, bits=bits, threads=1)
-    plan = quantizer.calibrate(samples)
-    activations = Plan({plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT})
-    simulation = native.lower(quantizer.model, quantizer.structure, activations, constants="fp32").proto
-    return {"simulation": simulation} | {form: quantizer.quantize(format=form).model for form in ("native", "portable")}
+    quantizer = Quantizer(zoo.path(f"sam-mini-{part}"), bits=bits, threads=1)
+    plan = quantizer.calibrate("zoo:sam-mini", limit=IMAGES)
+    written = {form: quantizer.quantize(format=form).model for form in ("native", "portable")}
+    return {"simulation": simulation(quantizer.model, quantizer.structure, plan), **written}
 
 
 def predicted(models: dict[str, dict[str, onnx.ModelProto]], way: Way, scenes: Iterable[zoo.PromptSample]) -> Masks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxptq.calibration.checkpoint import Checkpoint
@@ -57,11 +58,9 @@ def find(
                 targets[key] = target
     if not targets:
         return {}
-    activations = Plan({plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT})
-    coded = native.lower(model, structure, activations, constants="fp32").proto
     walk = DualStream(
         model.to_proto(),
-        coded,
+        simulation(model, structure, plan),
         list(targets.values()),
         source,
         paddings=token_axes(model, structure.masks) if structure.masks else {},
@@ -72,6 +71,12 @@ def find(
     )
     refits = walk.run()
     return {key: _found(plan[key], target, refits[target.name], plan.sites[key].axis) for key, target in targets.items()}
+
+
+def simulation(model: Model, structure: Structure, plan: Plan) -> onnx.ModelProto:
+    """The model with its activations coded and decoded, and float weights."""
+    activations = Plan({plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT})
+    return native.lower(model, structure, activations, constants="fp32").proto
 
 
 def settings_of(choice: Choice) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,16 +61,24 @@ def normalised_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: 
     return divided("ReduceSum", coded_edge(writer, divided("ReduceMax", tensor, "top"), choice, name=name), "sum")
 
 
-def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
-    """Put coding on the edge from a tensor to its consumer, the float op staying as it is."""
+def on_edge(writer: Writer, tensor_name: str, consumer: str, make: Callable[[gs.Tensor], gs.Tensor]) -> None:
+    """Put what ``make`` makes of a tensor on the edge to its consumer, the float op staying as it is."""
     tensor = writer.tensors[tensor_name]
     reads = writer.reads(tensor, consumer)
     assert reads, f"{consumer} does not read {tensor_name}"
-    name = f"{consumer}_{role}"
-    edge = normalised_edge if choice.options.get("norm") else heads_apart if _heads_in_batch(tensor, choice) else coded_edge
-    decoded = edge(writer, tensor, choice, name=name)
+    made = make(tensor)
     for node, index in reads:
-        node.inputs[index] = decoded
+        node.inputs[index] = made
+
+
+def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
+    """Put coding on the edge from a tensor to its consumer."""
+
+    def decoded(tensor: gs.Tensor) -> gs.Tensor:
+        edge = normalised_edge if choice.options.get("norm") else heads_apart if _heads_in_batch(tensor, choice) else coded_edge
+        return edge(writer, tensor, choice, name=f"{consumer}_{role}")
+
+    on_edge(writer, tensor_name, consumer, decoded)
 
 
 def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from onnxptq.lower import Constants
+from onnxptq.lower.edges import on_edge
 from onnxptq.lower.weights import coded
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
@@ -59,15 +60,11 @@ def static_params(site: Site, choice: Choice) -> UniformParams:
 
 
 def _edge(writer: Writer, site: Site, choice: Choice) -> None:
-    tensor = writer.tensors[site.tensor]
-    reads = writer.reads(tensor, site.consumer)
-    assert reads, f"{site.consumer} does not read {site.tensor}"
     params = static_params(site, choice)
     # OpenVINO 2026.4 forgets the zero-points of a ConvTranspose's INT8 weight where those of its input are 0
     signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
-    decoded = _pair(writer, tensor, choice, params, f"{site.consumer}_{site.role}", signed=signed)
-    for node, index in reads:
-        node.inputs[index] = decoded
+    name = f"{site.consumer}_{site.role}"
+    on_edge(writer, site.tensor, site.consumer, lambda tensor: _pair(writer, tensor, choice, params, name, signed=signed))
 
 
 def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformParams, name: str, *, signed: bool = False) -> gs.Tensor:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxptq.graph.flow import swaps_last
 from onnxptq.graph.model import Model, value
+from onnxptq.graph.surgery import producer
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.edit import is_output, position, remove
 from onnxptq.sites import Structure
@@ -54,7 +56,8 @@ def _rewrite(model: Model, conv: gs.Node, weight: np.ndarray[Any, Any]) -> None:
         return gs.Variable(model.unique(f"{conv.name}_{what}"), dtype=y.dtype, shape=[batch, tokens, width])
 
     made = []
-    swap = x.inputs[0] if x.inputs and x.inputs[0].op == "Transpose" and x.inputs[0].attrs.get("perm") == SWAP else None
+    maker = producer(x)
+    swap = maker if maker is not None and swaps_last(maker) else None
     rows = swap.inputs[0] if swap is not None else variable("rows", channels)
     if swap is None:
         made.append(gs.Node("Transpose", model.unique(f"{conv.name}_rows"), {"perm": SWAP}, [x], [rows]))

@@ -30,7 +30,7 @@ from onnxptq.passes.base import Change, Discover, run_passes
 from onnxptq.plan import Choice, Plan
 from onnxptq.recipe import Bits, Recipe
 from onnxptq.report.data import Stopwatch
-from onnxptq.sites import Role
+from onnxptq.sites import Role, Structure
 from onnxptq.sites.outputs import likelihood
 from onnxptq.verify import run
 from onnxptq.version import __version__
@@ -45,6 +45,8 @@ class Task:
 
     name: str
     original: Model
+    structure: Structure
+    """What was found in ``original``."""
     bits: Bits
     discover: Discover
     exclude: tuple[str, ...]
@@ -62,7 +64,7 @@ class Attempt:
         self.task, self.recipe, self.watch = task, recipe, watch or Stopwatch()
         self.model = self.folded = task.original
         """What is lowered, and what calibration looks at: both with the folds, the first with weights that a dual stream rounded."""
-        self.structure = task.discover(task.original)
+        self.structure = task.structure
         self.changes: tuple[Change, ...] = ()
         self.drift: Mapping[str, float] = {}
         self.warnings: list[str] = []

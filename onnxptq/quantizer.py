@@ -77,6 +77,7 @@ class Quantizer:
         self._task = Task(
             self.name,
             self.original,
+            self._inspection.structure,
             parsed,
             discover=lambda current: discover(current, mask=mask, roles=overrides),
             exclude=tuple(exclude),

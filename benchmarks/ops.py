@@ -137,13 +137,13 @@ def attention_jobs(attention: Attention) -> Iterator[Job]:
         static: dict[str, Any] = {}
         for name in "qkv":
             p = _params("uniform", bits, feeds[name])
-            if scheme == "uniform" or name == "v":
+            if scheme == "uniform":
                 static |= {f"{name}_scale": p.scale, f"{name}_zero": p.zero}
         if scheme == "uniform":
             static["p0"] = np.float32(1 / (2**bits - 1))
         names = [name if name in feeds or name in static else None for name in (n.rstrip("?") for n in specs()["QAttention"].inputs)]
-        attributes: dict[str, Any] = {f"{name}_bits": bits for name in "qkvp"} | {"qk_scheme": scheme, "scale": a.width**-0.5}
-        attributes["softmax_scheme"] = "uniform" if scheme == "uniform" else "row"
+        attributes: dict[str, Any] = {f"{name}_bits": bits for name in "qkvp"} | {"qk_scheme": scheme, "v_scheme": scheme}
+        attributes |= {"softmax_scheme": "uniform" if scheme == "uniform" else "row", "scale": a.width**-0.5}
         node, function = specs()["QAttention"].call(names, ["y"], rank=3, **attributes)
         yield f"A{bits}" + (" token" if scheme == "token" else ""), _model([node], feeds, static, [function]), feeds
 

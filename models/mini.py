@@ -66,6 +66,8 @@ class Mini:
     outputs: tuple[str, ...]
     dynamic: tuple[str, ...]
     """Inputs whose first axis is the batch."""
+    texts: tuple[str, ...] = ()
+    """Inputs and outputs whose second axis is as long as the text."""
 
 
 def _image(size: int, name: str = "image") -> Callable[[int, torch.Generator], dict[str, Tensor]]:
@@ -143,7 +145,7 @@ def _swin() -> nn.Module:
 MINIS: dict[str, Mini] = {
     "sam-encoder": Mini(lambda: Encoder(build(SAM)), _image(SAM.image_size), ("image_embeddings",), ("image",)),
     "sam-decoder": Mini(lambda: Decoder(build(SAM)), _prompts, ("low_res_masks", "iou_predictions"), ("point_coords", "point_labels")),
-    "bert": Mini(_bert, _text(100, 12), ("hidden",), ("input_ids", "attention_mask")),
+    "bert": Mini(_bert, _text(100, 12), ("hidden",), ("input_ids", "attention_mask"), ("input_ids", "attention_mask", "hidden")),
     "vit": Mini(_vit, _image(64), ("hidden",), ("image",)),
     "swin": Mini(_swin, _image(56), ("hidden",), ("image",)),
     "cnn": Mini(ConvNet, _image(32), ("logits",), ("image",)),
@@ -171,12 +173,13 @@ def samples(name: str, count: int, *, seed: int = 1, batch: int = 1) -> list[dic
 
 
 def write(name: str, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False, seed: int = 0) -> Exported:
-    """Export one model; the SAM decoder's number of prompts is dynamic in any case."""
+    """Export one model; with the batch the length of texts is dynamic. The SAM decoder's number of prompts is so in any case."""
     module, mini = model(name, seed=seed), MINIS[name]
     dynamic_batch = dynamic_batch or name == "sam-decoder"
     inputs = mini.inputs(2 if dynamic_batch else 1, torch.Generator().manual_seed(seed))
     check = mini.inputs(3, torch.Generator().manual_seed(seed + 1)) if dynamic_batch else None
-    axes = {key: {0: "batch"} for key in (*mini.dynamic, *mini.outputs)} if dynamic_batch else None
+    length = {key: {1: "length"} for key in mini.texts}
+    axes = {key: {0: "batch"} | length.get(key, {}) for key in (*mini.dynamic, *mini.outputs)} if dynamic_batch else None
     return export(module, inputs, mini.outputs, path, exporter=exporter, dynamic=axes, check=check)
 
 

@@ -57,8 +57,8 @@ def measure_sites(model: Model, plan: Plan, engine: Engine, rounded: Model | Non
 
 
 def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
-    """The axes of a sampled row: the channels, and the heads where they have parameters of their own."""
-    return (-3, -1) if "heads" in choice.options else site.axis
+    """The axes of a sampled row: what has a range of its own at run time, else the channels, and the heads where these have parameters."""
+    return -2 if choice.granularity == "column" else (-3, -1) if "heads" in choice.options else site.axis
 
 
 def _weight(weight: NDArray[np.float32], rounded: NDArray[np.float32], choice: Choice) -> Measured:
@@ -114,4 +114,5 @@ def _words(choice: Choice) -> str:
         if params.scale.size > 1:
             return f"{params.scale.size} scales, {params.scale.min():.4g} to {params.scale.max():.4g}"
         return f"scale {float(params.scale.reshape(())):.4g}, zero {int(params.zero.reshape(()))}"
-    return "range of each row at run time" if schemes()[choice.scheme].dynamic else ""
+    line = "column" if choice.granularity == "column" else "row"
+    return f"range of each {line} at run time" if schemes()[choice.scheme].dynamic else ""

@@ -25,8 +25,8 @@ class Choice:
     calibrator: str
     bits: int
     granularity: str = "tensor"
-    """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands), ``row`` (dynamic schemes) or ``block`` (of a weight:
-    what makes q, k and v each on its own)."""
+    """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands), ``row`` (dynamic schemes), ``column`` (the same, of an
+    attention's values) or ``block`` (of a weight: what makes q, k and v each on its own)."""
     symmetric: bool = False
     params: Params | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

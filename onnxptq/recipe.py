@@ -23,7 +23,7 @@ CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "options"}
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
 ROUNDED = "rounded"
 """At the gate: the recipe itself, without its weights found together."""
-GRANULARITIES = ("tensor", "channel", "head", "row", "block")
+GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block")
 
 
 @dataclass(frozen=True)

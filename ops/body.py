@@ -62,9 +62,9 @@ class Body:
         """``x``, but 0 where ``tested`` is NaN."""
         return self("Where", self("IsNaN", tested), self.number(0.0), x)
 
-    def one_column(self, reduced: str, *, out: str = "") -> str:
-        """The result of a reduction of the last axis, of which onnxruntime 1.31 leaves all of an empty tensor."""
-        return self("Slice", reduced, self.integers([0]), self.integers([1]), self.integers([-1]), out=out)
+    def one_place(self, reduced: str, axis: int = -1, *, out: str = "") -> str:
+        """The result of a reduction of an axis, of which onnxruntime 1.31 leaves all of an empty tensor."""
+        return self("Slice", reduced, self.integers([0]), self.integers([1]), self.integers([axis]), out=out)
 
     def shape(self, x: str, start: int, end: int | None = None) -> str:
         """Some of the dimensions of ``x``."""

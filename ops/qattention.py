@@ -12,8 +12,10 @@ from onnxptq.ops import operand
 from onnxptq.ops.body import FLOAT, Body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
-from onnxptq.ops.uniform import LARGEST
+from onnxptq.ops.uniform import LARGEST, row_range, row_range_body
 
+COLUMNS = -2
+"""The axis along which columns of v run: a channel's scale stands before the sum over keys."""
 CODED = ("q_scale?", "q_zero?", "k_scale?", "k_zero?", "v_scale?", "v_zero?")
 SOFTMAX = {"form": "softmax", "groups": 1}
 
@@ -40,9 +42,11 @@ def _by_head(values: Array, shape: Sequence[int], heads: int) -> Array:
 
 
 def _coded_body(body: Body, name: str, attributes: dict[str, Any], inputs: Mapping[str, str]) -> str:
+    bits, scheme = attributes[f"{name}_bits"], attributes["v_scheme" if name == "v" else "qk_scheme"]
     given = [_by_head_body(body, v, name, attributes["heads"]) for v in operand.present(inputs, (f"{name}_scale", f"{name}_zero"))]
-    scheme = "uniform" if name == "v" else attributes["qk_scheme"]
-    return operand.fake_body(body, name, given, scheme=scheme, bits=attributes[f"{name}_bits"], options={})
+    if name == "v" and scheme == "token" and bits:
+        scheme, given = "uniform", list(row_range_body(body, name, bits, COLUMNS))
+    return operand.fake_body(body, name, given, scheme=scheme, bits=bits, options={})
 
 
 def _scores_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> str:
@@ -70,7 +74,7 @@ def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], ran
     held = operand.fake_body(body, weights, given, scheme=attributes["softmax_scheme"], bits=attributes["p_bits"], options=SOFTMAX)
     y = body("MatMul", held, _coded_body(body, "v", attributes, inputs))
     if attributes["softmax_norm"]:
-        total = body.one_column(body("ReduceSum", held, last))
+        total = body.one_place(body("ReduceSum", held, last))
         y = body("Div", y, body("Where", body("Equal", total, body.number(0)), body.number(1), total))
     body("Identity", y, out="y")
 
@@ -93,9 +97,11 @@ def reference(q: F32, k: F32, v: F32, *optional: Array | None, **attributes: Any
     mask, bias, rel_h, rel_w, *scales = given_inputs
     held = []
     for i, (name, x) in enumerate((("q", q), ("k", k), ("v", v))):
+        bits, scheme = given[f"{name}_bits"], given["v_scheme" if name == "v" else "qk_scheme"]
         params = [None if a is None else _by_head(a, x.shape, given["heads"]) for a in scales[2 * i : 2 * i + 2]]
-        scheme = "uniform" if name == "v" else given["qk_scheme"]
-        held.append(operand.fake(x, params, scheme=scheme, bits=given[f"{name}_bits"], options={}))
+        if name == "v" and scheme == "token" and bits:
+            scheme, params = "uniform", list(row_range(x, bits, COLUMNS))
+        held.append(operand.fake(x, params, scheme=scheme, bits=bits, options={}))
     with np.errstate(all="ignore"):
         scores = _scores(held[0], held[1], (bias, mask), (rel_h, rel_w), given["scale"])
         weights = np.exp(scores - np.maximum(scores.max(-1, keepdims=True, initial=-np.inf), -LARGEST))
@@ -115,13 +121,14 @@ SPEC = OpSpec(
     name="QAttention",
     inputs=("q", "k", "v", "mask?", "bias?", "rel_h?", "rel_w?", *CODED, "p0?", "p1?", "p2?"),
     outputs=("y",),
-    attributes={"q_bits": None, "k_bits": None, "v_bits": None, "p_bits": None, "qk_scheme": "uniform", "softmax_scheme": "uniform"}
-    | {"softmax_norm": 0, "scale": 1.0, "heads": 1},
+    attributes={"q_bits": None, "k_bits": None, "v_bits": None, "p_bits": None, "qk_scheme": "uniform", "v_scheme": "uniform"}
+    | {"softmax_scheme": "uniform", "softmax_norm": 0, "scale": 1.0, "heads": 1},
     body=_body,
     reference=reference,
     doc="P = softmax(scale * (q^ k^T) + bias + mask + rel), y = P^ v^, for q [..., n, d], k [..., m, d], v [..., m, e] of equal leading "
     "dimensions, which flattened are batch * heads. rel[i, j] = rel_h[i, j / W] + rel_w[i, j % W], W being the width of rel_w. Static "
-    "scales and zeros are single numbers or one per head, for v also one per head and channel; `token` takes q's and k's from their rows. "
+    "scales and zeros are single numbers or one per head, for v also one per head and channel; `token` takes q's and k's from their rows, "
+    "v's from its columns. "
     "P is coded by `softmax_scheme` with inputs p0..; with `softmax_norm` 1 the coded weights are exp(score - the row's maximum) and y is "
     "divided by the sum of the decoded ones. A row that is masked everywhere gives 0. 0 bits leave an operand float.",
     types=("float",) * 7 + ("float", "uint8") * 3 + operand.TYPES,

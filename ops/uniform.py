@@ -91,19 +91,21 @@ def affine_values_body(body: Body, codes: str, scale: str, zero: str | None) -> 
     return body("Mul", body("Sub", codes, body.cast(zero, FLOAT)) if zero is not None else codes, scale)
 
 
-def row_range(x: F32, bits: int) -> tuple[F32, U8]:
-    """Scale and zero-point [..., 1] of each row: ``affine`` of its extrema, NaN read as 0 and infinities as the largest float."""
+def row_range(x: F32, bits: int, axis: int = -1) -> tuple[F32, U8]:
+    """Scale and zero-point of each row, [..., 1], or along another axis: ``affine`` of the extrema, NaN read as 0 and infinities as the
+    largest float.
+    """
     held = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=LARGEST, neginf=-LARGEST)
-    p = affine(held.min(-1, keepdims=True, initial=0), held.max(-1, keepdims=True, initial=0), bits)
+    p = affine(held.min(axis, keepdims=True, initial=0), held.max(axis, keepdims=True, initial=0), bits)
     return p.scale, p.zero
 
 
-def row_range_body(body: Body, x: str, bits: int) -> tuple[str, str]:
+def row_range_body(body: Body, x: str, bits: int, axis: int = -1) -> tuple[str, str]:
     """``row_range`` in standard ops."""
     held = body("Clip", body.unless_nan(x, x), body.number(-LARGEST), body.number(LARGEST))
-    nothing, n, last = body.number(0), body.number(2**bits - 1), body.integers([-1])
-    low = body("Min", body("ReduceMin", held, last), nothing)
-    high = body("Max", body("ReduceMax", held, last), nothing)
+    nothing, n, axes = body.number(0), body.number(2**bits - 1), body.integers([axis])
+    low = body("Min", body("ReduceMin", held, axes), nothing)
+    high = body("Max", body("ReduceMax", held, axes), nothing)
     scale = body("Max", body("Sub", body("Div", high, n), body("Div", low, n)), body.number(SMALLEST))
     zero = body("Clip", body("Round", body("Div", body("Neg", low), scale)), nothing, n)
     return scale, body.cast(zero, UINT8)
@@ -193,8 +195,9 @@ class Row(Affine, Scheme[RowParams]):
 
 
 def _row_range_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
-    for value, out in zip(row_range_body(body, "x", attributes["bits"]), ("scale", "zero"), strict=True):
-        body.one_column(value, out=out)
+    axis = attributes["axis"]
+    for value, out in zip(row_range_body(body, "x", attributes["bits"], axis), ("scale", "zero"), strict=True):
+        body.one_place(value, axis, out=out)
 
 
 def _weight_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
@@ -206,11 +209,12 @@ ROW_RANGE = OpSpec(
     name="RowRange",
     inputs=("x",),
     outputs=("scale", "zero"),
-    attributes={"bits": None},
+    attributes={"bits": None, "axis": -1},
     body=_row_range_body,
-    reference=lambda x, bits: row_range(x, bits),
-    doc="Scale and zero-point [..., 1] of each row of x (its last axis), 0 inside the range: NaN counts as 0, infinities as the largest "
-    "float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, n) with n = 2^bits - 1.",
+    reference=row_range,
+    doc="Scale and zero-point [..., 1] of each row of x (its last axis), or, with `axis` -2, [..., 1, n] of each column, 0 inside the "
+    "range: NaN counts as 0, infinities as the largest float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, n) "
+    "with n = 2^bits - 1.",
     types=("float",),
     results=("float", "uint8"),
 )

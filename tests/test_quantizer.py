@@ -15,6 +15,7 @@ from onnxptq import Quantizer, Result, library_path, session
 from onnxptq.compare import models
 from onnxptq.errors import InputError
 from onnxptq.plan import Plan
+from onnxptq.recipe import Recipe
 from onnxptq.sites import Role
 
 Minis = Callable[..., Any]
@@ -100,6 +101,18 @@ def test_dynamo_exports(minis: Minis, name: str) -> None:
     assert abs(sqnr(result) - sqnr(script)) < 3
     count = [sum(node.op_type == "QAttention" for node in one.model.graph.node) for one in (result, script)]
     assert count[0] == count[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "exporter"), [(recipe, "torchscript") for recipe in sorted(Recipe.names())] + [("auto", "dynamo"), ("minmax", "dynamo")]
+)
+def test_texts_of_any_length(minis: Minis, recipe: str, exporter: str) -> None:
+    """Each sample as long as its text: attention maps and values differ in size from one to the next."""
+    texts = samples("bert", 6)
+    cut = [{name: array[:, :length] for name, array in text.items()} for text, length in zip(texts, (10, 7, 12, 5, 9, 12), strict=True)]
+    q = Quantizer(minis("bert", exporter, dynamic_batch=True).path, recipe=recipe, bits="w6a6", threads=1)
+    q.calibrate(cut)
+    assert sqnr(q.quantize()) > 15
 
 
 @pytest.mark.parametrize("recipe", ["rtn", "percentile", "omse", "avgminmax"])

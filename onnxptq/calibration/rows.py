@@ -36,12 +36,13 @@ class RowSample(Observed):
     """At most ``rows`` rows of everything seen: from each sample evenly spread ones, of these the ones with the least hash.
 
     The hash is of the row's content, so neither order nor grouping of the samples matters. Columns are the channels of
-    ``axis`` (several axes: all their combinations).
+    ``axis`` (several axes: all their combinations). Where rows differ in length, as over texts, shorter ones end in zeros.
     """
 
     def __init__(self, rows: int = 512, axis: Axes = -1, heads: int | None = None, seed: int = 0) -> None:
         self.rows, self.axis, self.heads, self.seed = rows, axis, heads, seed
         self.sample: F32 = np.zeros((0, 0), np.float32)
+        self.hashes: U64 = np.zeros(0, np.uint64)
         self.seen = 0
 
     def update(self, x: F32) -> None:
@@ -61,31 +62,34 @@ class RowSample(Observed):
     def _add(self, chosen: F32, seen: int) -> None:
         if not np.isfinite(chosen).all():
             raise NotFinite
-        self.sample = self._least(chosen)
+        chosen = np.ascontiguousarray(chosen, np.float32)
+        keys = split_mix(np.arange(chosen.shape[1], dtype=np.uint64) + np.uint64(self.seed)) | np.uint64(1)
+        self._keep(chosen, split_mix((split_mix(chosen.view(np.uint32).astype(np.uint64)) * keys).sum(axis=1, dtype=np.uint64)))
         self.seen += seen
 
-    def _least(self, more: F32) -> F32:
-        together = np.concatenate([self.sample.reshape(-1, more.shape[1]), more]) if self.sample.size else more
-        together = np.ascontiguousarray(together, np.float32)
-        keys = split_mix(np.arange(together.shape[1], dtype=np.uint64) + np.uint64(self.seed)) | np.uint64(1)
-        hashes = split_mix((split_mix(together.view(np.uint32).astype(np.uint64)) * keys).sum(axis=1, dtype=np.uint64))
-        return together[np.argsort(hashes, kind="stable")[: self.rows]]
+    def _keep(self, more: F32, hashes: U64) -> None:
+        """Of the rows held and these, those with the least hash."""
+        width = max(self.sample.shape[1], more.shape[1])
+        together = np.concatenate([np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (self.sample, more)])
+        both = np.concatenate([self.hashes, hashes])
+        least = np.argsort(both, kind="stable")[: self.rows]
+        self.sample, self.hashes = together[least], both[least]
 
     def merge(self, other: Self) -> Self:
         """The sample of both."""
         both = type(self)(self.rows, self.axis, self.heads, self.seed)
-        both.sample, both.seen = self.sample, self.seen
-        if other.seen:
-            both._add(other.sample, other.seen)
+        for one in (self, other):
+            both._keep(one.sample, one.hashes)
+            both.seen += one.seen
         return both
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Its whole state."""
-        return {"sample": self.sample, "seen": np.array(self.seen)}
+        return {"sample": self.sample, "hashes": self.hashes, "seen": np.array(self.seen)}
 
     def load(self, arrays: dict[str, NDArray[Any]]) -> None:
         """The inverse of ``arrays``."""
-        self.sample, self.seen = np.array(arrays["sample"]), int(arrays["seen"])
+        self.sample, self.hashes, self.seen = np.array(arrays["sample"]), np.array(arrays["hashes"]), int(arrays["seen"])
 
     def kind(self) -> Hashable:
         """Type and settings."""

@@ -34,7 +34,8 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
         choice = Choice(scheme="token", calibrator=choice.calibrator, bits=choice.bits)
     if choice.scheme == "token":
         scale, zero = writer.variable(f"{name}_scale"), writer.variable(f"{name}_zero", dtype=np.uint8)
-        writer.call("RowRange", [tensor], [scale, zero], name=f"{name}_range", bits=choice.bits)
+        axis = -2 if choice.granularity == "column" else -1
+        writer.call("RowRange", [tensor], [scale, zero], name=f"{name}_range", bits=choice.bits, axis=axis)
         parameters: list[gs.Tensor | None] = [scale, zero]
     else:
         parameters = scheme_inputs(writer, name, choice)

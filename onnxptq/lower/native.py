@@ -161,7 +161,9 @@ def _fusable(writer: Writer, attention: Attention, whole: dict[Role, Choice]) ->
     same = {whole[Role.QUERY].scheme, whole[Role.KEY].scheme}
     ranked = all(writer.tensors[t].shape is not None for t in (attention.q, attention.k, attention.v))
     per_channel = any(whole[role].granularity == "channel" for role in (Role.QUERY, Role.KEY))
-    return ranked and not per_channel and same in ({"uniform"}, {"token"}) and whole[Role.VALUE].scheme == "uniform"
+    value = whole[Role.VALUE]
+    factors_out = value.scheme == "uniform" or (value.scheme == "token" and value.granularity == "column")
+    return ranked and not per_channel and same in ({"uniform"}, {"token"}) and factors_out
 
 
 def _per_head(choice: Choice) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +213,7 @@ def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> No
         v_bits=whole[Role.VALUE].bits,
         p_bits=softmax.bits,
         qk_scheme=whole[Role.QUERY].scheme,
+        v_scheme=whole[Role.VALUE].scheme,
         softmax_scheme=softmax.scheme,
         softmax_norm=int(softmax.options.get("norm", 0)),
         scale=float(attention.scale),

@@ -32,8 +32,10 @@ struct Static {
   const uint8_t* zero = nullptr;  // null: 0 everywhere
   int64_t per_head = 0, per_channel = 0;
 
-  float scale_at(int64_t head, int64_t channel) const { return scale[head * per_head + channel * per_channel]; }
-  int zero_at(int64_t head, int64_t channel) const { return zero ? zero[head * per_head + channel * per_channel] : 0; }
+  Affine at(int64_t head, int64_t channel) const {
+    const int64_t i = head * per_head + channel * per_channel;
+    return {scale[i], zero ? zero[i] : 0};
+  }
 };
 
 // Reads scale and zero of an operand of `heads` heads and `channels` channels; `channels` 0: not by channel.
@@ -117,19 +119,25 @@ inline void pack_keys(const float* x, int64_t d, int bits, int64_t from, int64_t
 }
 
 // Packs values [n][dv] of one head: keys run along k, channels are columns. Narrow codes that are not centered can also
-// be decoded (decode_panel).
-inline void pack_values(const float* x, int64_t dv, int bits, const Static& given, int64_t head, const Packed& p,
+// be decoded (decode_panel). Without given ranges each channel has that of its values.
+inline void pack_values(const float* x, int64_t dv, int bits, const Static* given, int64_t head, const Packed& p,
                         Uniform* u) {
   const int half = 1 << (bits - 1), per_step = p.product.per_step();
   const int64_t vectors = p.columns / kLanes;
+  auto lanes = [&](int64_t i) {
+    const int64_t left = dv - i * kLanes;
+    return left >= kLanes ? kLanes : left > 0 ? static_cast<int>(left) : 0;
+  };
   for (int64_t i = 0; i < vectors; ++i) {
     float scale[kLanes], low[kLanes], high[kLanes];
+    Affine own[kLanes];
+    if (!given) column_ranges(x + i * kLanes, p.k, dv, lanes(i), bits, own);
     int32_t zero[kLanes];
     bool plain = true;
     for (int j = 0; j < kLanes; ++j) {
       const int64_t c = i * kLanes + j;
-      scale[j] = c < dv ? given.scale_at(head, c) : 1.0f;
-      zero[j] = c < dv ? given.zero_at(head, c) : 0;
+      const Affine a = c >= dv ? Affine{1.0f, 0} : given ? given->at(head, c) : own[j];
+      scale[j] = a.scale, zero[j] = a.zero;
       low[j] = static_cast<float>(-zero[j]), high[j] = static_cast<float>((1 << bits) - 1 - zero[j]);
       plain &= scale[j] > 0x1p-100f && scale[j] < 0x1p100f;
       for (int64_t g = 0; g < p.groups; ++g) {
@@ -147,7 +155,7 @@ inline void pack_values(const float* x, int64_t dv, int bits, const Static& give
       const int64_t left = g * p.group + p.depth(g) - k;
       const int now = left < per_step ? static_cast<int>(left) : per_step;
       for (int64_t i = 0; i < vectors; ++i) {
-        const int n = dv - i * kLanes >= kLanes ? kLanes : dv > i * kLanes ? static_cast<int>(dv - i * kLanes) : 0;
+        const int n = lanes(i);
         I word = set(0), sum = load(sums + i * kLanes);
         for (int e = 0; e < now; ++e) {
           const float* row = x + (k + e) * dv + i * kLanes;

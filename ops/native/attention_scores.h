@@ -9,7 +9,7 @@ namespace {
 // What an attention is told by its attributes.
 struct Attention {
   int q_bits, k_bits, v_bits, p_bits;
-  bool token, norm;
+  bool token, v_token, norm;
   SchemeKind softmax;
   float scale;
   int64_t heads;
@@ -45,12 +45,14 @@ struct Job {
     return a.data + at;
   }
   Affine q_range(int64_t b, const float* row) const {
-    return s->token ? row_range(row, d, s->q_bits)
-                    : Affine{q_static.scale_at(b % s->heads, 0), q_static.zero_at(b % s->heads, 0)};
+    return s->token ? row_range(row, d, s->q_bits) : q_static.at(b % s->heads, 0);
   }
   Affine k_range(int64_t b, const float* row) const {
-    return s->token ? row_range(row, d, s->k_bits)
-                    : Affine{k_static.scale_at(b % s->heads, 0), k_static.zero_at(b % s->heads, 0)};
+    return s->token ? row_range(row, d, s->k_bits) : k_static.at(b % s->heads, 0);
+  }
+  void pack_values_of(int64_t b, const Packed& p, void* scratch) const {
+    pack_values(v + b * nk * dv, dv, s->v_bits, s->v_token ? nullptr : &v_static, b % s->heads, p,
+                static_cast<Uniform*>(scratch));
   }
 };
 

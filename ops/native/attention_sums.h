@@ -60,10 +60,7 @@ class IntegerSums {
     sums_ = layout->take(kRows * heads_.shape.columns * 4);
   }
   size_t bytes_to_pack() const { return static_cast<size_t>(heads_.shape.columns / kLanes) * sizeof(Uniform); }
-  void pack(int64_t b, char* memory, void* scratch) const {
-    pack_values(job_.v + b * job_.nk * job_.dv, job_.dv, job_.s->v_bits, job_.v_static, b % job_.s->heads,
-                heads_.at(memory), static_cast<Uniform*>(scratch));
-  }
+  void pack(int64_t b, char* memory, void* scratch) const { job_.pack_values_of(b, heads_.at(memory), scratch); }
   void run(const Queries& rows, const char* head, char* scratch, float* y, const float*) const {
     switch (coder_.parts) {
       case 1:
@@ -161,9 +158,7 @@ class FloatSums {
   }
   size_t bytes_to_pack() const { return static_cast<size_t>(columns_ / kLanes) * sizeof(Uniform); }
   void pack(int64_t b, char* memory, void* scratch) const {
-    if (job_.s->v_bits)
-      pack_values(job_.v + b * job_.nk * job_.dv, job_.dv, job_.s->v_bits, job_.v_static, b % job_.s->heads,
-                  heads_.at(memory), static_cast<Uniform*>(scratch));
+    if (job_.s->v_bits) job_.pack_values_of(b, heads_.at(memory), scratch);
   }
   void run(const Queries& rows, const char* head, char* scratch, float* y, const float* v) const {
     float* left = reinterpret_cast<float*>(scratch + left_);

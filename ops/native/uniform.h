@@ -45,22 +45,42 @@ struct Affine {
 constexpr float kSmallestNormal = 1.17549435e-38f;
 constexpr float kLargest = 3.40282347e38f;
 
-// The range of one row with 0 inside it, as a scale and a zero point.
-inline Affine row_range(const float* x, int64_t n, int bits) {
-  const F limit = set(kLargest), below = set(-kLargest);
+// The range from `low` to `high` with 0 inside it, as a scale and a zero point.
+inline Affine affine(float low, float high, int bits) {
+  const float top = static_cast<float>((1 << bits) - 1);
+  float scale = high / top - low / top;
+  if (!(scale > kSmallestNormal)) scale = kSmallestNormal;
+  const float zero = nearbyintf(-low / scale);
+  return {scale, static_cast<int>(zero < 0 ? 0 : zero > top ? top : zero)};
+}
+
+// Extrema of lanes, 0 among them: NaN counts as 0, infinities as the largest float.
+struct Extrema {
   F low = set(0.0f), high = set(0.0f);
-  auto fold = [&](F v) {
+
+  void fold(F v) {
     v = select(is_nan(v), set(0.0f), v);
     low = min(v, low);
     high = max(v, high);
-  };
-  walk(n, [&](int64_t i) { fold(load(x + i)); }, [&](int64_t i, int part) { fold(load(x + i, part)); });
-  float lo = lowest(max(low, below)), hi = highest(min(high, limit));
-  float top = static_cast<float>((1 << bits) - 1);
-  float scale = hi / top - lo / top;
-  if (!(scale > kSmallestNormal)) scale = kSmallestNormal;
-  float zero = nearbyintf(-lo / scale);
-  return {scale, static_cast<int>(zero < 0 ? 0 : zero > top ? top : zero)};
+  }
+  F lows() const { return max(low, set(-kLargest)); }
+  F highs() const { return min(high, set(kLargest)); }
+};
+
+// The range of one row.
+inline Affine row_range(const float* x, int64_t n, int bits) {
+  Extrema e;
+  walk(n, [&](int64_t i) { e.fold(load(x + i)); }, [&](int64_t i, int part) { e.fold(load(x + i, part)); });
+  return affine(lowest(e.lows()), highest(e.highs()), bits);
+}
+
+// The ranges of up to kLanes neighbouring columns.
+inline void column_ranges(const float* x, int64_t rows, int64_t stride, int columns, int bits, Affine* out) {
+  Extrema e;
+  for (int64_t i = 0; i < rows; ++i, x += stride) e.fold(columns == kLanes ? load(x) : load(x, columns));
+  float low[kLanes], high[kLanes];
+  store(low, e.lows()), store(high, e.highs());
+  for (int j = 0; j < columns; ++j) out[j] = affine(low[j], high[j], bits);
 }
 
 }  // namespace

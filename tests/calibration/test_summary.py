@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,26 @@ def test_rows_are_rows_of_the_tensor_and_bounded() -> None:
     held = {row.tobytes() for row in x.reshape(-1, 3)}
     assert all(row.tobytes() in held for row in seen.sample)
     assert len({row.tobytes() for row in seen.sample}) == 8
+
+
+def test_shorter_rows_end_in_zeros() -> None:
+    """Which rows are kept depends on what they hold, not on the order in which lengths come."""
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((2, 20, n)).astype(np.float32) for n in (3, 5, 4)]
+
+    def filled(order: Sequence[int]) -> RowSample:
+        seen = RowSample(30)
+        for i in order:
+            seen.update(parts[i])
+        return seen
+
+    one, other = filled([0, 1, 2]), filled([2, 0, 1])
+    assert one.sample.shape == (30, 5)
+    np.testing.assert_array_equal(one.sample, other.sample)
+    np.testing.assert_array_equal(one.sample, filled([1]).merge(filled([2, 0])).sample)
+    held = {row.tobytes() for x in parts for row in np.pad(x.reshape(40, -1), ((0, 0), (0, 5 - x.shape[2])))}
+    assert all(row.tobytes() in held for row in one.sample)
+    assert {int((row != 0).sum()) for row in one.sample} == {3, 4, 5}
 
 
 def test_rows_of_a_convolution_are_pixels() -> None:

@@ -154,6 +154,8 @@ def test_dynamic_schemes_need_no_walk() -> None:
         found = calibrate(spread(), Choice(scheme, "token", 5, "row"))
         assert found.params is not None
         assert found.params.bits == 5
+    with pytest.raises(InputError, match="ranges of columns are for an attention's values, not for matmul_input; use granularity 'row'"):
+        calibrate(spread(), Choice("token", "token", 5, "column"))
     with pytest.raises(InputError, match="calibrator 'token' is for schemes that take ranges at run time, not 'uniform'"):
         calibrate(spread(), Choice("uniform", "token", 5))
 

@@ -15,7 +15,8 @@ from onnxptq.errors import InputError
 from onnxptq.graph.load import load
 from onnxptq.lower.edges import code_edge
 from onnxptq.lower.writer import Writer
-from onnxptq.ops.uniform import UniformParams
+from onnxptq.ops import schemes
+from onnxptq.ops.uniform import TokenParams, UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.runtime import Executor, session
 from onnxptq.sites import Structure
@@ -65,6 +66,21 @@ def test_scales_by_head(shape: Sequence[int | str], batch: int, per_channel: boo
     got = session(writer.finish("fp32").proto, executor=executor, threads=1).run(None, {"x": fed})[0]
     expected = session(proto, threads=1).run(None, {"x": ((coded - params.zero) * params.scale).astype(np.float32).reshape(fed.shape)})[0]
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("executor", [pytest.param("native", marks=pytest.mark.native), "function"])
+@pytest.mark.parametrize("granularity", ["row", "column"])
+def test_ranges_at_run_time(granularity: str, executor: Executor) -> None:
+    """Each row, or each column, takes its own range."""
+    proto = product(["batch", HEADS, ROWS, WIDTH])
+    writer = Writer(load(proto), Structure(), Plan({}))
+    code_edge(writer, "x", "product", Choice("token", "token", 4, granularity, params=TokenParams(4)), "value")
+    x = np.random.default_rng(1).normal(0, 2, (2, HEADS, ROWS, WIDTH)).astype(np.float32)
+    lines = x if granularity == "row" else x.swapaxes(-1, -2)
+    coded = schemes()["token"].fake(lines, TokenParams(4))
+    coded = coded if granularity == "row" else coded.swapaxes(-1, -2)
+    got = session(writer.finish("fp32").proto, executor=executor, threads=1).run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, session(proto, threads=1).run(None, {"x": coded})[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sam-encoder", "bert"])

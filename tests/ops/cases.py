@@ -177,7 +177,8 @@ def attention_cases() -> Iterator[Case]:
         qk_scheme, qkv = ("token", "uniform")[i % 2], (0 if i % 9 == 8 else 4 + i % 5)
         per_head = () if grain == "tensor" else (heads,)
         scales = [v for _ in "qk" for v in uniform_inputs(qk_scheme, qkv, per_head, rng)]
-        scales += uniform_inputs("uniform", qkv, (heads, e) if grain == "channel" else per_head, rng)
+        v_scheme = ("uniform", "uniform", "token")[i // 2 % 3]
+        scales += uniform_inputs(v_scheme, qkv, (heads, e) if grain == "channel" else per_head, rng)
         mask = np.where(rng.uniform(size=(n, m)) < 0.3, -np.inf, 0).astype(np.float32) if "mask" in extra else None
         if extra == "gone":
             mask = np.zeros((n, m), np.float32)
@@ -189,12 +190,11 @@ def attention_cases() -> Iterator[Case]:
         inputs += operand_inputs(p)[: 1 if scheme == "uniform" and i % 2 else 3] if bits and not (scheme == "uniform" and norm) else ()
         if bits and scheme == "uniform" and norm:
             inputs += (np.asarray(1 / (2**bits - 1), np.float32),)
-        attributes = {"q_bits": qkv, "k_bits": qkv, "v_bits": qkv, "p_bits": bits, "qk_scheme": qk_scheme, "softmax_scheme": scheme}
-        attributes |= {"softmax_norm": norm, "scale": float(d**-0.5), "heads": heads}
+        attributes = {"q_bits": qkv, "k_bits": qkv, "v_bits": qkv, "p_bits": bits, "qk_scheme": qk_scheme, "v_scheme": v_scheme}
+        attributes |= {"softmax_scheme": scheme, "softmax_norm": norm, "scale": float(d**-0.5), "heads": heads}
         more = (normal(rng, *lead, 0, d), normal(rng, *lead, 2 * n, d)) if not extra else ()
-        yield Case(
-            "QAttention", f"{scheme}{bits}n{norm}-{qk_scheme}{qkv}-{grain}-{extra or 'plain'}", inputs, attributes, more=more, loose=True
-        )
+        name = f"{scheme}{bits}n{norm}-{qk_scheme}-{v_scheme}{qkv}-{grain}-{extra or 'plain'}"
+        yield Case("QAttention", name, inputs, attributes, more=more, loose=True)
 
 
 def weight_cases() -> Iterator[Case]:
@@ -211,6 +211,7 @@ def range_cases() -> Iterator[Case]:
     for bits in BITS:
         more = (odd, normal(rng, 0, 4), normal(rng, 2, 3, 1), normal(rng, 40), normal(rng, 3, 100) * np.float32(1e30))
         yield Case("RowRange", str(bits), (normal(rng, 6, 33),), {"bits": bits}, more=more)
+        yield Case("RowRange", f"{bits}-columns", (normal(rng, 2, 6, 33),), {"bits": bits, "axis": -2}, more=(odd.T, normal(rng, 0, 3, 4)))
 
 
 MAKERS: dict[str, Callable[[], Iterator[Case]]] = {

@@ -42,9 +42,9 @@ const struct {
      "float[4,512,64]~normal "
      "float[4,512,64]~normal float[4,512,64]~normal - - - - - - - - float[]~scale uint8[]=128"},
     {"onnxptq.QAttention",
-     "q_bits=4 k_bits=4 v_bits=4 p_bits=4 qk_scheme=token softmax_scheme=row scale=0.125 heads=4 | "
+     "q_bits=4 k_bits=4 v_bits=4 p_bits=4 qk_scheme=token v_scheme=token softmax_scheme=row scale=0.125 heads=4 | "
      "float[4,512,64]~normal "
-     "float[4,512,64]~normal float[4,512,64]~normal - - - - - - - - float[]~scale uint8[]=8"},
+     "float[4,512,64]~normal float[4,512,64]~normal"},
     {"onnxptq.QMatMul",
      "a_bits=8 b_bits=8 a_scheme=token b_scheme=token transpose_b=1 | float[4,256,64]~normal float[4,256,64]~normal"},
     {"onnxptq.QConv",

@@ -15,12 +15,16 @@ Error create(Node& node, void** state) {
   if (!read_bits(node, "q_bits", 0, &s->q_bits, &error) || !read_bits(node, "k_bits", 0, &s->k_bits, &error) ||
       !read_bits(node, "v_bits", 0, &s->v_bits, &error) || !read_bits(node, "p_bits", 0, &s->p_bits, &error))
     return error;
-  char text[32] = "uniform";
-  SchemeKind kind;
-  node.get_string("qk_scheme", text, sizeof(text));
-  if (!scheme_named(text, &kind) || (kind != kUniform && kind != kToken))
-    return node.fail("qk_scheme = %s; it must be uniform or token", text);
-  s->token = kind == kToken;
+  char text[32];
+  auto dynamic = [&](const char* attribute, bool* out) {
+    SchemeKind kind;
+    snprintf(text, sizeof(text), "uniform");
+    node.get_string(attribute, text, sizeof(text));
+    const bool known = scheme_named(text, &kind) && (kind == kUniform || kind == kToken);
+    *out = known && kind == kToken;
+    return known ? nullptr : node.fail("%s = %s; it must be uniform or token", attribute, text);
+  };
+  if ((error = dynamic("qk_scheme", &s->token)) || (error = dynamic("v_scheme", &s->v_token))) return error;
   snprintf(text, sizeof(text), "uniform");
   node.get_string("softmax_scheme", text, sizeof(text));
   if (!scheme_named(text, &s->softmax) || s->softmax == kToken || s->softmax == kOutlierRetained)
@@ -170,7 +174,7 @@ Error run(const void* state, Call& call) {
     error = read_static(call, "q", call.input(kQScale), call.input(kQZero), s.heads, 0, &job.q_static);
   if (!error && s.k_bits && !s.token)
     error = read_static(call, "k", call.input(kKScale), call.input(kKZero), s.heads, 0, &job.k_static);
-  if (!error && s.v_bits)
+  if (!error && s.v_bits && !s.v_token)
     error = read_static(call, "v", call.input(kVScale), call.input(kVZero), s.heads, job.dv, &job.v_static);
   if (error) return error;
   int64_t dims[kMaxRank];
@@ -218,6 +222,8 @@ const Op kOps[] = {
      "float[3,40,8]~normal float[1,7,40]~normal - - - float[]=0.3 uint8[]=8 float[]=0.3 uint8[]=8 float[]=0.3 "
      "uint8[]=8 "
      "float[16]~descending float[15]~descending\n"
+     "q_bits=8 k_bits=8 v_bits=4 p_bits=8 qk_scheme=token v_scheme=token softmax_scheme=row heads=2 scale=0.25 | "
+     "float[2,2,13,16]~normal float[2,2,12,16]~normal float[2,2,12,20]~normal\n"
      "q_bits=0 k_bits=0 v_bits=0 p_bits=0 | float[3,7,8]~normal float[3,40,8]~normal float[3,40,8]~normal"},
 };
 

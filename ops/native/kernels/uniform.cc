@@ -20,6 +20,24 @@ Error create(Node& node, void** state) {
   return read_bits(node, "bits", 2, &s->bits, &error) ? nullptr : error;
 }
 
+struct RangeState {
+  int bits;
+  bool columns;
+};
+
+Error create_range(Node& node, void** state) {
+  RangeState* s = static_cast<RangeState*>(node.keep(sizeof(RangeState)));
+  if (!s) return "out of memory";
+  *state = s;
+  Error error = nullptr;
+  if (!read_bits(node, "bits", 2, &s->bits, &error)) return error;
+  const int64_t axis = get_int(node, "axis", -1);
+  s->columns = axis == -2;
+  return s->columns || axis == -1
+             ? nullptr
+             : node.fail("axis = %lld; it must be -1, for rows, or -2, for columns", static_cast<long long>(axis));
+}
+
 // Runs body(x offset, count, scale, scale stride, zero, zero stride) over pieces of rows.
 template <typename Body>
 bool over_rows(Call& call, const Rows& rows, const float* scale, const uint8_t* zero, Body body) {
@@ -105,9 +123,32 @@ Error dequantize(const void*, Call& call) {
   return nullptr;
 }
 
+Error ranges_of_columns(Call& call, const Tensor& x, int bits) {
+  if (x.rank < 2) return call.fail("x %s must have at least two dimensions for ranges of columns", show(x).text);
+  int64_t dims[kMaxRank];
+  memcpy(dims, x.dims, sizeof(dims));
+  const int64_t width = dims[x.rank - 1], length = dims[x.rank - 2], matrices = product(dims, 0, x.rank - 2);
+  dims[x.rank - 2] = 1;
+  float* scale = static_cast<float*>(call.output(0, dims, x.rank));
+  uint8_t* zero = static_cast<uint8_t*>(call.output(1, dims, x.rank));
+  parallel(call, matrices, 0, [&](int64_t matrix, void*) {
+    for (int64_t c = 0; c < width; c += kLanes) {
+      const int n = width - c < kLanes ? static_cast<int>(width - c) : kLanes;
+      Affine found[kLanes];
+      column_ranges(static_cast<const float*>(x.data) + matrix * length * width + c, length, width, n, bits, found);
+      for (int j = 0; j < n; ++j) {
+        scale[matrix * width + c + j] = found[j].scale;
+        zero[matrix * width + c + j] = static_cast<uint8_t>(found[j].zero);
+      }
+    }
+  });
+  return nullptr;
+}
+
 Error row_ranges(const void* state, Call& call) {
-  const int bits = static_cast<const State*>(state)->bits;
+  const int bits = static_cast<const RangeState*>(state)->bits;
   Tensor x = call.input(0);
+  if (static_cast<const RangeState*>(state)->columns) return ranges_of_columns(call, x, bits);
   if (x.rank < 1) return "x must have at least one dimension";
   int64_t dims[kMaxRank];
   memcpy(dims, x.dims, sizeof(dims));
@@ -149,9 +190,9 @@ const Op kOps[] = {
      "RowRange",
      {{"x", kFloat, false}},
      {{"scale", kFloat, false}, {"zero", kUint8, false}},
-     create,
+     create_range,
      row_ranges,
-     "bits=8 | float[5,67]~normal\nbits=2 | float[3,2,4]~normal"},
+     "bits=8 | float[5,67]~normal\nbits=4 axis=-2 | float[2,5,37]~normal\nbits=2 | float[3,2,4]~normal"},
 };
 
 }  // namespace

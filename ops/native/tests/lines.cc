@@ -198,6 +198,11 @@ Lines attention() {
                  "float[4,35,16]~normal float[4,35,16]~normal float[4,35,16]~normal - - float[4,35,5]~normal "
                  "float[4,35,7]~normal - - - - float[2]~scale uint8[2]=128 %s",
                  bits, bits, bits, scheme, norm, p.c_str()));
+        lines.push_back(
+            text("q_bits=%d k_bits=%d v_bits=%d p_bits=%d qk_scheme=token v_scheme=token softmax_scheme=%s "
+                 "softmax_norm=%d scale=0.25 | float[3,21,16]~normal float[3,37,16]~normal float[3,37,19]~normal "
+                 "- - - - - - - - - - %s",
+                 bits, bits, bits, bits, scheme, norm, p.c_str()));
       }
   lines.push_back(
       "q_bits=0 k_bits=0 v_bits=0 p_bits=0 scale=0.25 | float[2,1,9,16]~normal float[2,1,700,16]~normal "
@@ -271,7 +276,10 @@ std::vector<std::string> more_lines(const std::string& op) {
     for (int bits = 2; bits <= 8; ++bits)
       for (const char* dims : {"7,64", "2,3,1", "0,5", "33", "2,40001"})
         for (const char* values : {"normal", "odd", "unit", "=0", "=1e-40"})
-          lines.push_back(text("bits=%d | float[%s]%s%s", bits, dims, values[0] == '=' ? "" : "~", values));
+          for (int axis : {-1, -2})
+            if (axis == -1 || strchr(dims, ','))
+              lines.push_back(
+                  text("bits=%d axis=%d | float[%s]%s%s", bits, axis, dims, values[0] == '=' ? "" : "~", values));
   return lines;
 }
 

@@ -96,6 +96,13 @@ struct Affine {
   float scale, zero;
 };
 
+// `count` numbers that lie `step` apart.
+Floats strided(const Floats& x, int64_t from, int64_t count, int64_t step) {
+  Floats y;
+  for (int64_t i = 0; i < count; ++i) y.push_back(x[static_cast<size_t>(from + i * step)]);
+  return y;
+}
+
 Affine row_range(const float* x, int64_t count, int bits) {
   float low = 0, high = 0;
   const float n = static_cast<float>((1 << bits) - 1);
@@ -238,12 +245,15 @@ Expected row_ranges(const Case& node) {
   const Value& x = node.inputs[0].value;
   const Floats v = floats(x);
   Dims dims = x.shape.dims;
-  const int64_t row = dims.back();
-  dims.back() = 1;
+  const bool columns = node.integer("axis", -1) == -2;
+  const size_t axis = dims.size() - (columns ? 2 : 1);
+  const int64_t length = dims[axis], step = columns ? dims.back() : 1;
+  dims[axis] = 1;
   Floats scale;
   std::vector<uint8_t> zero;
   for (int64_t i = 0; i < count_of(dims); ++i) {
-    const Affine a = row_range(v.data() + i * row, row, static_cast<int>(node.integer("bits")));
+    const Floats line = strided(v, i / step * step * length + i % step, length, step);
+    const Affine a = row_range(line.data(), length, static_cast<int>(node.integer("bits")));
     scale.push_back(a.scale), zero.push_back(static_cast<uint8_t>(a.zero));
   }
   return {{made(kFloat, dims, scale), made(kUint8, dims, zero)}};
@@ -388,7 +398,10 @@ Expected matmul(const Case& node) {
   return {{made(kFloat, dims, y)}, Agreement::kProduct};
 }
 
-// One of q, k and v after coding. Static scales are told apart by their number: 1, heads, or heads * width.
+enum AttentionInput : size_t { kV = 2, kMask, kBias, kRelH, kRelW, kQScale, kKScale = 9, kVScale = 11, kFirst = 13 };
+
+// One of q, k and v after coding. Static scales are told apart by their number: 1, heads, or heads * width. Ranges at
+// run time are those of rows, of v those of columns.
 Floats attention_operand(const Case& node, size_t input, int bits, const std::string& scheme, size_t scale_input,
                          int64_t heads) {
   const Value& value = node.inputs[input].value;
@@ -396,6 +409,14 @@ Floats attention_operand(const Case& node, size_t input, int bits, const std::st
   const Dims& dims = value.shape.dims;
   const int64_t width = dims.back(), rows = dims[dims.size() - 2];
   if (bits == 0) return x;
+  if (scheme == "token" && input == kV) {
+    for (int64_t head = 0; head < static_cast<int64_t>(x.size()); head += rows * width)
+      for (int64_t c = head; c < head + width; ++c) {
+        const Floats column = coded(node, "token", bits, 0, false, strided(x, c, rows, width), rows);
+        for (int64_t i = 0; i < rows; ++i) x[static_cast<size_t>(c + i * width)] = column[static_cast<size_t>(i)];
+      }
+    return x;
+  }
   if (scheme == "token") return coded(node, "token", bits, 0, false, x, width);
   const Floats s = floats(node.inputs[scale_input].value);
   const Ints z = node.has(scale_input + 1) ? ints(node.inputs[scale_input + 1].value) : Ints{0};
@@ -411,8 +432,6 @@ Floats attention_operand(const Case& node, size_t input, int bits, const std::st
   return x;
 }
 
-enum AttentionInput : size_t { kMask = 3, kBias, kRelH, kRelW, kQScale, kKScale = 9, kVScale = 11, kFirst = 13 };
-
 Expected attention(const Case& node) {
   const Dims q_dims = node.inputs[0].value.shape.dims, v_dims = node.inputs[2].value.shape.dims;
   const int64_t d = q_dims.back(), dv = v_dims.back(), nq = q_dims[q_dims.size() - 2], nk = v_dims[v_dims.size() - 2];
@@ -420,7 +439,8 @@ Expected attention(const Case& node) {
   const std::string qk = node.text("qk_scheme", "uniform"), soft = node.text("softmax_scheme", "uniform");
   const Floats q = attention_operand(node, 0, static_cast<int>(node.integer("q_bits")), qk, kQScale, heads);
   const Floats k = attention_operand(node, 1, static_cast<int>(node.integer("k_bits")), qk, kKScale, heads);
-  const Floats v = attention_operand(node, 2, static_cast<int>(node.integer("v_bits")), "uniform", kVScale, heads);
+  const Floats v = attention_operand(node, 2, static_cast<int>(node.integer("v_bits")),
+                                     node.text("v_scheme", "uniform"), kVScale, heads);
   const int p_bits = static_cast<int>(node.integer("p_bits"));
   const bool norm = node.integer("softmax_norm") != 0;
   const double scale = static_cast<double>(node.number("scale", 1));

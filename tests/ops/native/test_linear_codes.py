@@ -19,10 +19,10 @@ def quantize(x: Array, scale: Array, zero: Array, bits: int) -> Array:
     return np.clip(np.nan_to_num(codes, nan=0.0, posinf=1e9, neginf=-1e9), 0, 2**bits - 1).astype(np.uint8)
 
 
-def row_range(x: Array, bits: int) -> tuple[Array, Array]:
+def row_range(x: Array, bits: int, axis: int = -1) -> tuple[Array, Array]:
     largest, n = np.float32(3.4028235e38), np.float32(2**bits - 1)
     x = np.clip(np.where(np.isnan(x), np.float32(0), x), -largest, largest)
-    low, high = np.minimum(x.min(-1, keepdims=True, initial=0), 0), np.maximum(x.max(-1, keepdims=True, initial=0), 0)
+    low, high = x.min(axis, keepdims=True, initial=0), x.max(axis, keepdims=True, initial=0)
     scale = np.maximum(high / n - low / n, np.float32(1.17549435e-38))
     return scale, np.clip(np.rint(-low / scale), 0, n).astype(np.uint8)
 
@@ -72,10 +72,11 @@ def test_row_range(run: Any, isa: str, rng: np.random.Generator, bits: int, shap
     if x.ndim > 1 and x.size:
         x[0] = 0
         x[-1] = np.abs(x[-1])
-    scale, zero = run("RowRange", x, bits=bits, outputs=2)
-    expected = row_range(x, bits)
-    np.testing.assert_array_equal(scale, expected[0])
-    np.testing.assert_array_equal(zero, expected[1])
+    for axis in (-1, -2)[: x.ndim]:
+        scale, zero = run("RowRange", x, bits=bits, axis=axis, outputs=2)
+        expected = row_range(x, bits, axis)
+        np.testing.assert_array_equal(scale, expected[0])
+        np.testing.assert_array_equal(zero, expected[1])
 
 
 def stream(codes: Array, bits: int) -> Array:
@@ -123,6 +124,13 @@ def test_bad_shapes_are_sentences(run: Any) -> None:
         run("UniformQuantizeLinear", np.ones((2, 3), np.float32), np.ones(4, np.float32), np.uint8(0), bits=4)
     with pytest.raises(Exception, match="do not hold 12 codes of 6 bits"):
         run("DequantizeWeight", np.zeros(9, np.uint8), np.ones(4, np.float32), np.zeros(4, np.int8), bits=6, axis=1, shape=[3, 4])
+
+
+def test_ranges_are_of_rows_or_columns(run: Any) -> None:
+    with pytest.raises(Exception, match="axis = 0; it must be -1, for rows, or -2, for columns"):
+        run("RowRange", np.ones((2, 3), np.float32), bits=4, axis=0, outputs=2)
+    with pytest.raises(Exception, match=r"x \[3\] must have at least two dimensions for ranges of columns"):
+        run("RowRange", np.ones(3, np.float32), bits=4, axis=-2, outputs=2)
 
 
 def test_an_unknown_instruction_set_is_an_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,18 @@ def test_widths_and_shapes(run: Any, isa: str, rng: np.random.Generator, bits: i
     common: dict[str, Any] = {"q_bits": bits, "k_bits": bits, "v_bits": bits, "p_bits": bits, "scale": 0.3, "softmax_scheme": "row"}
     check(run, q, k, v, None, None, None, None, scale, zero, scale, zero, scale, zero, **common)
     check(run, q, k, v, None, None, None, None, None, None, None, None, scale, zero, qk_scheme="token", **common)
+    v[0, ..., 0], v[..., -1] = 0, 1e30  # channels without a range, and with a large one
+    check(run, q, k, v, qk_scheme="token", v_scheme="token", **common)
+
+
+def test_values_that_are_no_numbers(run: Any, isa: str, rng: np.random.Generator) -> None:
+    """A channel's range holds 0 and the largest float; weights of exactly 1 and 0 keep infinities out of sums."""
+    q, k, v = np.zeros((1, 2, 4), np.float32), np.zeros((1, 21, 4), np.float32), rng.normal(size=(1, 21, 5)).astype(np.float32)
+    v[0, 1, 0], v[0, 2, 1], v[0, 3, 2] = np.nan, np.inf, -np.inf
+    mask = np.full((2, 21), -np.inf, np.float32)
+    mask[0, 4] = mask[1, 5] = 0
+    widths = {f"{name}_bits": 8 for name in "qkvp"}
+    check(run, q, k, v, mask, qk_scheme="token", v_scheme="token", softmax_scheme="row", **widths)
 
 
 @pytest.mark.parametrize("norm", [0, 1])
@@ -63,9 +75,9 @@ def test_softmax_schemes(run: Any, isa: str, rng: np.random.Generator, scheme: s
             if scheme == "table" and bits > 6:
                 continue
             given = (q, k, v, None, None, None, None, None, None, None, None, np.float32(0.05), np.uint8(100), *params(scheme, bits, which))
-            for v_bits in (8, 0):
+            for v_bits, v_scheme in ((8, "uniform"), (4, "token"), (0, "uniform")):
                 scaled = {"q_bits": 8, "k_bits": 8, "v_bits": v_bits, "p_bits": bits, "scale": 0.5, "softmax_norm": norm}
-                check(run, *given, qk_scheme="token", softmax_scheme=scheme, **scaled)
+                check(run, *given, qk_scheme="token", v_scheme=v_scheme, softmax_scheme=scheme, **scaled)
 
 
 def test_additions_and_masks(run: Any, isa: str, rng: np.random.Generator) -> None:
@@ -156,6 +168,7 @@ def test_threads_do_not_change_bytes(run: Any, rng: np.random.Generator, scheme:
         ({"q_bits": 9}, "q_bits = 9; it must be 2 to 8"),
         ({"softmax_scheme": "token"}, "softmax_scheme = token; it must be"),
         ({"qk_scheme": "row"}, "qk_scheme = row; it must be uniform or token"),
+        ({"v_scheme": "table"}, "v_scheme = table; it must be uniform or token"),
         ({"heads": 0}, "heads must be positive"),
         ({"heads": 4}, "has no 4 heads"),
         ({"softmax_scheme": "table"}, "scheme table of 8 bits needs"),

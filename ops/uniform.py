@@ -213,8 +213,8 @@ ROW_RANGE = OpSpec(
     body=_row_range_body,
     reference=row_range,
     doc="Scale and zero-point [..., 1] of each row of x (its last axis), or, with `axis` -2, [..., 1, n] of each column, 0 inside the "
-    "range: NaN counts as 0, infinities as the largest float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, n) "
-    "with n = 2^bits - 1.",
+    "range: NaN counts as 0, infinities as the largest float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, "
+    "n) with n = 2^bits - 1.",
     types=("float",),
     results=("float", "uint8"),
 )

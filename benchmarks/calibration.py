@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.measure import MEBI, markdown
 from onnxptq.calibration.inputs import input_specs
 from onnxptq.calibration.sources import open_source
+from onnxptq.cli.values import size
 from onnxptq.graph.load import load
 from onnxptq.quantizer import Quantizer
 from onnxptq.report.data import Stopwatch, peak_memory
@@ -75,11 +76,13 @@ def inference(model: str, samples: str, threads: int, done: Callable[[Cost], Non
             running.run(None, dict(sample))
 
 
-def quantization(model: str, samples: str, threads: int, done: Callable[[Cost], None], *, recipe: str, bits: str) -> None:
+def quantization(
+    model: str, samples: str, threads: int, done: Callable[[Cost], None], *, recipe: str, bits: str, memory_limit: int | None
+) -> None:
     """All stages of one recipe, to a native file in memory."""
     q = Quantizer(model, recipe=recipe, bits=bits, threads=threads)
     q.watch = Meter(done)
-    q.calibrate(samples)
+    q.calibrate(samples, memory_limit=memory_limit)
     q.quantize()
 
 
@@ -87,6 +90,7 @@ def costs(args: argparse.Namespace, what: str) -> list[Cost]:
     """The stages of ``what``, inference or a recipe, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.calibration", args.model, args.samples, "--bits", args.bits, "--child", what]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    command += ["--memory-limit", str(args.memory_limit)] if args.memory_limit else []
     done = subprocess.run([*command, "--threads", str(args.threads)], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return [Cost(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
 
@@ -114,6 +118,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="*", default=["auto"])
     parser.add_argument("--bits", default="w6a6")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory-limit", type=size, metavar="512MB", help="as in `onnxptq quantize`")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -121,7 +126,7 @@ def main() -> None:
         if args.child == INFERENCE:
             inference(*common)
         else:
-            quantization(*common, recipe=args.child, bits=args.bits)
+            quantization(*common, recipe=args.child, bits=args.bits, memory_limit=args.memory_limit)
         return
     (base,) = costs(args, INFERENCE)
     for recipe in args.recipe:

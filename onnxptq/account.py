@@ -32,7 +32,10 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     made = {name for node in proto.graph.node for name in node.output}
     pairs = [(name, name) for name in order if name in made]
     cut = unpadded(attempt.model, found.masks)
-    errors = compare.layers(attempt.folded.to_proto(), proto, pairs, [sample], cut=cut, threads=attempt.task.threads)
+    task = attempt.task
+    errors = compare.layers(
+        attempt.folded.to_proto(), proto, pairs, [sample], memory_limit=task.memory_limit, cut=cut, threads=task.threads
+    )
     return tuple(Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in errors.items() if kinds[name][1] in parts)
 
 

@@ -19,6 +19,8 @@ from onnxptq.runtime import Executor
 from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
 
 CHUNK = 1 << 20
+FETCHED = 1 << 28
+"""Bytes of inner tensors that leave a session together: they are all held until its run ends."""
 MASK_CHANNELS = 8
 MASK_SIDE = 8
 ModelLike = str | Path | bytes | onnx.ModelProto
@@ -224,14 +226,14 @@ def layers(
     pairs: Sequence[tuple[str, str]],
     samples: Sequence[Sample],
     *,
-    memory_limit: int = 1 << 30,
+    memory_limit: int | None = None,
     cut: Cut = whole,
     executor: Executor | None = None,
     threads: int | None = None,
 ) -> dict[str, Metrics]:
     """Metrics of inner tensors, by the reference's name and in the order given; each pair names one tensor in either model.
 
-    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (one tensor at least).
+    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (256 MiB; one tensor at least).
     """
     if not samples or not pairs:
         return {}
@@ -240,7 +242,7 @@ def layers(
     how: dict[str, Any] = {"executor": executor, "threads": threads}
     sizes = models[0].sizes([a for a, _ in known], samples[0], **how)
     found: dict[str, Metrics] = {}
-    for group in _groups(known, sizes, memory_limit // 4):
+    for group in _groups(known, sizes, (memory_limit or FETCHED) // 4):
         back = {b: a for a, b in group}
         with Spool() as expected:
             expected.fill(run(models[0].outputs([a for a, _ in group]), samples, cut=cut, **how))

@@ -175,16 +175,17 @@ class Quantizer:
         """The best of an attempt and what its recipe is measured against."""
         assert self._source is not None
         self.verdicts, ways = [], {self.recipe.name: attempt}
-        for name in self.recipe.gate:
-            if name == ROUNDED:
+        for entry in self.recipe.gate:
+            if entry == ROUNDED:
                 rounded = attempt.rounded()
                 if rounded is not None:
                     ways[f"{self.recipe.name}, weights rounded one by one"] = rounded
             elif self._given is None:
-                with self.watch.stage(f"{name}, to compare"):
-                    rival = Attempt(replace(self._task, progress=Titled(name, self._task.progress)), Recipe.load(name))
-                    rival.search(self._source, self._held, folder=folder / name if folder else None, resume=resume)
-                ways[name] = rival
+                way = self.recipe.name + entry if entry.startswith("+") else entry
+                with self.watch.stage(f"{way}, to compare"):
+                    rival = Attempt(replace(self._task, progress=Titled(way, self._task.progress)), self.recipe.rival(entry))
+                    rival.search(self._source, self._held, folder=folder / way if folder else None, resume=resume)
+                ways[way] = rival
         if len(ways) == 1:
             return attempt
         with self.watch.stage("gate"):

@@ -79,7 +79,7 @@ class Recipe:
     pass_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     gate: tuple[str, ...] = ()
-    """What the recipe is measured against, and gives way to where that is better: names of recipes, ``rounded``."""
+    """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``rival`` reads."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Named settings of this recipe: setting -> value -> the recipe sections it adds."""
 
@@ -140,9 +140,6 @@ class Recipe:
                 if key not in known_passes()[name].options:
                     raise InputError(f"recipe {self.name}: pass {name} has no option {key!r}{nearest(key, known_passes()[name].options)}")
         gate = tuple(data.get("gate", self.gate))
-        for name in gate:
-            if name not in (ROUNDED, *self.names()):
-                raise InputError(f"recipe {self.name}: gate: no recipe {name!r}{nearest(name, (ROUNDED, *self.names()))}")
         rules = [*self.rules]
         activations = frozenset(Role) - {Role.WEIGHT}
         if "weights" in data:
@@ -156,7 +153,19 @@ class Recipe:
             roles = frozenset(self._member(Role, r) for r in entry.pop("roles", ()))
             parts = frozenset(self._member(Part, p) for p in entry.pop("parts", ()))
             rules.append(self._rule(entry, roles=roles, parts=parts, pattern=entry.pop("pattern", "")))
-        return replace(self, passes=passes, pass_options=options, gate=gate, rules=tuple(rules))
+        extended = replace(self, passes=passes, pass_options=options, gate=gate, rules=tuple(rules))
+        for entry in gate if "gate" in data else ():
+            extended.rival(entry)
+        return extended
+
+    def rival(self, entry: str) -> Recipe:
+        """What an entry of the gate stands for: a recipe, or this one with other settings (``NAME+KEY=VALUE+..``, ``+KEY=VALUE``)."""
+        name, settings = named(entry)
+        if not name:
+            return Recipe.load(replace(self, gate=()), settings)
+        if name not in (ROUNDED, *self.names()):
+            raise InputError(f"recipe {self.name}: gate: no recipe {name!r}{nearest(name, (ROUNDED, *self.names()))}")
+        return self if entry == ROUNDED else Recipe.load(name, settings)
 
     def _member(self, kind: type[Role] | type[Part], name: str) -> Any:
         try:
@@ -239,6 +248,15 @@ class Recipe:
                 options = {**choice.options, **changes.pop("options", {})}
                 choice = replace(choice, **changes, options=options)
         return choice
+
+
+def named(text: str) -> tuple[str, dict[str, str]]:
+    """The name of a recipe and the settings written behind it: ``NAME+KEY=VALUE+..``."""
+    name, *settings = text.split("+")
+    for one in settings:
+        if "=" not in one:
+            raise InputError(f"recipe {text}: write NAME+KEY=VALUE")
+    return name, dict(one.split("=", 1) for one in settings)
 
 
 def plain_value(text: str) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from onnxptq import Quantizer
 from onnxptq.calibrators.dual_stream import Target, Window
 from onnxptq.errors import InputError
+from onnxptq.recipe import Recipe
 from onnxptq.runtime import session
 from onnxptq.sites import Role
 from tests.passes.graphs import Builder
@@ -97,6 +98,27 @@ def test_a_whole_other_recipe_may_be_kept() -> None:
     assert q.quantize().model.SerializeToString() == plain.quantize().model.SerializeToString()
     with pytest.raises(InputError, match=r"gate: no recipe 'omsee'; did you mean 'omse'"):
         quantize(settings={"gate": "omsee"})
+
+
+def test_what_each_step_brings() -> None:
+    """The gate tries the recipe with other settings too, and may keep one of these."""
+    q = quantize(settings={"gate": "+weights.debias=false,+folds=off,minmax+weights.calibrator=omse"})
+    ways: dict[str, dict[str, str]] = {
+        "auto": {},
+        "auto+weights.debias=false": {"weights__debias": "false"},
+        "auto+folds=off": {"folds": "off"},
+    }
+    assert [verdict.way for verdict in q.verdicts] == [*ways, "minmax+weights.calibrator=omse"]
+    assert len({verdict.sqnr for verdict in q.verdicts}) == 4
+    alone = quantize(settings={"gate": "off", **ways[kept(q)]})
+    assert q.quantize().model.SerializeToString() == alone.quantize().model.SerializeToString()
+    recipe = Recipe.load("auto", {"steps": "on"})
+    assert "+weights.gptq=false" in recipe.gate
+    for entry in recipe.gate:
+        assert entry == "rounded" or recipe.rival(entry).rules != recipe.rules or recipe.rival(entry).passes != recipe.passes
+    for wrong, message in (("+folds", "write NAME"), ("+folds=of", "folds=of"), ("omse+fold=off", "no such setting")):
+        with pytest.raises(InputError, match=message):
+            Recipe.load("auto", {"gate": wrong})
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,13 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """Quantize and evaluate cell by cell; what is finished is kept."""
     from onnxptq.evaluate.grid import FULL, Folder, comma_separated, drawing, markdown
-    from onnxptq.recipe import Bits, Recipe
+    from onnxptq.recipe import Bits, Recipe, named
 
     if args.quantized or args.pictures:
         raise InputError("table: --quantized and --pictures belong to evaluate")
     recipes, widths, splits = args.recipes.split(","), args.bits.split(","), _splits(args)
     for recipe in recipes:
-        Recipe.load(*_named(recipe))
+        Recipe.load(*named(recipe))
     for width in widths:
         Bits.parse(width)
     args.calib = args.calib or {"sam": "zoo:sam-mini", "ris": "zoo:lavt-mini"}.get(args.task)
@@ -108,25 +108,17 @@ def _quantize(args: Namespace, recipe: str, bits: str, scratch: Path) -> list[Pa
     """The model's files at one width by one recipe."""
     from onnxptq.evaluate.models import lavt_file, sam_files
     from onnxptq.quantizer import Quantizer
+    from onnxptq.recipe import named
 
     sources = [lavt_file(_spec(args))] if args.task in ("ris", "refcoco") else list(sam_files(_spec(args)))
     written = []
     for part, source in enumerate(sources):
-        name, settings = _named(recipe)
+        name, settings = named(recipe)
         q = Quantizer(source, recipe=name, settings=settings, bits=bits, seed=args.seed, threads=args.threads)
         q.calibrate(args.calib, limit=args.samples, preprocess="imagenet" if len(sources) == 1 else "sam")
         written.append(scratch / f"{part}.onnx")
         q.quantize().save(written[-1])
     return written
-
-
-def _named(recipe: str) -> tuple[str, dict[str, str]]:
-    """A recipe's name and the settings written behind it."""
-    name, *settings = recipe.split("+")
-    for one in settings:
-        if "=" not in one:
-            raise InputError(f"--recipes {recipe}: write NAME+KEY=VALUE")
-    return name, dict(one.split("=", 1) for one in settings)
 
 
 def _spec(args: Namespace) -> str:

@@ -33,9 +33,7 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     pairs = [(name, name) for name in order if name in made]
     cut = unpadded(attempt.model, found.masks)
     task = attempt.task
-    errors = compare.layers(
-        attempt.folded.to_proto(), proto, pairs, [sample], memory_limit=task.memory_limit, cut=cut, threads=task.threads
-    )
+    errors = compare.layers(attempt.folded.to_proto, proto, pairs, [sample], memory_limit=task.memory_limit, cut=cut, threads=task.threads)
     return tuple(Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in errors.items() if kinds[name][1] in parts)
 
 

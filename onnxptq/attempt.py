@@ -162,7 +162,7 @@ class Attempt:
             {name: self.pass_options(name) for name in self.recipe.passes},
             discover=task.discover,
             fill=lambda current, requests, stage: engine.fill(requests, stage=stage, model=current),
-            outputs=lambda current: list(run(current.to_proto(), samples, name=task.name, threads=task.threads, error=InputError)),
+            outputs=lambda current: list(run(current.to_proto, samples, name=task.name, threads=task.threads, error=InputError)),
         )
         self.model = self.folded = model
         self.structure, self.changes, self.drift = passed.structure, passed.changes, passed.drift

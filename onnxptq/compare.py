@@ -7,23 +7,20 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError
 from onnxptq.runtime import Executor
-from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
+from onnxptq.verify import Cut, ModelLike, Outputs, Sample, Spool, Tapped, run, whole
 
 CHUNK = 1 << 20
 FETCHED = 1 << 28
 """Bytes of inner tensors that leave a session together: they are all held until its run ends."""
 MASK_CHANNELS = 8
 MASK_SIDE = 8
-ModelLike = str | Path | bytes | onnx.ModelProto
 
 
 @dataclass(frozen=True)
@@ -245,8 +242,8 @@ def layers(
     for group in _groups(known, sizes, (memory_limit or FETCHED) // 4):
         back = {b: a for a, b in group}
         with Spool() as expected:
-            expected.fill(run(models[0].outputs([a for a, _ in group]), samples, cut=cut, **how))
-            got = run(models[1].outputs([b for _, b in group]), samples, cut=partial(_renamed, back, cut), **how)
+            expected.fill(run(partial(models[0].outputs, [a for a, _ in group]), samples, cut=cut, **how))
+            got = run(partial(models[1].outputs, [b for _, b in group]), samples, cut=partial(_renamed, back, cut), **how)
             found |= compare(expected, got, error=ArtifactError)
     return {a: replace(found[a], agreement=None) for a, _ in known}
 

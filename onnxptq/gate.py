@@ -20,7 +20,7 @@ SAMPLES = 16
 
 
 def judge(
-    original: onnx.ModelProto,
+    original: Callable[[], onnx.ModelProto],
     ways: Mapping[str, Callable[[], onnx.ModelProto]],
     source: Source,
     *,
@@ -37,7 +37,7 @@ def judge(
     with Spool() as expected, progress.task("gate", len(ways)) as step:
         expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
         for way, make in ways.items():
-            got = run(make(), samples, name=f"the model quantized by {way}", cut=cut, threads=threads)
+            got = run(make, samples, name=f"the model quantized by {way}", cut=cut, threads=threads)
             verdicts.append(_verdict(way, compare(expected, got, error=ArtifactError)))
             step()
     best = max(verdicts, key=lambda verdict: verdict.rank)

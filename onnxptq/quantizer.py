@@ -190,7 +190,7 @@ class Quantizer:
             return attempt
         with self.watch.stage("gate"):
             self.verdicts = judge(
-                self.original.to_proto(),
+                self.original.to_proto,
                 {way: one.proto for way, one in ways.items()},
                 whole,
                 cut=unpadded(self.original, self._inspection.structure.masks),
@@ -210,7 +210,7 @@ class Quantizer:
             lowered = LOWER[format](attempt.model, attempt.structure, plan, constants=constants, strict=strict)
         with self.watch.stage("verify"):
             outputs = compare.models(
-                self.original.to_proto(),
+                self.original.to_proto,
                 lowered.proto,
                 self._held,
                 artifact=True,

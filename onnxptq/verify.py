@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ from onnxptq.runtime import Executor, session
 
 Sample = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
+ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
+"""A file, a model, or what makes one, which nobody else then holds."""
 Cut = Callable[[Outputs, Sample], Outputs]
 """What of a sample's outputs counts: all of them, or all but the padding."""
 FLOATS: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -69,7 +72,7 @@ def whole(outputs: Outputs, sample: Sample) -> Outputs:
 
 
 def run(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: ModelLike,
     samples: Iterable[Sample],
     *,
     name: str = "model",
@@ -79,7 +82,7 @@ def run(
     error: type[Exception] = ArtifactError,
 ) -> Iterator[Outputs]:
     """What counts of the outputs of ``model``, one sample after the other; nothing is kept."""
-    runner = Runner(model, name=name, executor=executor, threads=threads, error=error)
+    runner = Runner(model() if callable(model) else model, name=name, executor=executor, threads=threads, error=error)
     for sample in samples:
         yield cut(runner(sample), sample)
 
@@ -127,33 +130,25 @@ class Spool:
 
 
 class Tapped:
-    """A copy of a model whose outputs can be exchanged for inner tensors."""
+    """A model whose outputs can be exchanged for inner tensors. It is made anew whenever it is wanted: nothing is held in between."""
 
-    def __init__(self, model: str | Path | bytes | onnx.ModelProto) -> None:
-        self.proto = onnx.ModelProto()
-        if isinstance(model, onnx.ModelProto):
-            self.proto.CopyFrom(model)
-        elif isinstance(model, bytes):
-            self.proto.ParseFromString(model)
-        else:
-            self.proto = onnx.load(model)
-        graph = self.proto.graph
+    def __init__(self, model: ModelLike) -> None:
+        self._make = maker(model)
+        graph = self._make().graph
         self._typed = {v.name: v for v in (*graph.output, *graph.input)}
-        self._said = self._typed | {v.name: v for v in graph.value_info}
+        self._elements = {v.name: _elements(v) for v in (*graph.value_info, *self._typed.values())}
         self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
-        self._nodes = len(graph.node)
 
     def outputs(self, names: Sequence[str]) -> onnx.ModelProto:
-        """The model with exactly these tensors as outputs. The same object every time: it is valid until the next call."""
-        graph = self.proto.graph
-        del graph.node[self._nodes :]
-        del graph.output[:]
-        graph.output.extend(self._typed.get(name) or onnx.ValueInfoProto(name=name) for name in names)
-        return self.proto
+        """The model with exactly these tensors as outputs."""
+        proto = self._make()
+        del proto.graph.output[:]
+        proto.graph.output.extend(self._typed.get(name) or onnx.ValueInfoProto(name=name) for name in names)
+        return proto
 
     def sizes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, int]:
         """Number of elements of each tensor for one sample: as the model says, else counted in the graph, so that none leaves it."""
-        known = {name: size for name in names if (size := _elements(self._said.get(name))) is not None}
+        known = {name: size for name in names if (size := self._elements.get(name)) is not None}
         if len(known) == len(names):
             return known
         proto = self.outputs([])
@@ -165,9 +160,25 @@ class Tapped:
         return known | {counters[counter]: int(size) for counter, size in counted.items()}
 
 
-def _elements(said: onnx.ValueInfoProto | None) -> int | None:
+def maker(model: ModelLike) -> Callable[[], onnx.ModelProto]:
+    """What makes the model, another one each time."""
+    if callable(model):
+        return model
+    if isinstance(model, bytes):
+        return partial(onnx.ModelProto.FromString, model)
+    return partial(copied, model) if isinstance(model, onnx.ModelProto) else partial(onnx.load, model)
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Another model like this one."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    return other
+
+
+def _elements(said: onnx.ValueInfoProto) -> int | None:
     """Number of elements where every size is written down."""
-    if said is None or not said.type.tensor_type.HasField("shape"):
+    if not said.type.tensor_type.HasField("shape"):
         return None
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in said.type.tensor_type.shape.dim]
     return math.prod(sizes) if None not in sizes else None  # type: ignore[arg-type]

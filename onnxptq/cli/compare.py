@@ -36,7 +36,7 @@ def run(args: Namespace, out: Output) -> int:
         made |= {one.output for one in structure.attentions.values()}
         order = [t.name for node in model.graph.nodes for t in node.outputs if t.name in made]
         pairs = [(name, name) for name in order]
-        layers = compare.layers(model.to_proto(), args.quantized, pairs, list(samples), **how)
+        layers = compare.layers(model.to_proto, args.quantized, pairs, list(samples), **how)
         out.say("\n" + (outputs_table(layers, title="layer") if layers else "no inner tensor carries the same name in both models"))
         data["layers"] = {name: one.to_json() for name, one in layers.items()}
     if args.data == "synthetic":

@@ -127,7 +127,7 @@ def tables(path: str | Path, samples: Sequence[Sample]) -> list[Table]:
             (s.tensor, s.consumer, text_facts) for s in sites if s.role is Role.LINEAR_INPUT and s.part is Part.TEXT
         ],
     }
-    tapped = Tapped(model.to_proto())
+    tapped = Tapped(model.to_proto)
     found = []
     for title, wanted in chosen.items():
         held = _collect(tapped, list(dict.fromkeys(tensor for tensor, *_ in wanted)), samples)

@@ -82,7 +82,7 @@ def elements(model: Model, names: list[str], sample: Sample) -> dict[str, int]:
         if shape is not None and all(isinstance(n, int) for n in shape):
             known[name] = int(np.prod(shape))
     open_ones = [name for name in names if name not in known]
-    return known | (Tapped(model.to_proto()).sizes(open_ones, sample) if open_ones else {})
+    return known | (Tapped(model.to_proto).sizes(open_ones, sample) if open_ones else {})
 
 
 def _wanted(model: Model, structure: Structure) -> list[str]:

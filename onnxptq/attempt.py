@@ -64,7 +64,7 @@ class Attempt:
         self.task, self.recipe, self.watch = task, recipe, watch or Stopwatch()
         self.model = self.folded = task.original
         """What is lowered, and what calibration looks at: both with the folds, the first with weights that a dual stream rounded."""
-        self.structure = task.structure
+        self.structure = self._folded_structure = task.structure
         self.changes: tuple[Change, ...] = ()
         self.drift: Mapping[str, float] = {}
         self.warnings: list[str] = []
@@ -109,7 +109,7 @@ class Attempt:
         if not self._refitted:
             return None
         other = copy(self)
-        other.model, other.structure, other._refitted = self.folded, self.task.discover(self.folded), frozenset()
+        other.model, other.structure, other._refitted = self.folded, self._folded_structure, frozenset()
         other.plan = self.plan.replace(self._weights({key: self.plan[key] for key in self._refitted}, self.plan))
         return other
 
@@ -165,7 +165,8 @@ class Attempt:
             outputs=lambda current: list(run(current.to_proto, samples, name=task.name, threads=task.threads, error=InputError)),
         )
         self.model = self.folded = model
-        self.structure, self.changes, self.drift = passed.structure, passed.changes, passed.drift
+        self.structure = self._folded_structure = passed.structure
+        self.changes, self.drift = passed.changes, passed.drift
 
     def pass_options(self, name: str) -> dict[str, Any]:
         """What the recipe says of a pass; the width it prepares for is that of activations, if it has one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +62,12 @@ def session(
         from onnxptq.ops import pyops
 
         pyops.register(options)
+    made = _made(model, options, providers)
+    _trim()
+    return made
+
+
+def _made(model: str | Path | bytes | onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
     if isinstance(model, (str, Path)):
         return ort.InferenceSession(str(model), options, providers=list(providers))
     if isinstance(model, onnx.ModelProto):
@@ -68,6 +76,13 @@ def session(
             return _large(model, options, providers)
         model = model.SerializeToString()
     return ort.InferenceSession(model, options, providers=list(providers))
+
+
+def _trim() -> None:
+    """Give memory back to the system: glibc keeps what earlier models and sessions have freed, as much as these weighed."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _large(model: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq.errors import ArtifactError, InputError
+from onnxptq.errors import ArtifactError, InputError, one_line
 from onnxptq.runtime import Executor, session
 
 Sample = Mapping[str, NDArray[Any]]
@@ -182,10 +182,3 @@ def _elements(said: onnx.ValueInfoProto) -> int | None:
         return None
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in said.type.tensor_type.shape.dim]
     return math.prod(sizes) if None not in sizes else None  # type: ignore[arg-type]
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, at most 300 characters of it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

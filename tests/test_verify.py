@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxptq.errors import ArtifactError, InputError
+from onnxptq.errors import ArtifactError, InputError, one_line
 from onnxptq.runtime import session
-from onnxptq.verify import Runner, Spool, one_line, run
+from onnxptq.verify import Runner, Spool, run
 
 
 def double(dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:

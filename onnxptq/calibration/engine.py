@@ -26,7 +26,7 @@ from onnxptq.calibration.sources import Sample, Source
 from onnxptq.calibration.summary import NotFinite, Request, Summary
 from onnxptq.calibration.taps import Wire, can_tap, instrument, with_shapes
 from onnxptq.calibration.tokens import token_axes
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, one_line
 from onnxptq.graph.model import Model, value
 
 T = TypeVar("T")
@@ -209,7 +209,13 @@ class Engine:
         return self._sized
 
     def _session(self, proto: onnx.ModelProto) -> ort.InferenceSession:
-        return runtime.session(proto, executor=None if self._taps else "function", threads=self._threads)
+        try:
+            return runtime.session(proto, executor=None if self._taps else "function", threads=self._threads)
+        except InputError:
+            raise
+        except Exception as error:
+            opset = next(one.version for one in proto.opset_import if not one.domain)
+            raise InputError(f"onnxruntime does not load the model, read as opset {opset}: {one_line(error)}") from error
 
     @staticmethod
     def _feed(session: ort.InferenceSession, sample: Sample) -> dict[str, NDArray[Any]]:
@@ -237,8 +243,7 @@ class Engine:
         try:
             return dict(zip(outputs, session.run_with_ort_values(outputs, feed), strict=True))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"calibration {self.source.label(index)}: onnxruntime cannot run the model on it: {reason}") from error
+            raise InputError(f"calibration {self.source.label(index)}: onnxruntime cannot run it: {one_line(error)}") from error
 
     def _fold(self, wires: list[Wire], values: dict[str, Any], sample: Sample, index: int) -> None:
         """Fold one sample's outputs in; each fetched tensor is copied out, used, and let go."""

@@ -13,10 +13,9 @@ from PIL import Image
 
 from onnxptq.datasets.prompts import box_feeds, imagenet, longest_side, sam_input
 from onnxptq.datasets.wordpiece import WordPiece
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, one_line
 from onnxptq.evaluate.resize import bilinear
 from onnxptq.runtime import Executor, session
-from onnxptq.verify import one_line
 
 Array = NDArray[Any]
 Source = str | Path | bytes | onnx.ModelProto

@@ -159,7 +159,7 @@ def _types(
             data[tensor.name] = onnx.numpy_helper.from_array(np.ascontiguousarray(value), tensor.name)
     try:
         found_types = onnx.shape_inference.infer_node_outputs(schema, proto_of(node), types, data, opset_imports=imports)
-    except (onnx.shape_inference.InferenceError, RuntimeError):
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
         return unknown
     return [_read(found_types.get(t.name)) for t in node.outputs]
 

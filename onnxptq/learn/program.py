@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxptq.errors import InputError
-from onnxptq.verify import one_line
+from onnxptq.errors import InputError, one_line
 
 Values = dict[str, Tensor | None]
 Hook = Callable[[Tensor], Tensor]

@@ -112,7 +112,7 @@ def test_nan_inside_the_model_names_tensor_and_sample() -> None:
 def test_a_sample_that_onnxruntime_refuses_is_named() -> None:
     held = model("(float[n] x, float[m] z) => (float[k] y) { y = Add(x, z) }")
     given = [{"x": np.ones(3, np.float32), "z": np.ones(n, np.float32)} for n in (3, 2)]
-    with pytest.raises(InputError, match="calibration sample 1: onnxruntime cannot run the model on it"):
+    with pytest.raises(InputError, match="calibration sample 1: onnxruntime cannot run it"):
         fetching(held, given).fill({"y": Request("y", Range())}, stage="walk")
 
 

@@ -71,6 +71,18 @@ class TestModel:
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "relu.onnx")
         assert "no site to quantize" in refuses("quantize", "relu.onnx")
 
+    def test_an_op_that_onnxruntime_lacks(self, refuses: Refuses, folder: Path) -> None:
+        nodes = [("Acosh", ["x"], ["e"], {}), ("Cast", ["e"], ["f"], {"to": TensorProto.FLOAT}), ("MatMul", ["f", "w"], ["y"], {})]
+        graph = helper.make_graph(
+            [helper.make_node(op, inputs, outputs, **attributes) for op, inputs, outputs, attributes in nodes],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [1, 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+            [helper.make_tensor("w", TensorProto.FLOAT, [4, 4], np.eye(4).ravel())],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "acosh.onnx")
+        assert "onnxruntime does not load the model, read as opset 21: " in refuses("quantize", "acosh.onnx")
+
     def test_everything_excluded(self, refuses: Refuses) -> None:
         assert "no site to quantize" in refuses(*quick("--exclude", "."))
 

@@ -12,7 +12,7 @@ from onnxptq.graph.canonical.layer_norm import LayerNorm
 from onnxptq.graph.canonical.linear import Bias, Gemm
 from onnxptq.graph.canonical.masked_fill import MaskedFill
 from onnxptq.graph.canonical.names import name_nodes
-from onnxptq.graph.canonical.operands import KeyTranspose, LateScale
+from onnxptq.graph.canonical.operands import HeadScale, KeyTranspose, LateScale
 from onnxptq.graph.canonical.opset import modernise
 from onnxptq.graph.canonical.precision import widen
 from onnxptq.graph.canonical.relative import Relative
@@ -33,6 +33,7 @@ PATTERNS: tuple[Pattern[Any], ...] = (
     NanGuard(),
     LateSwap(),
     LateScale(),
+    HeadScale(),
     KeyTranspose(),
     Windows(),
     Relative(),

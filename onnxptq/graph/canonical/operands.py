@@ -9,8 +9,8 @@ import onnx_graphsurgeon as gs
 from onnxptq.graph.attention import Scores, operand, scores
 from onnxptq.graph.canonical.rewrite import Pattern, need
 from onnxptq.graph.flow import moves, scaling, varying
-from onnxptq.graph.model import Model
-from onnxptq.graph.surgery import append, only_reader, producer, set_input
+from onnxptq.graph.model import Model, value
+from onnxptq.graph.surgery import append, only_reader, producer, replace_output, set_input
 
 
 class KeyTranspose(Pattern[gs.Tensor]):
@@ -93,3 +93,42 @@ class LateScale(Pattern[Early]):
         late = append(model, match.scale.op, [last, held], like=last, base=f"{match.scale.name}_late")
         set_input(match.qk, match.index, late)
         match.scale.outputs.clear()
+
+
+@dataclass(frozen=True)
+class ByHead:
+    """A constant factor of each head behind the product."""
+
+    qk: gs.Node
+    scale: gs.Node
+    factors: gs.Tensor
+
+
+class HeadScale(Pattern[ByHead]):
+    """Scores of cosine attention are scaled by a number for each head, which may as well scale the queries."""
+
+    name = "scale of each head on the queries"
+    anchors = frozenset({"Softmax"})
+
+    def check(self, node: gs.Node, model: Model) -> ByHead:
+        """The first step behind the product that is no plain scalar."""
+        found = scores(node, varying(model))
+        need(found is not None, "no attention")
+        assert found is not None
+        place = next((i for i, step in enumerate(found.steps) if scaling(step) is None), None)
+        need(place is not None and found.steps[place].op == "Mul", "no factor by head")
+        assert place is not None
+        step = found.steps[place]
+        factors = next((t for t in step.inputs if value(t) is not None), None)
+        need(factors is not None, "factors that vary")
+        assert factors is not None
+        need(len(factors.shape) > 2 and tuple(factors.shape[-2:]) == (1, 1), "factors that differ within a head")
+        need(len(factors.shape) <= len(found.qk.inputs[0].shape or []), "factors of other axes than the queries'")
+        need(all(only_reader(n.outputs[0], model) is not None for n in (found.qk, *found.steps[:place])), "scores read elsewhere")
+        return ByHead(found.qk, step, factors)
+
+    def rewrite(self, node: gs.Node, match: ByHead, model: Model) -> None:
+        """The same Mul on the queries."""
+        q = match.qk.inputs[0]
+        set_input(match.qk, 0, append(model, "Mul", [q, match.factors], like=q, base=f"{match.scale.name}_queries"))
+        replace_output(model, match.scale, 0, next(t for t in match.scale.inputs if t is not match.factors))

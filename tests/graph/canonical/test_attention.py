@@ -83,6 +83,20 @@ def test_early_scale_moves_behind_the_reshape() -> None:
     assert only(held).q_source is not None
 
 
+@pytest.mark.parametrize("scaled", ["z = Mul(s, factors) ", "h = Mul(s, half) z = Mul(factors, h) "])
+def test_a_scale_of_each_head_goes_to_the_queries(scaled: str) -> None:
+    """Cosine attention, as in Swin V2."""
+    factors = np.array([0.3, 2], np.float32).reshape(2, 1, 1)
+    nodes = HEADS + PROJECT + SPLIT_KEYS + "s = MatMul(q, kt) " + scaled + "p = Softmax<axis=-1>(z) " + OUT
+    held = preserved(written(nodes, factors=factors), X)
+    assert only(held).fusable
+    assert only(held).heads == 2
+    odd = preserved(written(nodes, factors=normal(2, 1, 6)), X)
+    assert not only(odd).fusable
+    read = nodes.replace("y = MatMul(of, wo)", "yy = MatMul(of, wo) m = ReduceMean(s) y = Add(yy, m)")
+    assert not only(preserved(written(read, factors=factors), X)).fusable
+
+
 def test_shared_operand_is_not_exclusive() -> None:
     nodes = HEADS + PROJECT + SPLIT_KEYS.replace("b4", "a4") + PLAIN + OUT
     held = preserved(written(nodes.replace("b = MatMul(x, wk) ", "").replace("b4 = Reshape(b, s4) ", "")), X)

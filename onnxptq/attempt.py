@@ -69,16 +69,30 @@ class Attempt:
         self.drift: Mapping[str, float] = {}
         self.warnings: list[str] = []
         self._given, self._refitted = given, frozenset[str]()
-        self.plan = given or self._planned()
+        self.plan = self._wanted = given or self._planned()
 
-    def search(self, source: Source, proofs: Source, *, folder: Path | None = None, resume: bool = False) -> None:
-        """Fold, then find every parameter on ``source``. What is found is kept in ``folder``, from which ``resume`` goes on."""
+    def search(
+        self, source: Source, proofs: Source, *, base: Attempt | None = None, folder: Path | None = None, resume: bool = False
+    ) -> None:
+        """Fold, then find every parameter on ``source``. What is found is kept in ``folder``, from which ``resume`` goes on.
+
+        What another attempt on the same samples has found already, ``base``, is not sought again.
+        """
         task = self.task
         checkpoint = Checkpoint(folder, self._identity(source), resume=resume) if folder is not None else None
         engine = self.engine(source, checkpoint)
         with self.watch.stage("passes"):
-            self._fold(engine, proofs)
-        plan = self._given or self._planned()
+            same = base is not None and base._refitted and self._folds_like(base)
+            if base is not None and same:
+                self.model = self.folded = base.folded
+                self.structure = self._folded_structure = base._folded_structure
+                self.changes, self.drift = base.changes, base.drift
+            else:
+                self._fold(engine, proofs)
+        plan = self._wanted = self._given or self._planned()
+        if base is not None and same:
+            activations = [key for key in plan if plan.sites[key].role is not Role.WEIGHT]
+            plan = plan.replace({key: base.plan[key] for key in activations if base._wanted.get(key) == plan[key]})
         todo, gradients = self._weighted({key: choice for key, choice in plan.items() if choice.params is None})
         with self.watch.stage("calibration"):
             engine.model, engine.gradients = self.folded, gradients
@@ -103,6 +117,9 @@ class Attempt:
             self.structure = task.discover(self.model)
             plan = plan.replace({key: one.choice for key, one in refitted.items()})
         self._refitted, self.plan = frozenset(refitted), plan
+
+    def _folds_like(self, other: Attempt) -> bool:
+        return (self.recipe.passes, self.recipe.pass_options) == (other.recipe.passes, other.recipe.pass_options)
 
     def rounded(self) -> Attempt | None:
         """The same with weights rounded one by one, where they were found together."""

@@ -184,7 +184,7 @@ class Quantizer:
                 way = self.recipe.name + entry if entry.startswith("+") else entry
                 with self.watch.stage(f"{way}, to compare"):
                     rival = Attempt(replace(self._task, progress=Titled(way, self._task.progress)), self.recipe.rival(entry))
-                    rival.search(self._source, self._held, folder=folder / way if folder else None, resume=resume)
+                    rival.search(self._source, self._held, base=attempt, folder=folder / way if folder else None, resume=resume)
                 ways[way] = rival
         if len(ways) == 1:
             return attempt

@@ -110,6 +110,8 @@ def test_what_each_step_brings() -> None:
     }
     assert [verdict.way for verdict in q.verdicts] == [*ways, "minmax+weights.calibrator=omse"]
     assert len({verdict.sqnr for verdict in q.verdicts}) == 4
+    for verdict, settings in zip(q.verdicts, ways.values(), strict=False):
+        assert verdict.sqnr == quantize(settings={"gate": "omse", **settings}).verdicts[0].sqnr, "what is shared is as if found anew"
     alone = quantize(settings={"gate": "off", **ways[kept(q)]})
     assert q.quantize().model.SerializeToString() == alone.quantize().model.SerializeToString()
     recipe = Recipe.load("auto", {"steps": "on"})

@@ -76,23 +76,24 @@ class Attempt:
     ) -> None:
         """Fold, then find every parameter on ``source``. What is found is kept in ``folder``, from which ``resume`` goes on.
 
-        What another attempt on the same samples has found already, ``base``, is not sought again.
+        What another attempt, ``base``, has found on the same samples - its folds, and codes for weights found together with them - is
+        not sought again.
         """
         task = self.task
         checkpoint = Checkpoint(folder, self._identity(source), resume=resume) if folder is not None else None
         engine = self.engine(source, checkpoint)
         with self.watch.stage("passes"):
-            same = base is not None and base._refitted and self._folds_like(base)
-            if base is not None and same:
-                self.model = self.folded = base.folded
-                self.structure = self._folded_structure = base._folded_structure
-                self.changes, self.drift = base.changes, base.drift
+            shared = base if base is not None and base._refitted and self._folds_like(base) else None
+            if shared is not None:
+                self.model = self.folded = shared.folded
+                self.structure = self._folded_structure = shared._folded_structure
+                self.changes, self.drift = shared.changes, shared.drift
             else:
                 self._fold(engine, proofs)
         plan = self._wanted = self._given or self._planned()
-        if base is not None and same:
+        if shared is not None:
             activations = [key for key in plan if plan.sites[key].role is not Role.WEIGHT]
-            plan = plan.replace({key: base.plan[key] for key in activations if base._wanted.get(key) == plan[key]})
+            plan = plan.replace({key: shared.plan[key] for key in activations if shared._wanted.get(key) == plan[key]})
         todo, gradients = self._weighted({key: choice for key, choice in plan.items() if choice.params is None})
         with self.watch.stage("calibration"):
             engine.model, engine.gradients = self.folded, gradients

@@ -299,7 +299,7 @@ Expected linear(const Case& node) {
       sum += static_cast<double>(x[static_cast<size_t>(row * k + j)]) * w[static_cast<size_t>(j * n + column)];
     y.push_back(static_cast<float>(finished(sum, node.text("epilogue", "none"))));
   }
-  return {{made(kFloat, dims, y)}, Agreement::kProduct, node.text("epilogue", "none") == "gelu" ? 0.01 : 0};
+  return {{made(kFloat, dims, y)}, Agreement::kProduct, node.text("epilogue", "none") == "gelu" ? 0.1 : 0};
 }
 
 Expected convolution(const Case& node) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from onnxptq.errors import InputError
 
 Executor = Literal["native", "function", "python"]
 PROTOBUF_LIMIT = 2**31 - 2**20
+HEAVY = 2**26
+"""Bytes of weights from which on it matters what other models of their kind have left in memory."""
 
 
 def library_path() -> Path | None:
@@ -62,24 +65,24 @@ def session(
         from onnxptq.ops import pyops
 
         pyops.register(options)
-    made = _made(model, options, providers)
-    _trim()
+    if isinstance(model, (str, Path)):
+        return ort.InferenceSession(str(model), options, providers=list(providers))
+    if isinstance(model, bytes):
+        return ort.InferenceSession(model, options, providers=list(providers))
+    # ByteSize itself fails for what does not fit one message.
+    weight = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if weight > PROTOBUF_LIMIT:
+        made = _large(model, options, providers)
+    else:
+        made = ort.InferenceSession(model.SerializeToString(), options, providers=list(providers))
+    if weight > HEAVY:
+        _give_back()
     return made
 
 
-def _made(model: str | Path | bytes | onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
-    if isinstance(model, (str, Path)):
-        return ort.InferenceSession(str(model), options, providers=list(providers))
-    if isinstance(model, onnx.ModelProto):
-        # ByteSize itself fails for what does not fit one message.
-        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > PROTOBUF_LIMIT:
-            return _large(model, options, providers)
-        model = model.SerializeToString()
-    return ort.InferenceSession(model, options, providers=list(providers))
-
-
-def _trim() -> None:
-    """Give memory back to the system: glibc keeps what earlier models and sessions have freed, as much as these weighed."""
+def _give_back() -> None:
+    """Let go of what earlier models and sessions have left: cycles in Python, and what glibc keeps for itself when it is freed."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

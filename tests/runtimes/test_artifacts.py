@@ -32,7 +32,7 @@ CASES = [
 ]
 SAME = 0.3
 """dB by which the distance to the original may differ."""
-BELOW = 6.0
+BELOW = 4.0
 """dB by which the difference between two runtimes lies below the distance to the original."""
 
 STATIC = 15.0

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.attention import scores
-from onnxptq.graph.canonical.rewrite import Miss, Pattern, need
-from onnxptq.graph.flow import varying
+from onnxptq.graph.canonical.rewrite import Miss, Pattern, attention_of, need
 from onnxptq.graph.model import Model, scalar
 from onnxptq.graph.surgery import append, constant, replace_output
 
@@ -37,9 +35,7 @@ class MaskedFill(Pattern[Fill]):
 
     def check(self, node: gs.Node, model: Model) -> Fill:
         """The first such choice."""
-        found = scores(node, varying(model))
-        need(found is not None, "no attention")
-        assert found is not None
+        found = attention_of(node, model)
         here = found.qk.outputs[0]
         for step in found.steps:
             if step.op == "Where":

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.attention import Scores, operand, scores
-from onnxptq.graph.canonical.rewrite import Pattern, need
-from onnxptq.graph.flow import moves, scaling, varying
+from onnxptq.graph.attention import operand
+from onnxptq.graph.canonical.rewrite import Pattern, attention_of, need
+from onnxptq.graph.flow import moves, scaling
 from onnxptq.graph.model import Model, value
 from onnxptq.graph.surgery import append, only_reader, producer, replace_output, set_input
 
@@ -21,9 +21,7 @@ class KeyTranspose(Pattern[gs.Tensor]):
 
     def check(self, node: gs.Node, model: Model) -> gs.Tensor:
         """The transposed keys, where no single swap of the last axes makes them."""
-        found = scores(node, varying(model))
-        need(found is not None, "no attention")
-        assert found is not None
+        found = attention_of(node, model)
         keys = operand(found.qk.inputs[1], transposed=True)
         need(keys.transpose is None, "already canonical")
         need(keys.tensor.shape is not None, "unknown rank")
@@ -42,8 +40,7 @@ class KeyTranspose(Pattern[gs.Tensor]):
             keys = append(model, "Transpose", [match], base=f"{node.name}_keys", perm=swap)
         keys.dtype, keys.shape = match.dtype, [match.shape[i] for i in swap]
         back = append(model, "Transpose", [keys], like=match, base=f"{node.name}_transposed", perm=swap)
-        found = scores(node, varying(model))
-        assert found is not None
+        found = attention_of(node, model)
         reader = next(r for r in readers if r is found.qk or r in operand(found.qk.inputs[1], transposed=True).scales)
         reader.inputs = [back if t is match else t for t in reader.inputs]
 
@@ -67,9 +64,7 @@ class LateScale(Pattern[Early]):
 
     def check(self, node: gs.Node, model: Model) -> Early:
         """The first such factor of q, else of k."""
-        found: Scores | None = scores(node, varying(model))
-        need(found is not None, "no attention")
-        assert found is not None
+        found = attention_of(node, model)
         for index in (0, 1):
             tensor = operand(found.qk.inputs[index], transposed=index == 1).tensor
             below = producer(tensor)
@@ -112,9 +107,7 @@ class HeadScale(Pattern[ByHead]):
 
     def check(self, node: gs.Node, model: Model) -> ByHead:
         """The first step behind the product that is no plain scalar."""
-        found = scores(node, varying(model))
-        need(found is not None, "no attention")
-        assert found is not None
+        found = attention_of(node, model)
         place = next((i for i, step in enumerate(found.steps) if scaling(step) is None), None)
         need(place is not None and found.steps[place].op == "Mul", "no factor by head")
         assert place is not None

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.attention import Scores, scores
-from onnxptq.graph.canonical.rewrite import Miss, Pattern, need
+from onnxptq.graph.attention import Scores
+from onnxptq.graph.canonical.rewrite import Miss, Pattern, attention_of, need
 from onnxptq.graph.dims import Dim
-from onnxptq.graph.flow import varying
 from onnxptq.graph.model import Model
 from onnxptq.graph.surgery import append, constant, only_reader, producer
 
@@ -38,9 +37,7 @@ class Relative(Pattern[Terms]):
 
     def check(self, node: gs.Node, model: Model) -> Terms:
         """The terms, and between which tensors they are added."""
-        found = scores(node, varying(model))
-        need(found is not None, "no attention")
-        assert found is not None
+        found = attention_of(node, model)
         need(found.qk.outputs[0].shape is not None, "unknown shape of the scores")
         *lead, queries, keys = found.qk.outputs[0].shape
         need(isinstance(queries, int) and isinstance(keys, int), "the number of tokens is dynamic")

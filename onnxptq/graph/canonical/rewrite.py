@@ -8,6 +8,8 @@ from typing import ClassVar, Generic, TypeVar
 
 import onnx_graphsurgeon as gs
 
+from onnxptq.graph.attention import Scores, scores
+from onnxptq.graph.flow import varying
 from onnxptq.graph.model import Model
 
 log = logging.getLogger(__name__)
@@ -57,3 +59,11 @@ def need(condition: object, reason: str) -> None:
     """Raise Miss with the reason unless the condition holds."""
     if not condition:
         raise Miss(reason)
+
+
+def attention_of(softmax: gs.Node, model: Model) -> Scores:
+    """The attention around a Softmax, or Miss."""
+    found = scores(softmax, varying(model))
+    if found is None:
+        raise Miss("no attention")
+    return found

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.attention import Operand, Scores, operand, scores
-from onnxptq.graph.canonical.rewrite import Pattern, need
+from onnxptq.graph.attention import Operand, Scores, operand
+from onnxptq.graph.canonical.rewrite import Pattern, attention_of, need
 from onnxptq.graph.dims import Dim
-from onnxptq.graph.flow import varying
 from onnxptq.graph.model import Model
 from onnxptq.graph.surgery import append, constant, only_reader, replace_reads, set_input
 
@@ -43,9 +42,7 @@ class Windows(Pattern[Split]):
 
     def check(self, node: gs.Node, model: Model) -> Split:
         """The reshapes, if they change only the axes before the last two."""
-        found = scores(node, varying(model))
-        need(found is not None, "no attention")
-        assert found is not None
+        found = attention_of(node, model)
         shaping = [n for n in found.steps if n.op == "Reshape"]
         reshapes = (*shaping, *([found.reshape] if found.reshape is not None else []))
         need(reshapes and len(shaping) <= 2, "no reshape of the scores, or too many")

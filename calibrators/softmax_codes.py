@@ -28,7 +28,11 @@ TAUS = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 LARGEST = (1.0, 0.9, 0.8)
 FULL = (1.0, 0.85, 0.7, 0.5, 0.35)
 STATIC = 12
-"""Largest values tried of codes that are not relative to the row's maximum: 2 an octave."""
+"""Largest values tried of log-base codes that are not relative to the row's maximum: 2 an octave."""
+PLAIN = 48
+"""Likewise of static uniform codes, 4 an octave."""
+FUSED = 8
+"""From this width on static uniform codes of the weights themselves will do, and runtimes have fused products of them."""
 _BLOCK = 1 << 22
 """Numbers held at a time."""
 
@@ -64,6 +68,13 @@ def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
     yield from (Candidate("log_base", LogBaseParams(bits, s, tau), True) for tau in TAUS for s in LARGEST)
     yield Candidate("table", table(levels, bits), True)
     yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 2), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
+
+
+def uniform(bits: int) -> Iterator[Candidate]:
+    """What is tried where only a static uniform scale can be said: of the weights, or of what they are relative to their row's largest."""
+    if bits < FUSED:
+        yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
+    yield from (Candidate("uniform", affine(0.0, 2 ** (-i / 4), bits), False) for i in range(PLAIN))
 
 
 class CodeErrors(AttentionRows):
@@ -110,22 +121,25 @@ class CodeErrors(AttentionRows):
 
 class Softmax(Calibrator):
     """Tried are the scale of each row, uniform and log-base codes and a free table of weights relative to their row's largest, and
-    log-base codes of the weights themselves. Option ``rows``: how many of each sample's rows are measured."""
+    log-base codes of the weights themselves; for scheme ``uniform`` uniform codes alone. Option ``rows``: how many of each
+    sample's rows are measured.
+    """
 
     name = "softmax"
 
     def search(self, site: Site, choice: Choice) -> Search:
-        """Two walks: rows for the table, then the errors."""
+        """Two walks: rows for the table, then the errors; uniform codes need the errors alone."""
         if not site.partner:
             raise InputError(f"site {site.key}: calibrator 'softmax' is for softmax outputs, not for {site.role}")
         rows = int(choice.options.get("rows", ROWS))
-        seen = cast(RowSample, (yield Request(site.tensor, RowSample(ROWS)))).sample
-        seen = relative(seen) if seen.size else np.ones((1, 1), np.float32)
-        levels = lloyd(seen, np.ones(seen.shape[1]), choice.bits, 0.0, 1.0)
-        found = cast(
-            CodeErrors, (yield Request(site.tensor, CodeErrors(tuple(candidates(choice.bits, levels)), rows), partners=(site.partner,)))
-        )
-        best = found.tried[int(few_digits(found.errors).argmin())]
+        if choice.scheme == "uniform":
+            tried = tuple(uniform(choice.bits))
+        else:
+            seen = cast(RowSample, (yield Request(site.tensor, RowSample(ROWS)))).sample
+            seen = relative(seen) if seen.size else np.ones((1, 1), np.float32)
+            tried = tuple(candidates(choice.bits, lloyd(seen, np.ones(seen.shape[1]), choice.bits, 0.0, 1.0)))
+        found = cast(CodeErrors, (yield Request(site.tensor, CodeErrors(tried, rows), partners=(site.partner,))))
+        best = tried[int(few_digits(found.errors).argmin())]
         options = {**choice.options, "norm": int(best.norm)}
         return replace(
             choice, scheme=best.scheme, granularity="row" if best.scheme == "row" else "tensor", params=best.params, options=options

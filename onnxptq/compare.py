@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError
-from onnxptq.runtime import Executor
-from onnxptq.verify import Cut, ModelLike, Outputs, Sample, Spool, Tapped, run, whole
+from onnxptq.runtime import Executor, ModelLike
+from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
 
 CHUNK = 1 << 20
 FETCHED = 1 << 28

@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,8 @@ import onnxruntime as ort
 from onnxptq.errors import InputError
 
 Executor = Literal["native", "function", "python"]
+ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
+"""A file, a model, or what makes one, which nobody else then holds."""
 PROTOBUF_LIMIT = 2**31 - 2**20
 HEAVY = 2**26
 """Bytes of weights from which on it matters what other models of their kind have left in memory."""
@@ -30,7 +32,7 @@ def library_path() -> Path | None:
 
 
 def session(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: ModelLike,
     *,
     executor: Executor | None = None,
     threads: int | None = None,
@@ -69,15 +71,24 @@ def session(
         return ort.InferenceSession(str(model), options, providers=list(providers))
     if isinstance(model, bytes):
         return ort.InferenceSession(model, options, providers=list(providers))
-    # ByteSize itself fails for what does not fit one message.
-    weight = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if weight > PROTOBUF_LIMIT:
-        made = _large(model, options, providers)
-    else:
-        made = ort.InferenceSession(model.SerializeToString(), options, providers=list(providers))
+    made, weight = _made(model, options, providers)
     if weight > HEAVY:
         _give_back()
     return made
+
+
+def _made(
+    model: onnx.ModelProto | Callable[[], onnx.ModelProto], options: ort.SessionOptions, providers: Sequence[str]
+) -> tuple[ort.InferenceSession, int]:
+    """A session and the bytes of its weights; what made the model and its message is let go of here."""
+    proto = model() if callable(model) else model
+    # ByteSize itself fails for what does not fit one message.
+    weight = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if weight > PROTOBUF_LIMIT:
+        return _large(proto, options, providers), weight
+    message = proto.SerializeToString()
+    del proto
+    return ort.InferenceSession(message, options, providers=list(providers)), weight
 
 
 def _give_back() -> None:

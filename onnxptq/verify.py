@@ -15,12 +15,10 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError, one_line
-from onnxptq.runtime import Executor, session
+from onnxptq.runtime import Executor, ModelLike, session
 
 Sample = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
-ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
-"""A file, a model, or what makes one, which nobody else then holds."""
 Cut = Callable[[Outputs, Sample], Outputs]
 """What of a sample's outputs counts: all of them, or all but the padding."""
 FLOATS: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -31,7 +29,7 @@ class Runner:
 
     def __init__(
         self,
-        model: str | Path | bytes | onnx.ModelProto,
+        model: ModelLike,
         *,
         name: str = "model",
         executor: Executor | None = None,
@@ -82,7 +80,7 @@ def run(
     error: type[Exception] = ArtifactError,
 ) -> Iterator[Outputs]:
     """What counts of the outputs of ``model``, one sample after the other; nothing is kept."""
-    runner = Runner(model() if callable(model) else model, name=name, executor=executor, threads=threads, error=error)
+    runner = Runner(model, name=name, executor=executor, threads=threads, error=error)
     for sample in samples:
         yield cut(runner(sample), sample)
 

@@ -6,8 +6,9 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
 from onnxptq.calibration.progress import Advance, Progress, Silent
 from onnxptq.calibration.sources import Sample, Source
 from onnxptq.calibration.summary import NotFinite, Request, Summary
-from onnxptq.calibration.taps import Wire, can_tap, instrument, with_shapes
+from onnxptq.calibration.taps import Wire, can_tap, instrument, needed, wired, with_shapes
 from onnxptq.calibration.tokens import token_axes
 from onnxptq.errors import InputError, one_line
 from onnxptq.graph.model import Model, value
@@ -202,20 +203,20 @@ class Engine:
         self._sized |= {name: 4 * math.prod(shape) for name, shape in known.items()}
         missing = [name for name in names if name not in self._sized]
         if missing:
-            session = self._session(with_shapes(model.to_proto(), missing))
+            session = self._session(model, partial(with_shapes, names=missing))
             sample = next(self.source.iterate(0))
             for name, shape in zip(missing, session.run(None, self._feed(session, sample)), strict=True):
                 self._sized[name] = 4 * int(np.prod(shape))
         return self._sized
 
-    def _session(self, proto: onnx.ModelProto) -> ort.InferenceSession:
+    def _session(self, model: Model, changed: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ort.InferenceSession:
+        """A session of the model as ``changed`` leaves it."""
         try:
-            return runtime.session(proto, executor=None if self._taps else "function", threads=self._threads)
+            return runtime.session(lambda: changed(model.to_proto()), executor=None if self._taps else "function", threads=self._threads)
         except InputError:
             raise
         except Exception as error:
-            opset = next(one.version for one in proto.opset_import if not one.domain)
-            raise InputError(f"onnxruntime does not load the model, read as opset {opset}: {one_line(error)}") from error
+            raise InputError(f"onnxruntime does not load the model, read as opset {model.opset}: {one_line(error)}") from error
 
     @staticmethod
     def _feed(session: ort.InferenceSession, sample: Sample) -> dict[str, NDArray[Any]]:
@@ -223,10 +224,9 @@ class Engine:
 
     def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
         """Fold the samples not yet seen into a group of jobs; yields after each."""
-        proto = model.to_proto()
-        wires = instrument(proto, group, taps=self._taps)
-        session = self._session(proto) if proto.graph.output else None
-        del proto
+        wires = wired(group, taps=self._taps)
+        runs = needed(wires, {tensor.name for tensor in model.graph.inputs})
+        session = self._session(model, partial(instrument, wires=wires)) if runs else None
         first = group[0].seen
         weights = Weights(self.gradients, model, [name for wire in wires for name in wire.outputs])
         for index, sample in enumerate(itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,12 @@ class Wire:
 
     job: Job
     outputs: tuple[str, ...]
-    tapped: bool
+    observer: tuple[onnx.NodeProto, ...] = ()
+    """The nodes that observe the job's tensor; without them it is fetched whole."""
 
     def fold(self, values: list[NDArray[Any]], sample: Mapping[str, NDArray[Any]]) -> None:
         """Fold the outputs of one run in."""
-        if self.tapped:
+        if self.observer:
             assert isinstance(self.job.summary, Observed)
             observed = len(values) - len(self.job.partners) - 1
             shape = tuple(int(n) for n in values[observed])
@@ -48,25 +49,36 @@ def can_tap(job: Job) -> bool:
     return job.padding is None or (_plain(tap) and job.padding.axis < 0 and channels_follow(tap.axis, job.padding.axis))
 
 
-def instrument(proto: onnx.ModelProto, jobs: Sequence[Job], *, taps: bool) -> list[Wire]:
-    """Change ``proto`` so that its outputs are what the jobs need; nodes, constants and inputs nobody needs are dropped."""
-    observers: dict[str, list[list[onnx.NodeProto]]] = {}
+def wired(jobs: Sequence[Job], *, taps: bool) -> list[Wire]:
+    """How each job gets what it needs: by an observer where it has one, else by fetching its tensor."""
     wires = []
     for number, job in enumerate(jobs):
         tap = job.summary.tap() if taps and can_tap(job) and isinstance(job.summary, Observed) else None
         if tap is None:
-            wires.append(Wire(job, (job.tensor, *job.partners), tapped=False))
+            wires.append(Wire(job, (job.tensor, *job.partners)))
             continue
         base = f"{_PREFIX}{number}"
-        observer = list(_observer(tap, job.tensor, job.padding, base))
-        observers.setdefault(job.tensor, []).append(observer)
-        wires.append(Wire(job, (*observer[-1].output, f"{base}/shape", *job.partners), tapped=True))
+        observer = tuple(_observer(tap, job.tensor, job.padding, base))
+        wires.append(Wire(job, (*observer[-1].output, f"{base}/shape", *job.partners), observer))
+    return wires
+
+
+def needed(wires: Sequence[Wire], inputs: Collection[str]) -> list[str]:
+    """What has to come out of the graph: neither its inputs nor gradients do."""
+    return list(dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs and not is_gradient(name)))
+
+
+def instrument(proto: onnx.ModelProto, wires: Sequence[Wire]) -> onnx.ModelProto:
+    """``proto`` changed to put out what the wires need; nodes, constants and inputs nobody needs are dropped."""
+    observers: dict[str, list[tuple[onnx.NodeProto, ...]]] = {}
+    for wire in wires:
+        if wire.observer:
+            observers.setdefault(wire.job.tensor, []).append(wire.observer)
     _append(proto.graph, observers)
-    inputs = {i.name for i in proto.graph.input}
-    _keep(proto, list(dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs and not is_gradient(name))))
+    _keep(proto, needed(wires, {i.name for i in proto.graph.input}))
     if observers and DOMAIN not in {o.domain for o in proto.opset_import}:
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return wires
+    return proto
 
 
 def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -134,6 +146,8 @@ def _order(tap: Tap) -> tuple[list[int], list[int]] | None:
     """How to bring the channels last without knowing the rank: a first shape (-2: size as it is) and a permutation."""
     if tap.heads is not None and tap.axis in (-3, (-3, -1)):
         return [-1, tap.heads, -2, -2], [0, 2, 3, 1] if tap.axis == -3 else [0, 2, 1, 3]
+    if tap.heads is None and tap.axis == -2:
+        return [-1, -2, -2], [0, 2, 1]
     if tap.heads is None and tap.axis == 1:
         return [0, 0, -1], [0, 2, 1]
     return None
@@ -156,7 +170,7 @@ def _matrix(tap: Tap, tensor: str, base: str) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("Flatten", [f"{base}/turned"], [f"{base}/matrix"], name=f"{base}/matrix", axis=rows)
 
 
-def _append(graph: onnx.GraphProto, observers: Mapping[str, list[list[onnx.NodeProto]]]) -> None:
+def _append(graph: onnx.GraphProto, observers: Mapping[str, Sequence[Sequence[onnx.NodeProto]]]) -> None:
     """Add the observers of each tensor, those of the deepest tensors first.
 
     onnxruntime orders nodes by a depth-first search that starts at the last of the nodes nobody reads. So it comes to the

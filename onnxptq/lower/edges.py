@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
     return decoded
 
 
-def normalised_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
-    """``coded_edge`` of a softmax relative to each row's maximum, divided by the sum of the decoded row."""
+def normalised_edge(writer: Writer, tensor: gs.Tensor, coded: Callable[[gs.Tensor], gs.Tensor], *, name: str) -> gs.Tensor:
+    """A softmax relative to each row's maximum, after ``coded`` divided by the sum of the row."""
     last, tiny = writer.constant(f"{name}_axis", np.array([-1])), writer.constant(f"{name}_tiny", np.array(SMALLEST, np.float32))
 
     def divided(by: str, source: gs.Tensor, stage: str) -> gs.Tensor:
@@ -59,7 +60,7 @@ def normalised_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: 
         writer.node("Div", [source, raised], [result], name=f"{name}_{stage}_div")
         return result
 
-    return divided("ReduceSum", coded_edge(writer, divided("ReduceMax", tensor, "top"), choice, name=name), "sum")
+    return divided("ReduceSum", coded(divided("ReduceMax", tensor, "top")), "sum")
 
 
 def on_edge(writer: Writer, tensor_name: str, consumer: str, make: Callable[[gs.Tensor], gs.Tensor]) -> None:
@@ -75,11 +76,14 @@ def on_edge(writer: Writer, tensor_name: str, consumer: str, make: Callable[[gs.
 def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
     """Put coding on the edge from a tensor to its consumer."""
 
-    def decoded(tensor: gs.Tensor) -> gs.Tensor:
-        edge = normalised_edge if choice.options.get("norm") else heads_apart if _heads_in_batch(tensor, choice) else coded_edge
-        return edge(writer, tensor, choice, name=f"{consumer}_{role}")
+    name = f"{consumer}_{role}"
 
-    on_edge(writer, tensor_name, consumer, decoded)
+    def coded(tensor: gs.Tensor) -> gs.Tensor:
+        edge = heads_apart if _heads_in_batch(tensor, choice) else coded_edge
+        return edge(writer, tensor, choice, name=name)
+
+    normalised = partial(normalised_edge, writer, coded=coded, name=name)
+    on_edge(writer, tensor_name, consumer, normalised if choice.options.get("norm") else coded)
 
 
 def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:

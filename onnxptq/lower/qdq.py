@@ -6,6 +6,8 @@ activations are clipped to the k-bit range before an 8-bit pair of the same scal
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
@@ -13,7 +15,7 @@ from onnx import TensorProto, helper
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from onnxptq.lower import Constants
-from onnxptq.lower.edges import on_edge
+from onnxptq.lower.edges import normalised_edge, on_edge
 from onnxptq.lower.weights import coded
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
@@ -48,8 +50,7 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
 
 def expressible(site: Site, choice: Choice) -> bool:
     """Whether standard ops can say it: static uniform codes, for activations with one scale, which is all that runtimes take."""
-    plain = isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
-    return plain and not choice.options.get("norm")
+    return isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
 
 
 def static_params(site: Site, choice: Choice) -> UniformParams:
@@ -64,10 +65,12 @@ def _edge(writer: Writer, site: Site, choice: Choice) -> None:
     # OpenVINO 2026.4 forgets the zero-points of a ConvTranspose's INT8 weight where those of its input are 0
     signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
     name = f"{site.consumer}_{site.role}"
-    on_edge(writer, site.tensor, site.consumer, lambda tensor: _pair(writer, tensor, choice, params, name, signed=signed))
+    pair = partial(_pair, writer, choice=choice, params=params, name=name, signed=signed)
+    normalised = choice.options.get("norm") and params is choice.params
+    on_edge(writer, site.tensor, site.consumer, partial(normalised_edge, writer, coded=pair, name=name) if normalised else pair)
 
 
-def _pair(writer: Writer, tensor: gs.Tensor, choice: Choice, params: UniformParams, name: str, *, signed: bool = False) -> gs.Tensor:
+def _pair(writer: Writer, tensor: gs.Tensor, *, choice: Choice, params: UniformParams, name: str, signed: bool = False) -> gs.Tensor:
     """QuantizeLinear and DequantizeLinear; ``signed`` stores the same codes as INT8 instead of UINT8."""
     scale, zero = params.scale.astype(np.float32).reshape(()), params.zero.reshape(())
     if choice.bits not in (4, 8):

@@ -28,6 +28,7 @@ KINDS: dict[str, Callable[[], Observed]] = {
     "heads and channels": lambda: Moments((-3, -1), 2),
     "rows": lambda: RowSample(7, seed=5),
     "rows of heads and channels": lambda: RowSample(7, (-3, -1), 2),
+    "rows of columns": lambda: RowSample(7, -2),
 }
 SHAPES = {
     "matrix": (40, 12),

@@ -13,6 +13,7 @@ from onnxptq.calibrators.softmax_codes import Candidate, CodeErrors, candidates
 from onnxptq.errors import InputError
 from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.qattention import SPEC
+from onnxptq.ops.uniform import affine
 from onnxptq.plan import Choice
 from onnxptq.sites import Role, Site
 from tests.passes.graphs import cross
@@ -82,3 +83,21 @@ def test_masked_rows_and_other_sites() -> None:
     search = calibrators()["softmax"].search(Site("x", "n", Role.LINEAR_INPUT), Choice("row", "softmax", 4))
     with pytest.raises(InputError, match="softmax outputs"):
         next(search)
+
+
+@pytest.mark.parametrize(("bits", "norm"), [(4, True), (8, False)])
+def test_uniform_codes_alone(bits: int, norm: bool) -> None:
+    """Below 8 bits relative to the row's largest; at 8 bits of the weights themselves. The largest value is that of least error."""
+    p, v = maps(sharp=1.0)
+    search = calibrators()["softmax"].search(Site("p", "n", Role.SOFTMAX, partner="v"), Choice("uniform", "softmax", bits))
+    summary = next(search).summary
+    assert isinstance(summary, CodeErrors)
+    assert all(one.scheme == "uniform" for one in summary.tried)
+    summary.update(p, v)
+    with pytest.raises(StopIteration) as stop:
+        search.send(summary)
+    found = stop.value.value
+    assert (found.scheme, found.granularity, bool(found.options["norm"])) == ("uniform", "tensor", norm)
+    error = np.square((Candidate("uniform", found.params, norm).fake(p) - p) @ v).sum()
+    assert error <= summary.errors.min() * 1.001
+    assert error <= np.square((Candidate("uniform", affine(0.0, 1.0, bits), False).fake(p) - p) @ v).sum()

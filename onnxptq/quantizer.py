@@ -17,7 +17,7 @@ from onnxptq.calibration.progress import Progress, Silent, Titled
 from onnxptq.calibration.sources import Source, open_source
 from onnxptq.calibration.stretch import shared_out
 from onnxptq.calibration.tokens import unpadded
-from onnxptq.calibrators import calibrators
+from onnxptq.calibrators.base import searches
 from onnxptq.errors import InputError
 from onnxptq.gate import judge
 from onnxptq.graph.canonical import canonicalise
@@ -205,9 +205,9 @@ class Quantizer:
             self.calibrate()
         assert self._source is not None
         attempt = self._tried()
-        plan = self._with_fallbacks(attempt) if format == "qdq" and not strict else attempt.plan
+        plan, notes = self._standard(attempt) if format == "qdq" and not strict else (attempt.plan, ())
         with self.watch.stage("lower"):
-            lowered = LOWER[format](attempt.model, attempt.structure, plan, constants=constants, strict=strict)
+            lowered = LOWER[format](attempt.model, attempt.structure, plan, constants=constants)
         with self.watch.stage("verify"):
             outputs = compare.models(
                 self.original.to_proto,
@@ -242,26 +242,28 @@ class Quantizer:
             changes=attempt.changes,
             drift=dict(attempt.drift),
             gate=tuple(self.verdicts),
-            warnings=tuple(dict.fromkeys([*self.warnings, *lowered.notes])),
+            warnings=tuple(dict.fromkeys([*self.warnings, *notes, *lowered.notes])),
             notes=tuple(self.original.notes),
             environment=account.environment(),
         )
-        return Result(lowered.proto, attempt.plan, report)
+        return Result(lowered.proto, plan, report)
 
-    def _with_fallbacks(self, attempt: Attempt) -> Plan:
-        """Static uniform parameters beside those of sites whose scheme standard ops cannot say."""
+    def _standard(self, attempt: Attempt) -> tuple[Plan, tuple[str, ...]]:
+        """The plan with static uniform codes, as the recipe has them for format qdq, where standard ops cannot say others; and a note."""
         assert self._source is not None
         plan = attempt.plan
-        beyond = {key: choice for key, choice in plan.items() if not qdq.expressible(plan.sites[key], choice)}
-        needed = {key: choice for key, choice in beyond.items() if "fallback" not in choice.options}
-        if not needed:
-            return plan
-        searches = {
-            key: calibrators()["omse"].search(plan.sites[key], replace(choice, scheme="uniform", granularity="tensor", params=None))
-            for key, choice in needed.items()
+        beyond = qdq.unsaid(plan)
+        if not beyond:
+            return plan, ()
+        recipe = Recipe.load(attempt.recipe, attempt.recipe.suited("qdq"))
+        wanted = {key: recipe.choice(plan.sites[key], plan[key].bits) for key in beyond}
+        static = {
+            key: one
+            if (one.scheme, one.granularity) == ("uniform", "tensor")
+            else replace(one, scheme="uniform", calibrator="omse", granularity="tensor", options={})
+            for key, one in wanted.items()
         }
         with self.watch.stage("calibration of static stand-ins"):
-            found = attempt.engine(self._source).drive(searches, stage="static stand-ins")
-        return plan.replace(
-            {key: replace(needed[key], options={**needed[key].options, "fallback": one.params}) for key, one in found.items()}
-        )
+            found = attempt.engine(self._source).drive(searches(static, plan.sites), stage="static stand-ins")
+        note = f"format qdq: {qdq.words(plan, beyond)}; static uniform codes stand in"
+        return plan.replace({key: choice for choices in found.values() for key, choice in choices.items()}), (note,)

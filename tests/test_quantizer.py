@@ -219,5 +219,21 @@ def test_no_site() -> None:
 def test_strict_qdq(minis: Minis) -> None:
     q = Quantizer(minis("bert").path, threads=1)
     q.calibrate(samples("bert"))
-    with pytest.raises(InputError, match=r"--strict: .* scheme standard ops cannot say"):
+    with pytest.raises(InputError, match=r"format qdq: .* scheme standard ops cannot say"):
         q.quantize(format="qdq", strict=True)
+
+
+def test_stand_ins_of_qdq(minis: Minis) -> None:
+    """Sites whose codes standard ops cannot say get those their recipe has for the format, and the plan, the report and a note tell."""
+    q = Quantizer(minis("bert").path, bits="w4a4", threads=1)
+    plan = q.calibrate(samples("bert"))
+    result = q.quantize(format="qdq")
+    schemes = {choice.scheme for choice in result.plan.values()}
+    assert schemes == {"uniform"}
+    assert {choice.scheme for choice in plan.values()} - schemes
+    assert any(result.plan[key].options.get("norm") for key in plan if key.endswith(":softmax"))
+    assert {site.scheme for site in result.report.sites} == {"uniform"}
+    assert any("static uniform codes stand in" in warning for warning in result.report.warnings)
+    native = q.quantize()
+    assert dict(native.plan) == dict(plan)
+    assert not any("stand in" in warning for warning in native.report.warnings)

@@ -21,7 +21,7 @@ CONV_ROLES = (Role.CONV_INPUT, Role.GELU)
 EPILOGUES = {"Gelu": "gelu", "Relu": "relu"}
 
 
-def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
     """Fused ops where the structure allows, coded edges around float ops elsewhere."""
     writer = Writer(model.copy(), structure, plan)
     for attention in structure.attentions.values():

@@ -14,9 +14,9 @@ from onnxptq.plan import Plan
 from onnxptq.sites import Structure
 
 
-def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
     """The same arithmetic as ``native``, spelled out in the standard operator set."""
-    lowered = native.lower(model, structure, plan, constants=constants, strict=strict)
+    lowered = native.lower(model, structure, plan, constants=constants)
     weights = list(lowered.proto.graph.initializer)
     del lowered.proto.graph.initializer[:]  # the inliner serialises the whole model: 2 GB of weights would not pass
     proto: onnx.ModelProto = inliner.inline_local_functions(lowered.proto)

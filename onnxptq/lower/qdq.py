@@ -6,6 +6,7 @@ activations are clipped to the k-bit range before an 8-bit pair of the same scal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -23,16 +24,12 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.sites import Role, Site, Structure
 
 
-def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", strict: bool = False) -> Lowered:
-    """Coded edges around float ops. Dynamic and non-uniform schemes must come with a uniform stand-in (``fallback``)."""
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
+    """Coded edges around float ops. An InputError where the plan has dynamic or non-uniform schemes."""
+    beyond = unsaid(plan)
+    if beyond:
+        raise InputError(f"format qdq: {words(plan, beyond)}; first: {beyond[0]}; use format native or portable, or a uniform recipe")
     writer = Writer(model.copy(), structure, plan)
-    stand_ins = [key for key, choice in plan.items() if not expressible(plan.sites[key], choice)]
-    if stand_ins:
-        kinds = sorted({f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, stand_ins)})
-        what = f"{len(stand_ins)} sites use a scheme standard ops cannot say ({', '.join(kinds)})"
-        if strict:
-            raise InputError(f"--format qdq --strict: {what}; first: {stand_ins[0]}; use --format native or portable, or a uniform recipe")
-        writer.notes.append(f"format qdq: {what}; the nearest static uniform codes stand in")
     widths = {choice.bits for choice in plan.values()} - {4, 8}
     if widths:
         writer.notes.append(f"format qdq: {', '.join(map(str, sorted(widths)))}-bit codes are stored in the next wider standard type")
@@ -48,26 +45,29 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
     return writer.finish(constants)
 
 
-def expressible(site: Site, choice: Choice) -> bool:
-    """Whether standard ops can say it: static uniform codes, for activations with one scale, which is all that runtimes take."""
-    return isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
+def unsaid(plan: Plan) -> list[str]:
+    """The sites whose codes standard ops cannot say: all but static uniform ones, for activations with one scale as runtimes want it."""
+
+    def said(site: Site, choice: Choice) -> bool:
+        return isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
+
+    return [key for key, choice in plan.items() if not said(plan.sites[key], choice)]
 
 
-def static_params(site: Site, choice: Choice) -> UniformParams:
-    """The uniform parameters of a choice, or those that stand in for its scheme."""
-    found = choice.params if expressible(site, choice) else choice.options.get("fallback")
-    assert isinstance(found, UniformParams), choice
-    return found
+def words(plan: Plan, sites: Sequence[str]) -> str:
+    """How many sites standard ops cannot say, and of what schemes."""
+    kinds = sorted({f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, sites)})
+    return f"{len(sites)} sites use a scheme standard ops cannot say ({', '.join(kinds)})"
 
 
 def _edge(writer: Writer, site: Site, choice: Choice) -> None:
-    params = static_params(site, choice)
+    params = writer.float_params(choice)
     # OpenVINO 2026.4 forgets the zero-points of a ConvTranspose's INT8 weight where those of its input are 0
     signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
     name = f"{site.consumer}_{site.role}"
     pair = partial(_pair, writer, choice=choice, params=params, name=name, signed=signed)
-    normalised = choice.options.get("norm") and params is choice.params
-    on_edge(writer, site.tensor, site.consumer, partial(normalised_edge, writer, coded=pair, name=name) if normalised else pair)
+    normalised = partial(normalised_edge, writer, coded=pair, name=name)
+    on_edge(writer, site.tensor, site.consumer, normalised if choice.options.get("norm") else pair)
 
 
 def _pair(writer: Writer, tensor: gs.Tensor, *, choice: Choice, params: UniformParams, name: str, signed: bool = False) -> gs.Tensor:

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 from onnxptq.cli.output import Output, writable
 from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
 from onnxptq.errors import InputError
+from onnxptq.lower import CONSTANTS, FORMATS
 
 if TYPE_CHECKING:
     from onnxptq.quantizer import Quantizer
-
-FORMATS = ("native", "portable", "qdq")
-CONSTANTS = ("fp16", "fp32")
 
 
 def add(parser: ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from onnxptq.cli import evaluate as evaluation
 from onnxptq.cli.output import Output
 from onnxptq.cli.values import positive
 from onnxptq.errors import InputError
+from onnxptq.lower import FORMATS
 
 if TYPE_CHECKING:
     from onnxptq.evaluate.grid import Cell, Folder
@@ -37,6 +38,7 @@ def add(parser: ArgumentParser) -> None:
     grid.add_argument("--calib", metavar="SRC", help="as of quantize (default zoo:sam-mini or zoo:lavt-mini for sam and ris)")
     grid.add_argument("--samples", type=positive, default=32, metavar="N", help="calibration samples (default 32)")
     grid.add_argument("--seed", type=int, default=0, metavar="N", help="seed of calibration samples (default 0)")
+    grid.add_argument("--format", choices=FORMATS, default="native", help="of the files that are judged (default native)")
     grid.add_argument(
         "-o", "--out", type=Path, metavar="DIR", required=True, help="folder for table.md, table.csv, drawings and finished cells"
     )
@@ -57,7 +59,7 @@ def run(args: Namespace, out: Output) -> int:
     args.calib = args.calib or {"sam": "zoo:sam-mini", "ris": "zoo:lavt-mini"}.get(args.task)
     if args.calib is None:
         raise InputError(f"table {args.task}: --calib is missing")
-    keys = ("task", "model", "data", "benchmark", "partition", "boxes", "coarse", "calib", "samples", "seed")
+    keys = ("task", "model", "data", "benchmark", "partition", "boxes", "coarse", "calib", "samples", "seed", "format")
     folder = Folder(args.out, {key: str(getattr(args, key)) for key in keys} | {"splits": [f"{s}:{n}" for s, n in splits]})
     cells = [_cell(args, folder, FULL, "w32a32", split, []) for split in splits]
     for width in widths:
@@ -108,16 +110,17 @@ def _quantize(args: Namespace, recipe: str, bits: str, scratch: Path) -> list[Pa
     """The model's files at one width by one recipe."""
     from onnxptq.evaluate.models import lavt_file, sam_files
     from onnxptq.quantizer import Quantizer
-    from onnxptq.recipe import named
+    from onnxptq.recipe import Recipe, named
 
     sources = [lavt_file(_spec(args))] if args.task in ("ris", "refcoco") else list(sam_files(_spec(args)))
     written = []
     for part, source in enumerate(sources):
         name, settings = named(recipe)
+        settings = Recipe.load(name).suited(args.format) | settings
         q = Quantizer(source, recipe=name, settings=settings, bits=bits, seed=args.seed, threads=args.threads)
         q.calibrate(args.calib, limit=args.samples, preprocess="imagenet" if len(sources) == 1 else "sam")
         written.append(scratch / f"{part}.onnx")
-        q.quantize().save(written[-1])
+        q.quantize(format=args.format).save(written[-1])
     return written
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Format = Literal["native", "portable", "qdq"]
 Constants = Literal["fp16", "fp32"]
-FORMATS: tuple[Format, ...] = ("native", "portable", "qdq")
+FORMATS: tuple[Format, ...] = get_args(Format)
+CONSTANTS: tuple[Constants, ...] = get_args(Constants)

@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxptq.cli import main, table
@@ -131,6 +133,14 @@ def test_command_line_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Ca
     assert all(cell["agreement"] == 100 for cell in cells if cell["recipe"] == "minmax")
     assert main([*GRID, "-o", str(out), "--samples", "3"]) == 2
     assert "made with samples 2, not 3" in capsys.readouterr().err
+
+
+def test_files_are_of_the_format_asked_for(tmp_path: Path) -> None:
+    args = Namespace(task="sam", model=None, calib="zoo:sam-mini", samples=1, seed=0, threads=1, format="qdq")
+    for path in table._quantize(args, "omse+softmax.calibrator=softmax", "w8a8", tmp_path):
+        ops = {(node.domain, node.op_type) for node in onnx.load(path).graph.node}
+        assert ("", "QuantizeLinear") in ops
+        assert {domain for domain, _ in ops} == {""}
 
 
 @pytest.mark.slow

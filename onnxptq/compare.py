@@ -17,7 +17,7 @@ from onnxptq.runtime import Executor, ModelLike
 from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
 
 CHUNK = 1 << 20
-FETCHED = 1 << 28
+FETCHED = 1 << 27
 """Bytes of inner tensors that leave a session together: they are all held until its run ends."""
 MASK_CHANNELS = 8
 MASK_SIDE = 8
@@ -230,7 +230,7 @@ def layers(
 ) -> dict[str, Metrics]:
     """Metrics of inner tensors, by the reference's name and in the order given; each pair names one tensor in either model.
 
-    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (256 MiB; one tensor at least).
+    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (128 MiB; one tensor at least).
     """
     if not samples or not pairs:
         return {}

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError, one_line
+from onnxptq.graph.reduce import reduced
 from onnxptq.runtime import Executor, ModelLike, session
 
 Sample = Mapping[str, NDArray[Any]]
@@ -138,23 +139,22 @@ class Tapped:
         self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
 
     def outputs(self, names: Sequence[str]) -> onnx.ModelProto:
-        """The model with exactly these tensors as outputs."""
-        proto = self._make()
-        del proto.graph.output[:]
-        proto.graph.output.extend(self._typed.get(name) or onnx.ValueInfoProto(name=name) for name in names)
-        return proto
+        """The model with exactly these tensors as outputs, and nothing that they do not need."""
+        return reduced(self._make(), [self._typed.get(name) or onnx.ValueInfoProto(name=name) for name in names])
 
     def sizes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, int]:
         """Number of elements of each tensor for one sample: as the model says, else counted in the graph, so that none leaves it."""
         known = {name: size for name in names if (size := self._elements.get(name)) is not None}
         if len(known) == len(names):
             return known
-        proto = self.outputs([])
         counters = {f"onnxptq_size_{i}": name for i, name in enumerate(names) if name not in known}
-        for counter, name in counters.items():
-            proto.graph.node.append(onnx.helper.make_node("Size", [name], [counter]))
-            proto.graph.output.append(onnx.helper.make_tensor_value_info(counter, onnx.TensorProto.INT64, []))
-        counted = Runner(proto, **how)(sample)
+
+        def counting() -> onnx.ModelProto:
+            proto = self._make()
+            proto.graph.node.extend(onnx.helper.make_node("Size", [name], [counter]) for counter, name in counters.items())
+            return reduced(proto, [onnx.helper.make_tensor_value_info(counter, onnx.TensorProto.INT64, []) for counter in counters])
+
+        counted = Runner(counting, **how)(sample)
         return known | {counters[counter]: int(size) for counter, size in counted.items()}
 
 

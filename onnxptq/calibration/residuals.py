@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnxptq import runtime
-from onnxptq.calibration.taps import reads
 from onnxptq.graph.flow import MOVES
+from onnxptq.graph.reduce import reads
 
 I64 = NDArray[np.int64]
 

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from onnxptq import runtime
 from onnxptq.calibration.sources import Source
-from onnxptq.calibration.taps import reads
+from onnxptq.graph.reduce import reads
 from onnxptq.verify import save_temporary
 
 Array = NDArray[Any]

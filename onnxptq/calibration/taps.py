@@ -15,6 +15,7 @@ from onnxptq.calibration.gradients import is_gradient
 from onnxptq.calibration.jobs import Job
 from onnxptq.calibration.padding import Padding, channels_follow
 from onnxptq.calibration.summary import Observed, Tap
+from onnxptq.graph.reduce import reduced
 
 DOMAIN = "onnxptq.calib"
 _PREFIX = "onnxptq.calib:"
@@ -75,17 +76,19 @@ def instrument(proto: onnx.ModelProto, wires: Sequence[Wire]) -> onnx.ModelProto
         if wire.observer:
             observers.setdefault(wire.job.tensor, []).append(wire.observer)
     _append(proto.graph, observers)
-    _keep(proto, needed(wires, {i.name for i in proto.graph.input}))
     if observers and DOMAIN not in {o.domain for o in proto.opset_import}:
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return proto
+    return reduced(proto, _untyped(needed(wires, {i.name for i in proto.graph.input})))
 
 
 def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """``proto`` changed to output nothing but the shapes of some tensors, in order."""
     proto.graph.node.extend(helper.make_node("Shape", [name], [f"{_PREFIX}{i}"], name=f"{_PREFIX}{i}") for i, name in enumerate(names))
-    _keep(proto, [f"{_PREFIX}{i}" for i in range(len(names))])
-    return proto
+    return reduced(proto, _untyped(f"{_PREFIX}{i}" for i in range(len(names))))
+
+
+def _untyped(names: Iterable[str]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_empty_tensor_value_info(name) for name in names]
 
 
 def _observer(tap: Tap, tensor: str, padding: Padding | None, base: str) -> Iterator[onnx.NodeProto]:
@@ -180,47 +183,6 @@ def _append(graph: onnx.GraphProto, observers: Mapping[str, Sequence[Sequence[on
     for name in sorted(observers, key=lambda name: depth.get(name, -1), reverse=True):
         for nodes in observers[name]:
             graph.node.extend(nodes)
-
-
-def _keep(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
-    """Reduce the graph to what the outputs need."""
-    graph = proto.graph
-    maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    needed: set[str] = set()
-    used: set[int] = set()
-    stack = list(outputs)
-    while stack:
-        name = stack.pop()
-        if name in needed:
-            continue
-        needed.add(name)
-        if name in maker and maker[name] not in used:
-            used.add(maker[name])
-            stack.extend(reads(graph.node[maker[name]]))
-    kept = [node for index, node in enumerate(graph.node) if index in used]
-    del graph.node[:]
-    graph.node.extend(kept)
-    for held in (graph.initializer, graph.input):
-        for index in range(len(held) - 1, -1, -1):
-            if held[index].name not in needed:
-                del held[index]
-    del graph.value_info[:]
-    del graph.output[:]
-    graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors a node needs, those that its subgraphs take from outside included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        graphs: Iterable[onnx.GraphProto] = [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else ()
-        for graph in graphs:
-            for inner in graph.node:
-                yield from reads(inner)
-            yield from (output.name for output in graph.output)
-
-
-_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def _constant(name: str, values: Sequence[int]) -> onnx.NodeProto:

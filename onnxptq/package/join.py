@@ -9,6 +9,7 @@ from onnx import compose, helper, version_converter
 
 from onnxptq.errors import InputError
 from onnxptq.graph.model import IR_VERSION
+from onnxptq.graph.reduce import reads
 
 OPSET = 21
 """The lowest opset of a package: that of our own artifacts."""
@@ -83,23 +84,13 @@ def _sorted(nodes: list[onnx.NodeProto], given: set[str]) -> list[onnx.NodeProto
     while left:
         later = []
         for node in left:
-            if all(name in known for name in _reads(node)):
+            if all(name in known for name in reads(node)):
                 out.append(node)
                 known.update(node.output)
             else:
                 later.append(node)
         if len(later) == len(left):
-            missing = next(name for node in later for name in _reads(node) if name not in known)
+            missing = next(name for node in later for name in reads(node) if name not in known)
             raise InputError(f"package: tensor {missing} is read, but made by no part")
         left = later
     return out
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Tensors of the outer graph that a node needs, through its bodies too."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            inner = {o for n in graph.node for o in n.output} | {t.name for t in graph.initializer} | {i.name for i in graph.input}
-            names |= {name for n in graph.node for name in _reads(n)} - inner
-    return names

@@ -1,0 +1,50 @@
+"""What nodes read, and a graph reduced to what some of its tensors need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """The tensors a node needs, those that its bodies take from outside included."""
+    names = dict.fromkeys(name for name in node.input if name)
+    for attribute in node.attribute:
+        graphs: Iterable[onnx.GraphProto] = [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else ()
+        for graph in graphs:
+            inner = {o for n in graph.node for o in n.output} | {held.name for held in (*graph.initializer, *graph.input)}
+            used = [name for n in graph.node for name in reads(n)]
+            names |= dict.fromkeys(name for name in used if name not in inner)
+    return list(names)
+
+
+def reduced(proto: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    """``proto`` changed to have these outputs, and no node, constant or input that they do not need."""
+    graph = proto.graph
+    maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needed: set[str] = set()
+    used: set[int] = set()
+    stack = [output.name for output in outputs]
+    while stack:
+        name = stack.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        if name in maker and maker[name] not in used:
+            used.add(maker[name])
+            stack.extend(reads(graph.node[maker[name]]))
+    kept = [node for index, node in enumerate(graph.node) if index in used]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for held in (graph.initializer, graph.input):
+        for index in range(len(held) - 1, -1, -1):
+            if held[index].name not in needed:
+                del held[index]
+    del graph.value_info[:]
+    del graph.output[:]
+    graph.output.extend(outputs)
+    return proto
+
+
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

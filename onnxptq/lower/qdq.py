@@ -66,7 +66,15 @@ def _edge(writer: Writer, site: Site, choice: Choice) -> None:
     signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
     name = f"{site.consumer}_{site.role}"
     pair = partial(_pair, writer, choice=choice, params=params, name=name, signed=signed)
-    normalised = partial(normalised_edge, writer, coded=pair, name=name)
+
+    def float_pair(tensor: gs.Tensor) -> gs.Tensor:
+        """OpenVINO 2026.4 adds up a row of 8-bit codes in 8 bits; it does not where an operation comes first that changes nothing here."""
+        decoded = pair(tensor)
+        result = writer.variable(f"{name}_float", decoded)
+        writer.node("Abs", [decoded], [result], name=f"{name}_abs")
+        return result
+
+    normalised = partial(normalised_edge, writer, coded=float_pair, name=name)
     on_edge(writer, site.tensor, site.consumer, normalised if choice.options.get("norm") else pair)
 
 

@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 NATIVE := ops/native/CMakeLists.txt $(wildcard ops/native/*.cc ops/native/*.h ops/native/kernels/*)
+SOURCES := $(shell find calibrators models onnxptq ops -name '*.py' -o -name '*.toml')
 # Of the editable install. The linker keeps one copy of a weak symbol for everybody, perhaps the AVX-512 one.
 OBJECTS := build/py3-*/CMakeFiles/kernels_*.dir/kernels/*.o
 
@@ -13,8 +14,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
 
-$(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
-	$(PIP) install -q .
+# An editable install, once there, stays: a plain one in its place would leave `make test` without the library.
+$(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt $(NATIVE) $(SOURCES)
+	if [ -e $(VENV)/.editable ]; then $(MAKE) $(VENV)/.editable; else $(PIP) install -q .; fi
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt

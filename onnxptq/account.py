@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -11,14 +12,19 @@ import onnx
 
 from onnxptq import compare
 from onnxptq.attempt import Attempt
-from onnxptq.calibration.tokens import unpadded
+from onnxptq.calibration.rows import spread_rows
+from onnxptq.calibration.tokens import token_axes, unpadded
 from onnxptq.measure import Measured
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Layer, SiteReport
 from onnxptq.runtime import library_path
 from onnxptq.sites import Role, Site, Structure
-from onnxptq.verify import Sample
+from onnxptq.verify import Sample, Tapped
 from onnxptq.version import __version__
+
+LARGE = 1 << 20
+"""Elements of a layer's output from which on a part of its rows says enough of its error."""
+ROWS = 1024
 
 
 def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[Layer, ...]:
@@ -33,7 +39,19 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     pairs = [(name, name) for name in order if name in made]
     cut = unpadded(attempt.model, found.masks)
     task = attempt.task
-    errors = compare.layers(attempt.folded.to_proto, proto, pairs, [sample], memory_limit=task.memory_limit, cut=cut, threads=task.threads)
+    padded = token_axes(attempt.model, found.masks) if found.masks else {}
+    shapes = Tapped(attempt.folded.to_proto).shapes([name for name, _ in pairs if name not in padded], sample, threads=task.threads)
+    sampled = {name: spread_rows(math.prod(shape[:-1]), ROWS, 0) for name, shape in shapes.items() if math.prod(shape) > LARGE}
+    errors = compare.layers(
+        attempt.folded.to_proto,
+        proto,
+        pairs,
+        [sample],
+        rows=sampled,
+        memory_limit=task.memory_limit,
+        cut=cut,
+        threads=task.threads,
+    )
     return tuple(Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in errors.items() if kinds[name][1] in parts)
 
 

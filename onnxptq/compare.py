@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -223,12 +223,15 @@ def layers(
     pairs: Sequence[tuple[str, str]],
     samples: Sequence[Sample],
     *,
+    rows: Mapping[str, NDArray[np.int64]] | None = None,
     memory_limit: int | None = None,
     cut: Cut = whole,
     executor: Executor | None = None,
     threads: int | None = None,
 ) -> dict[str, Metrics]:
     """Metrics of inner tensors, by the reference's name and in the order given; each pair names one tensor in either model.
+
+    Of some only ``rows``, counted over all axes but the last, are compared; ``cut`` does not see these.
 
     Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (128 MiB; one tensor at least).
     """
@@ -237,19 +240,24 @@ def layers(
     models = Tapped(reference), Tapped(other)
     known = [(a, b) for a, b in pairs if a in models[0].tensors and b in models[1].tensors]
     how: dict[str, Any] = {"executor": executor, "threads": threads}
-    sizes = models[0].sizes([a for a, _ in known], samples[0], **how)
+    shapes = models[0].shapes([a for a, _ in known], samples[0], **how)
+    part = {a: rows[a] for a, _ in known if rows and a in rows}
+    sizes = {a: len(part[a]) * shape[-1] if a in part else math.prod(shape) for a, shape in shapes.items()}
     found: dict[str, Metrics] = {}
     for group in _groups(known, sizes, (memory_limit or FETCHED) // 4):
-        back = {b: a for a, b in group}
+        names = [a for a, _ in group]
+        named = partial(_named, names, part, cut)
         with Spool() as expected:
-            expected.fill(run(partial(models[0].outputs, [a for a, _ in group]), samples, cut=cut, **how))
-            got = run(partial(models[1].outputs, [b for _, b in group]), samples, cut=partial(_renamed, back, cut), **how)
-            found |= compare(expected, got, error=ArtifactError)
+            expected.fill(run(partial(models[0].outputs, names, part), samples, cut=named, **how))
+            others = partial(models[1].outputs, [b for _, b in group], {b: part[a] for a, b in group if a in part})
+            found |= compare(expected, run(others, samples, cut=named, **how), error=ArtifactError)
     return {a: replace(found[a], agreement=None) for a, _ in known}
 
 
-def _renamed(names: Mapping[str, str], cut: Cut, outputs: Outputs, sample: Sample) -> Outputs:
-    return cut({names[name]: array for name, array in outputs.items()}, sample)
+def _named(names: Sequence[str], part: Container[str], cut: Cut, outputs: Outputs, sample: Sample) -> Outputs:
+    """Outputs by these names instead of their own, and what counts of those that are whole."""
+    held = dict(zip(names, outputs.values(), strict=True))
+    return {**held, **cut({name: array for name, array in held.items() if name not in part}, sample)}
 
 
 def _groups(pairs: Sequence[tuple[str, str]], sizes: Mapping[str, int], limit: int) -> Iterator[list[tuple[str, str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -135,27 +134,38 @@ class Tapped:
         self._make = maker(model)
         graph = self._make().graph
         self._typed = {v.name: v for v in (*graph.output, *graph.input)}
-        self._elements = {v.name: _elements(v) for v in (*graph.value_info, *self._typed.values())}
+        self._shapes = {v.name: _shape(v) for v in (*graph.value_info, *self._typed.values())}
         self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
 
-    def outputs(self, names: Sequence[str]) -> onnx.ModelProto:
-        """The model with exactly these tensors as outputs, and nothing that they do not need."""
-        return reduced(self._make(), [self._typed.get(name) or onnx.ValueInfoProto(name=name) for name in names])
+    def outputs(self, names: Sequence[str], rows: Mapping[str, NDArray[np.int64]] | None = None) -> onnx.ModelProto:
+        """The model with exactly these tensors as outputs, in order, and nothing that they do not need.
 
-    def sizes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, int]:
-        """Number of elements of each tensor for one sample: as the model says, else counted in the graph, so that none leaves it."""
-        known = {name: size for name in names if (size := self._elements.get(name)) is not None}
+        Of some only ``rows``, counted over all axes but the last: such an output has another name.
+        """
+        proto = self._make()
+        wanted = []
+        for name in names:
+            if rows is None or name not in rows:
+                wanted.append(self._typed.get(name) or onnx.ValueInfoProto(name=name))
+                continue
+            proto.graph.node.extend(_some_rows(name, rows[name]))
+            wanted.append(onnx.ValueInfoProto(name=proto.graph.node[-1].output[0]))
+        return reduced(proto, wanted)
+
+    def shapes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor for one sample: as the model says, else asked for in the graph, so that no tensor leaves it."""
+        known = {name: shape for name in names if (shape := self._shapes.get(name)) is not None}
         if len(known) == len(names):
             return known
-        counters = {f"onnxptq_size_{i}": name for i, name in enumerate(names) if name not in known}
+        asked = {f"onnxptq_shape_{i}": name for i, name in enumerate(names) if name not in known}
 
-        def counting() -> onnx.ModelProto:
+        def asking() -> onnx.ModelProto:
             proto = self._make()
-            proto.graph.node.extend(onnx.helper.make_node("Size", [name], [counter]) for counter, name in counters.items())
-            return reduced(proto, [onnx.helper.make_tensor_value_info(counter, onnx.TensorProto.INT64, []) for counter in counters])
+            proto.graph.node.extend(onnx.helper.make_node("Shape", [name], [output]) for output, name in asked.items())
+            return reduced(proto, [onnx.ValueInfoProto(name=output) for output in asked])
 
-        counted = Runner(counting, **how)(sample)
-        return known | {counters[counter]: int(size) for counter, size in counted.items()}
+        found = Runner(asking, **how)(sample)
+        return known | {asked[output]: tuple(int(n) for n in shape) for output, shape in found.items()}
 
 
 def maker(model: ModelLike) -> Callable[[], onnx.ModelProto]:
@@ -174,9 +184,19 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return other
 
 
-def _elements(said: onnx.ValueInfoProto) -> int | None:
-    """Number of elements where every size is written down."""
-    if not said.type.tensor_type.HasField("shape"):
-        return None
-    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in said.type.tensor_type.shape.dim]
-    return math.prod(sizes) if None not in sizes else None  # type: ignore[arg-type]
+def _shape(said: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """The shape where every size is written down."""
+    dims = said.type.tensor_type.shape.dim
+    known = said.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims)
+    return tuple(dim.dim_value for dim in dims) if known else None
+
+
+def _some_rows(name: str, rows: NDArray[np.int64]) -> Iterator[onnx.NodeProto]:
+    """Nodes that take rows of a tensor, all axes but the last counted as one."""
+    base = f"onnxptq_rows:{name}"
+    for constant, numbers in (("all", np.array([-1])), ("chosen", rows)):
+        yield onnx.helper.make_node("Constant", [], [f"{base}/{constant}"], value=onnx.numpy_helper.from_array(numbers.astype(np.int64)))
+    yield onnx.helper.make_node("Shape", [name], [f"{base}/last"], start=-1)
+    yield onnx.helper.make_node("Concat", [f"{base}/all", f"{base}/last"], [f"{base}/shape"], axis=0)
+    yield onnx.helper.make_node("Reshape", [name, f"{base}/shape"], [f"{base}/matrix"])
+    yield onnx.helper.make_node("Gather", [f"{base}/matrix", f"{base}/chosen"], [base], axis=0)

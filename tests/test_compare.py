@@ -225,11 +225,26 @@ class TestLayers:
         assert model.SerializeToString() == before
 
 
-def test_tapped_sizes_need_no_run_where_the_model_says_them() -> None:
+def test_tapped_shapes_need_no_run_where_the_model_says_them() -> None:
     model = scaled(1.0)
     model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [7, 4]))
-    assert verify.Tapped(model).sizes(["h"], {}) == {"h": 28}
+    assert verify.Tapped(model).shapes(["h"], {}) == {"h": (7, 4)}
 
 
-def test_tapped_sizes() -> None:
-    assert verify.Tapped(scaled(1.0)).sizes(["h", "y"], SAMPLES[1]) == {"h": 20, "y": 20}
+def test_tapped_shapes() -> None:
+    shapes = verify.Tapped(scaled(1.0)).shapes(["h", "y"], SAMPLES[1])
+    assert shapes == {"h": (5, 4), "y": (5, 4)}
+
+
+def test_some_rows_of_layers() -> None:
+    """Of a tensor with rows only these are compared, and the figures keep its name."""
+    rows = np.array([1, 4])
+    pairs = [("h", "h"), ("y", "y")]
+    one, other = scaled(1.0), scaled(1.01)
+    whole = compare.layers(one, other, pairs, SAMPLES[1:2])
+    found = compare.layers(one, other, pairs, SAMPLES[1:2], rows={"h": rows})
+    assert list(found) == ["h", "y"]
+    assert found["y"] == whole["y"]
+    seen = [next(verify.run(verify.Tapped(model).outputs(["h"]), SAMPLES[1:2]))["h"][rows] for model in (one, other)]
+    assert found["h"].sqnr == pytest.approx(compare.metrics(*seen).sqnr)
+    assert found["h"].sqnr != whole["h"].sqnr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,8 @@ def elements(model: Model, names: list[str], sample: Sample) -> dict[str, int]:
         if shape is not None and all(isinstance(n, int) for n in shape):
             known[name] = int(np.prod(shape))
     open_ones = [name for name in names if name not in known]
-    return known | (Tapped(model.to_proto).sizes(open_ones, sample) if open_ones else {})
+    shapes = Tapped(model.to_proto).shapes(open_ones, sample) if open_ones else {}
+    return known | {name: math.prod(shape) for name, shape in shapes.items()}
 
 
 def _wanted(model: Model, structure: Structure) -> list[str]:

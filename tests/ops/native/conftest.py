@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ LIBRARY = library.path()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """pytest shows every conftest the tests of all folders."""
     for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
         item.add_marker("native")
         if LIBRARY is None:
             item.add_marker(pytest.mark.skip(reason="no native library: build it with cmake or set ONNXPTQ_LIBRARY"))

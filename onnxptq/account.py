@@ -37,10 +37,10 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     order = [t.name for node in attempt.model.graph.nodes for t in node.outputs if t.name in kinds]
     made = {name for node in proto.graph.node for name in node.output}
     pairs = [(name, name) for name in order if name in made]
-    cut = unpadded(attempt.model, found.masks)
-    task = attempt.task
+    task, original = attempt.task, Tapped(attempt.folded.to_proto)
     padded = token_axes(attempt.model, found.masks) if found.masks else {}
-    shapes = Tapped(attempt.folded.to_proto).shapes([name for name, _ in pairs if name not in padded], sample, threads=task.threads)
+    plain = [name for name, _ in pairs if name in original.tensors and name not in padded]
+    shapes = original.shapes(plain, sample, threads=task.threads)
     sampled = {name: spread_rows(math.prod(shape[:-1]), ROWS, 0) for name, shape in shapes.items() if math.prod(shape) > LARGE}
     errors = compare.layers(
         attempt.folded.to_proto,
@@ -49,7 +49,7 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
         [sample],
         rows=sampled,
         memory_limit=task.memory_limit,
-        cut=cut,
+        cut=unpadded(attempt.model, found.masks),
         threads=task.threads,
     )
     return tuple(Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in errors.items() if kinds[name][1] in parts)

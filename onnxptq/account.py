@@ -14,7 +14,7 @@ from onnxptq import compare
 from onnxptq.attempt import Attempt
 from onnxptq.calibration.rows import spread_rows
 from onnxptq.calibration.tokens import token_axes, unpadded
-from onnxptq.measure import Measured
+from onnxptq.measure import ROWS, Measured
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Layer, SiteReport
 from onnxptq.runtime import library_path
@@ -23,8 +23,7 @@ from onnxptq.verify import Sample, Tapped
 from onnxptq.version import __version__
 
 LARGE = 1 << 20
-"""Elements of a layer's output from which on a part of its rows says enough of its error."""
-ROWS = 1024
+"""Elements of a layer's output from which on some of its rows say enough of its error."""
 
 
 def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[Layer, ...]:

@@ -17,7 +17,7 @@ from onnxptq.runtime import Executor, ModelLike
 from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
 
 CHUNK = 1 << 20
-FETCHED = 1 << 27
+FETCHED = 1 << 26
 """Bytes of inner tensors that leave a session together: they are all held until its run ends."""
 MASK_CHANNELS = 8
 MASK_SIDE = 8
@@ -233,7 +233,7 @@ def layers(
 
     Of some only ``rows``, counted over all axes but the last, are compared; ``cut`` does not see these.
 
-    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (128 MiB; one tensor at least).
+    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (64 MiB; one tensor at least).
     """
     if not samples or not pairs:
         return {}

@@ -142,15 +142,15 @@ class Tapped:
 
         Of some only ``rows``, counted over all axes but the last: such an output has another name.
         """
-        proto = self._make()
-        wanted = []
-        for name in names:
+        proto, wanted = self._make(), []
+        # The last come first: onnxruntime then takes the rows of each tensor as soon as it is there (see calibration's taps).
+        for name in reversed(names):
             if rows is None or name not in rows:
                 wanted.append(self._typed.get(name) or onnx.ValueInfoProto(name=name))
                 continue
             proto.graph.node.extend(_some_rows(name, rows[name]))
             wanted.append(onnx.ValueInfoProto(name=proto.graph.node[-1].output[0]))
-        return reduced(proto, wanted)
+        return reduced(proto, wanted[::-1])
 
     def shapes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, tuple[int, ...]]:
         """The shape of each tensor for one sample: as the model says, else asked for in the graph, so that no tensor leaves it."""

@@ -9,6 +9,7 @@ from importlib import metadata
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxptq import compare
 from onnxptq.attempt import Attempt
@@ -40,7 +41,7 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     padded = token_axes(attempt.model, found.masks) if found.masks else {}
     plain = [name for name, _ in pairs if name in original.tensors and name not in padded]
     shapes = original.shapes(plain, sample, threads=task.threads)
-    sampled = {name: spread_rows(math.prod(shape[:-1]), ROWS, 0) for name, shape in shapes.items() if math.prod(shape) > LARGE}
+    sampled = {name: _places(shape) for name, shape in shapes.items() if len(shape) > 1 and math.prod(shape) > LARGE}
     errors = compare.layers(
         attempt.folded.to_proto,
         proto,
@@ -52,6 +53,12 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
         threads=task.threads,
     )
     return tuple(Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in errors.items() if kinds[name][1] in parts)
+
+
+def _places(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Where sampled rows are on all axes but the last."""
+    rows = spread_rows(math.prod(shape[:-1]), ROWS, 0)
+    return np.stack(np.unravel_index(rows, shape[:-1]), axis=-1).astype(np.int64)
 
 
 def sites(plan: Plan, measured: Mapping[str, Measured]) -> tuple[SiteReport, ...]:

@@ -231,7 +231,7 @@ def layers(
 ) -> dict[str, Metrics]:
     """Metrics of inner tensors, by the reference's name and in the order given; each pair names one tensor in either model.
 
-    Of some only ``rows``, counted over all axes but the last, are compared; ``cut`` does not see these.
+    Of some only ``rows``, named by their places on all axes but the last, are compared; ``cut`` does not see these.
 
     Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (64 MiB; one tensor at least).
     """

@@ -140,7 +140,7 @@ class Tapped:
     def outputs(self, names: Sequence[str], rows: Mapping[str, NDArray[np.int64]] | None = None) -> onnx.ModelProto:
         """The model with exactly these tensors as outputs, in order, and nothing that they do not need.
 
-        Of some only ``rows``, counted over all axes but the last: such an output has another name.
+        Of some only ``rows``, named by their places on all axes but the last: such an output has another name.
         """
         proto, wanted = self._make(), []
         # The last come first: onnxruntime then takes the rows of each tensor as soon as it is there (see calibration's taps).
@@ -148,8 +148,10 @@ class Tapped:
             if rows is None or name not in rows:
                 wanted.append(self._typed.get(name) or onnx.ValueInfoProto(name=name))
                 continue
-            proto.graph.node.extend(_some_rows(name, rows[name]))
-            wanted.append(onnx.ValueInfoProto(name=proto.graph.node[-1].output[0]))
+            places, taken = f"onnxptq_rows:{name}/places", f"onnxptq_rows:{name}"
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(rows[name], places))
+            proto.graph.node.append(onnx.helper.make_node("GatherND", [name, places], [taken]))
+            wanted.append(onnx.ValueInfoProto(name=taken))
         return reduced(proto, wanted[::-1])
 
     def shapes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, tuple[int, ...]]:
@@ -189,14 +191,3 @@ def _shape(said: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     dims = said.type.tensor_type.shape.dim
     known = said.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims)
     return tuple(dim.dim_value for dim in dims) if known else None
-
-
-def _some_rows(name: str, rows: NDArray[np.int64]) -> Iterator[onnx.NodeProto]:
-    """Nodes that take rows of a tensor, all axes but the last counted as one."""
-    base = f"onnxptq_rows:{name}"
-    for constant, numbers in (("all", np.array([-1])), ("chosen", rows)):
-        yield onnx.helper.make_node("Constant", [], [f"{base}/{constant}"], value=onnx.numpy_helper.from_array(numbers.astype(np.int64)))
-    yield onnx.helper.make_node("Shape", [name], [f"{base}/last"], start=-1)
-    yield onnx.helper.make_node("Concat", [f"{base}/all", f"{base}/last"], [f"{base}/shape"], axis=0)
-    yield onnx.helper.make_node("Reshape", [name, f"{base}/shape"], [f"{base}/matrix"])
-    yield onnx.helper.make_node("Gather", [f"{base}/matrix", f"{base}/chosen"], [base], axis=0)

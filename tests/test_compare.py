@@ -238,13 +238,13 @@ def test_tapped_shapes() -> None:
 
 def test_some_rows_of_layers() -> None:
     """Of a tensor with rows only these are compared, and the figures keep its name."""
-    rows = np.array([1, 4])
+    rows = np.array([[1], [4]])
     pairs = [("h", "h"), ("y", "y")]
     one, other = scaled(1.0), scaled(1.01)
     whole = compare.layers(one, other, pairs, SAMPLES[1:2])
     found = compare.layers(one, other, pairs, SAMPLES[1:2], rows={"h": rows})
     assert list(found) == ["h", "y"]
     assert found["y"] == whole["y"]
-    seen = [next(verify.run(verify.Tapped(model).outputs(["h"]), SAMPLES[1:2]))["h"][rows] for model in (one, other)]
+    seen = [next(verify.run(verify.Tapped(model).outputs(["h"]), SAMPLES[1:2]))["h"][[1, 4]] for model in (one, other)]
     assert found["h"].sqnr == pytest.approx(compare.metrics(*seen).sqnr)
     assert found["h"].sqnr != whole["h"].sqnr

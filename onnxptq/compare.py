@@ -242,8 +242,7 @@ def layers(
     how: dict[str, Any] = {"executor": executor, "threads": threads}
     shapes = models[0].shapes([a for a, _ in known], samples[0], **how)
     part = {a: rows[a] for a, _ in known if rows and a in rows}
-    # A whole tensor is held twice when it leaves; one of which rows are taken, once at most, until they are.
-    sizes = {a: math.prod(shape) // (4 if a in part else 1) for a, shape in shapes.items()}
+    sizes = {a: len(part[a]) * shape[-1] if a in part else math.prod(shape) for a, shape in shapes.items()}
     found: dict[str, Metrics] = {}
     for group in _groups(known, sizes, (memory_limit or FETCHED) // 4):
         names = [a for a, _ in group]

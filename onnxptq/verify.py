@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from onnxptq.runtime import Executor, ModelLike, session
 
 Sample = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
+Message = TypeVar("Message", onnx.ModelProto, onnx.ValueInfoProto)
 Cut = Callable[[Outputs, Sample], Outputs]
 """What of a sample's outputs counts: all of them, or all but the padding."""
 FLOATS: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -133,7 +134,8 @@ class Tapped:
     def __init__(self, model: ModelLike) -> None:
         self._make = maker(model)
         graph = self._make().graph
-        self._typed = {v.name: v for v in (*graph.output, *graph.input)}
+        # Copies: a part of a message keeps the whole message in memory, weights and all.
+        self._typed = {v.name: copied(v) for v in (*graph.output, *graph.input)}
         self._shapes = {v.name: _shape(v) for v in (*graph.value_info, *self._typed.values())}
         self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
 
@@ -179,10 +181,10 @@ def maker(model: ModelLike) -> Callable[[], onnx.ModelProto]:
     return partial(copied, model) if isinstance(model, onnx.ModelProto) else partial(onnx.load, model)
 
 
-def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Another model like this one."""
-    other = onnx.ModelProto()
-    other.CopyFrom(model)
+def copied(message: Message) -> Message:
+    """Another message like this one."""
+    other = type(message)()
+    other.CopyFrom(message)
     return other
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Layer, SiteReport
 from onnxptq.runtime import library_path
 from onnxptq.sites import Role, Site, Structure
-from onnxptq.verify import Sample, Tapped
+from onnxptq.verify import Sample
 from onnxptq.version import __version__
 
 LARGE = 1 << 20
@@ -37,17 +38,13 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     order = [t.name for node in attempt.model.graph.nodes for t in node.outputs if t.name in kinds]
     made = {name for node in proto.graph.node for name in node.output}
     pairs = [(name, name) for name in order if name in made]
-    task, original = attempt.task, Tapped(attempt.folded.to_proto)
-    padded = token_axes(attempt.model, found.masks) if found.masks else {}
-    plain = [name for name, _ in pairs if name in original.tensors and name not in padded]
-    shapes = original.shapes(plain, sample, threads=task.threads)
-    sampled = {name: _places(shape) for name, shape in shapes.items() if len(shape) > 1 and math.prod(shape) > LARGE}
+    task, padded = attempt.task, token_axes(attempt.model, found.masks) if found.masks else {}
     errors = compare.layers(
         attempt.folded.to_proto,
         proto,
         pairs,
         [sample],
-        rows=sampled,
+        rows=partial(_rows, padded),
         memory_limit=task.memory_limit,
         cut=unpadded(attempt.model, found.masks),
         threads=task.threads,
@@ -55,8 +52,10 @@ def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[La
     return tuple(Layer(name, parts[kinds[name][1]], kinds[name][0], metrics) for name, metrics in errors.items() if kinds[name][1] in parts)
 
 
-def _places(shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Where sampled rows are on all axes but the last."""
+def _rows(padded: Container[str], name: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Sampled rows of a large tensor; of one with padded tokens all counts but these."""
+    if name in padded or len(shape) < 2 or math.prod(shape) <= LARGE:
+        return None
     rows = spread_rows(math.prod(shape[:-1]), ROWS, 0)
     return np.stack(np.unravel_index(rows, shape[:-1]), axis=-1).astype(np.int64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from onnxptq.verify import Cut, Outputs, Sample, Spool, Tapped, run, whole
 CHUNK = 1 << 20
 FETCHED = 1 << 26
 """Bytes of inner tensors that leave a session together: they are all held until its run ends."""
+Rows = Callable[[str, tuple[int, ...]], NDArray[np.int64] | None]
+"""Where, on all axes but the last, the rows are that stand for a tensor of that name and shape; None: all of it counts."""
 MASK_CHANNELS = 8
 MASK_SIDE = 8
 
@@ -223,7 +225,7 @@ def layers(
     pairs: Sequence[tuple[str, str]],
     samples: Sequence[Sample],
     *,
-    rows: Mapping[str, NDArray[np.int64]] | None = None,
+    rows: Rows | None = None,
     memory_limit: int | None = None,
     cut: Cut = whole,
     executor: Executor | None = None,
@@ -231,7 +233,7 @@ def layers(
 ) -> dict[str, Metrics]:
     """Metrics of inner tensors, by the reference's name and in the order given; each pair names one tensor in either model.
 
-    Of some only ``rows``, named by their places on all axes but the last, are compared; ``cut`` does not see these.
+    Of those to which ``rows`` gives places, by the reference's name, only these are compared; ``cut`` does not see them.
 
     Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (64 MiB; one tensor at least).
     """
@@ -241,7 +243,7 @@ def layers(
     known = [(a, b) for a, b in pairs if a in models[0].tensors and b in models[1].tensors]
     how: dict[str, Any] = {"executor": executor, "threads": threads}
     shapes = models[0].shapes([a for a, _ in known], samples[0], **how)
-    part = {a: rows[a] for a, _ in known if rows and a in rows}
+    part = {a: places for a, shape in shapes.items() if rows is not None and (places := rows(a, shape)) is not None}
     sizes = {a: len(part[a]) * shape[-1] if a in part else math.prod(shape) for a, shape in shapes.items()}
     found: dict[str, Metrics] = {}
     for group in _groups(known, sizes, (memory_limit or FETCHED) // 4):

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError, one_line
-from onnxptq.graph.reduce import reduced
+from onnxptq.graph.reduce import reduced, with_shapes
 from onnxptq.runtime import Executor, ModelLike, session
 
 Sample = Mapping[str, NDArray[Any]]
@@ -161,15 +161,9 @@ class Tapped:
         known = {name: shape for name in names if (shape := self._shapes.get(name)) is not None}
         if len(known) == len(names):
             return known
-        asked = {f"onnxptq_shape_{i}": name for i, name in enumerate(names) if name not in known}
-
-        def asking() -> onnx.ModelProto:
-            proto = self._make()
-            proto.graph.node.extend(onnx.helper.make_node("Shape", [name], [output]) for output, name in asked.items())
-            return reduced(proto, [onnx.ValueInfoProto(name=output) for output in asked])
-
-        found = Runner(asking, **how)(sample)
-        return known | {asked[output]: tuple(int(n) for n in shape) for output, shape in found.items()}
+        asked = [name for name in names if name not in known]
+        found = Runner(lambda: with_shapes(self._make(), asked), **how)(sample)
+        return known | {name: tuple(int(n) for n in shape) for name, shape in zip(asked, found.values(), strict=True)}
 
 
 def maker(model: ModelLike) -> Callable[[], onnx.ModelProto]:

@@ -25,10 +25,11 @@ from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
 from onnxptq.calibration.progress import Advance, Progress, Silent
 from onnxptq.calibration.sources import Sample, Source
 from onnxptq.calibration.summary import NotFinite, Request, Summary
-from onnxptq.calibration.taps import Wire, can_tap, instrument, needed, wired, with_shapes
+from onnxptq.calibration.taps import Wire, can_tap, instrument, needed, wired
 from onnxptq.calibration.tokens import token_axes
 from onnxptq.errors import InputError, one_line
 from onnxptq.graph.model import Model, value
+from onnxptq.graph.reduce import with_shapes
 
 T = TypeVar("T")
 _SHARE = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,17 +78,8 @@ def instrument(proto: onnx.ModelProto, wires: Sequence[Wire]) -> onnx.ModelProto
     _append(proto.graph, observers)
     if observers and DOMAIN not in {o.domain for o in proto.opset_import}:
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return reduced(proto, _untyped(needed(wires, {i.name for i in proto.graph.input})))
-
-
-def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """``proto`` changed to output nothing but the shapes of some tensors, in order."""
-    proto.graph.node.extend(helper.make_node("Shape", [name], [f"{_PREFIX}{i}"], name=f"{_PREFIX}{i}") for i, name in enumerate(names))
-    return reduced(proto, _untyped(f"{_PREFIX}{i}" for i in range(len(names))))
-
-
-def _untyped(names: Iterable[str]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_empty_tensor_value_info(name) for name in names]
+    outputs = needed(wires, {i.name for i in proto.graph.input})
+    return reduced(proto, [helper.make_empty_tensor_value_info(name) for name in outputs])
 
 
 def _observer(tap: Tap, tensor: str, padding: Padding | None, base: str) -> Iterator[onnx.NodeProto]:

@@ -47,4 +47,11 @@ def reduced(proto: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> o
     return proto
 
 
+def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """``proto`` changed to output nothing but the shapes of some tensors, in order."""
+    shapes = [f"onnxptq_shape:{name}" for name in names]
+    proto.graph.node.extend(onnx.helper.make_node("Shape", [name], [shape], shape) for name, shape in zip(names, shapes, strict=True))
+    return reduced(proto, [onnx.helper.make_empty_tensor_value_info(shape) for shape in shapes])
+
+
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

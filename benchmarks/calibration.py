@@ -1,8 +1,10 @@
-"""What quantizing costs beside bare FP32 inference: `python -m benchmarks.calibration MODEL SAMPLES [--recipe auto ...] [--bits w6a6]`.
+"""What quantizing costs beside bare FP32 inference: `python -m benchmarks.calibration MODEL SAMPLES [--recipe auto ...]
+[--bits w6a6]`.
 
-Every stage of a recipe: seconds, CPU seconds (other load hardly touches them) and peak memory, each also as a multiple of FP32 inference
-over the same samples in a process of its own, which runs in onnxruntime without memory patterns (with them its second run takes twice
-the memory). Memory is the peak within the stage where the system lets us ask for it, else up to its end.
+Every stage of a recipe: seconds, CPU seconds (other load hardly touches them) and peak memory, each also as a multiple
+of FP32 inference over the same samples in a process of its own, which runs in onnxruntime without memory patterns (with
+them its second run takes twice the memory). Memory is the peak within the stage where the system lets us ask for it,
+else up to its end.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.measure import MEBI, markdown
-from onnxptq.calibration.inputs import input_specs
-from onnxptq.calibration.sources import open_source
+from onnxptq.calibration.sources.inputs import input_specs
+from onnxptq.calibration.sources.opening import open_source
 from onnxptq.cli.values import size
 from onnxptq.graph.load import load
 from onnxptq.quantizer import Quantizer
 from onnxptq.report.data import Stopwatch, peak_memory
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 INFERENCE = "FP32 inference"
 
@@ -42,7 +44,8 @@ class Cost:
 
 
 class Meter(Stopwatch):
-    """A stopwatch that also tells CPU seconds and each stage's own peak; ``done`` is called with the costs of a stage when it ends."""
+    """A stopwatch that also tells CPU seconds and each stage's own peak; ``done`` is called with the costs of a stage
+    when it ends."""
 
     def __init__(self, done: Callable[[Cost], None]) -> None:
         super().__init__()
@@ -77,7 +80,14 @@ def inference(model: str, samples: str, threads: int, done: Callable[[Cost], Non
 
 
 def quantization(
-    model: str, samples: str, threads: int, done: Callable[[Cost], None], *, recipe: str, bits: str, memory_limit: int | None
+    model: str,
+    samples: str,
+    threads: int,
+    done: Callable[[Cost], None],
+    *,
+    recipe: str,
+    bits: str,
+    memory_limit: int | None,
 ) -> None:
     """All stages of one recipe, to a native file in memory."""
     q = Quantizer(model, recipe=recipe, bits=bits, threads=threads)
@@ -88,16 +98,33 @@ def quantization(
 
 def costs(args: argparse.Namespace, what: str) -> list[Cost]:
     """The stages of ``what``, inference or a recipe, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.calibration", args.model, args.samples, "--bits", args.bits, "--child", what]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.calibration",
+        args.model,
+        args.samples,
+        "--bits",
+        args.bits,
+        "--child",
+        what,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     command += ["--memory-limit", str(args.memory_limit)] if args.memory_limit else []
-    done = subprocess.run([*command, "--threads", str(args.threads)], stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [*command, "--threads", str(args.threads)], stdout=subprocess.PIPE, text=True, check=True, env=environment
+    )
     return [Cost(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def table(found: list[Cost], base: Cost) -> str:
     """The stages and the whole."""
-    whole = Cost("all", sum(one.seconds for one in found), sum(one.cpu_seconds for one in found), max(one.peak_mib for one in found))
+    whole = Cost(
+        "all",
+        sum(one.seconds for one in found),
+        sum(one.cpu_seconds for one in found),
+        max(one.peak_mib for one in found),
+    )
     rows = [
         [
             one.stage,

@@ -1,4 +1,5 @@
-"""What a quantized file computes from codes: read off its graph, so that rows of a table can be compared for what they cover."""
+"""What a quantized file computes from codes: read off its graph, so that rows of a table can be compared for what they
+cover."""
 
 from __future__ import annotations
 
@@ -7,8 +8,24 @@ from pathlib import Path
 
 import onnx
 
-CODED = {"MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "ConvInteger", "QLinearConv"}
-PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
+CODED = {
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "QLinearMatMul",
+    "QGemm",
+    "ConvInteger",
+    "QLinearConv",
+}
+PRODUCTS = {
+    "MatMul",
+    "Gemm",
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "QLinearMatMul",
+    "QGemm",
+}
 CONVS = {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv"}
 PASSING = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Slice", "Split", "Cast"}
 SECOND = {"QLinearMatMul": 3, "QGemm": 3, "MatMulInteger": 1, "QLinearConv": 3}

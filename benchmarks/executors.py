@@ -1,9 +1,11 @@
-"""Masks of one quantized model run in several ways: `python -m benchmarks.executors [--bits w4a4 ...] [--scenes 90]` prints Markdown.
+"""Masks of one quantized model run in several ways: `python -m benchmarks.executors [--bits w4a4 ...] [--scenes 90]`
+prints Markdown.
 
-The embedded SAM, encoder and decoder, recipe `auto`. The simulation is what calibration looks at: the graph in float32 with
-coding and decoding as separate ops and weights as they decode. The written file runs with the native library, from its function
-bodies alone, and as format `portable`. Agreement is the mean IoU of two ways' masks. `nudged` is the simulation with each pixel moved
-by about a millionth of its range: as far as rounding of floats alone carries the masks.
+The embedded SAM, encoder and decoder, recipe `auto`. The simulation is what calibration looks at: the graph in float32
+with coding and decoding as separate ops and weights as they decode. The written file runs with the native library, from
+its function bodies alone, and as format `portable`. Agreement is the mean IoU of two ways' masks. `nudged` is the
+simulation with each pixel moved by about a millionth of its range: as far as rounding of floats alone carries the
+masks.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from numpy.typing import NDArray
 from benchmarks.measure import markdown
 from onnxptq.datasets import zoo
 from onnxptq.datasets.prompts import sam_input
-from onnxptq.dual_stream_weights import simulation
 from onnxptq.evaluate.overlap import Agreement
 from onnxptq.evaluate.predictors import SamPredictor
+from onnxptq.pipeline.asymmetric import simulation
 from onnxptq.quantizer import Quantizer
-from onnxptq.runtime import Executor
+from onnxptq.running.sessions import Executor
 
 IMAGES = 32
 PARTS = ("encoder", "decoder")
@@ -102,7 +104,9 @@ def main() -> None:
         models = {part: forms(part, bits) for part in PARTS}
         masks = {name: predicted(models, way, scenes) for name, way in WAYS.items()}
         others = {"FP32": original, **masks}
-        lines += [[bits, name, *(f"{agreement(one, other):.2f}" for other in others.values())] for name, one in masks.items()]
+        lines += [
+            [bits, name, *(f"{agreement(one, other):.2f}" for other in others.values())] for name, one in masks.items()
+        ]
     print(f"{sum(len(one) for one in original)} masks\n\n" + markdown(["", "", "FP32", *WAYS], lines))
 
 

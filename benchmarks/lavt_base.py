@@ -1,7 +1,9 @@
-"""What the search of `ptq4ris` costs on a 480-pixel LAVT-Base: `python -m benchmarks.lavt_base FOLDER [--samples N]` prints Markdown.
+"""What the search of `ptq4ris` costs on a 480-pixel LAVT-Base: `python -m benchmarks.lavt_base FOLDER [--samples N]`
+prints Markdown.
 
-One Swin block of each stage (window 12; random weights and inputs, which change little about the cost), calibrated alone on one
-thread; times the stage's depth, the image encoder. Gradients of the whole model cost what those of its parts cost together.
+One Swin block of each stage (window 12; random weights and inputs, which change little about the cost), calibrated
+alone on one thread; times the stage's depth, the image encoder. Gradients of the whole model cost what those of its
+parts cost together.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class Block(nn.Module):
     def __init__(self, stage: int) -> None:
         super().__init__()
         self.side, self.width = BASE.image_size // 4 // 2**stage, BASE.embed_dim * 2**stage
-        self.block = SwinBlock(self.width, BASE.num_heads[stage], BASE.window, True, BASE.mlp_ratio[stage], self.side, BASE.fit_windows)
+        self.block = SwinBlock(
+            self.width, BASE.num_heads[stage], BASE.window, True, BASE.mlp_ratio[stage], self.side, BASE.fit_windows
+        )
         self.norm = nn.LayerNorm(self.width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +74,14 @@ def main() -> None:
     for stage in (n - 1 for n in args.stages):
         block, spent, sites = seconds(args.folder, stage, args.bits, args.samples)
         whole += spent * BASE.depths[stage]
-        lines.append([*map(str, (stage + 1, f"{block.side} x {block.side}", block.width, sites, round(spent), BASE.depths[stage]))])
+        lines.append(
+            [
+                *map(
+                    str,
+                    (stage + 1, f"{block.side} x {block.side}", block.width, sites, round(spent), BASE.depths[stage]),
+                )
+            ]
+        )
     print(markdown(["stage", "tokens", "width", "sites", "CPU s a block", "blocks"], lines))
     print(f"All blocks of these stages: {whole / 60:.0f} CPU minutes, {peak_mib():.0f} MiB.")
 

@@ -1,4 +1,5 @@
-"""What the comparisons share: models with their inputs as files, SQNR on held-out inputs, jobs in processes of their own."""
+"""What the comparisons share: models with their inputs as files, SQNR on held-out inputs, jobs in processes of their
+own."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.graphs import Graph, Sample
-from onnxptq.compare import decibels
+from onnxptq.running.compare import decibels
 
 MEBI = 2**20
 
@@ -29,7 +30,9 @@ def load(folder: Path, name: str) -> Graph:
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "benchmarks.graphs", str(folder), name], check=True)
     calibration, held_out = (_samples(folder / f"{name}-{kind}") for kind in ("calib", "held"))
-    return Graph(folder / f"{name}.onnx", calibration, held_out, next((key for key in held_out[0] if key.endswith("mask")), None))
+    return Graph(
+        folder / f"{name}.onnx", calibration, held_out, next((key for key in held_out[0] if key.endswith("mask")), None)
+    )
 
 
 def _samples(folder: Path) -> list[Sample]:
@@ -100,7 +103,8 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def job(path: Path, module: str, *args: str) -> dict[str, Any]:
-    """The record that ``python -m module args`` leaves at ``path``: read where it is already there, else made in its own process."""
+    """The record that ``python -m module args`` leaves at ``path``: read where it is already there, else made in its
+    own process."""
     if not path.exists():
         done = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():

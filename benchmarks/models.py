@@ -1,9 +1,9 @@
 """Speed, size, memory and accuracy of whole models: `python -m benchmarks.models [FOLDER] [graphs...]`.
 
 Speed is a ratio: a quantized file and FP32 onnxruntime take turns in one process, and the median over the rounds of
-FP32 time / its time is kept (CPU time with one thread, which other load hardly touches; wall time with more). Memory is the
-peak of a process that does nothing but load the file and run it once. Each figure is kept as a JSON file under FOLDER, so
-that a run that was stopped goes on where it was.
+FP32 time / its time is kept (CPU time with one thread, which other load hardly touches; wall time with more). Memory is
+the peak of a process that does nothing but load the file and run it once. Each figure is kept as a JSON file under
+FOLDER, so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -69,7 +69,14 @@ def path_of(folder: Path, graph: str, variant: Variant) -> Path:
     if not variant.row:
         return load(folder, graph).path
     row = next(row for row in peers.rows() if row.name == variant.row)
-    record = job(folder / "peers" / graph / f"{peers.stem(row)}.json", "benchmarks.peers", str(folder), graph, "--row", peers.stem(row))
+    record = job(
+        folder / "peers" / graph / f"{peers.stem(row)}.json",
+        "benchmarks.peers",
+        str(folder),
+        graph,
+        "--row",
+        peers.stem(row),
+    )
     if "error" in record:
         raise RuntimeError(f"{variant.name}: {record['error']}")
     return folder / "peers" / graph / f"{peers.stem(row)}.onnx"
@@ -81,7 +88,9 @@ def runner(variant: Variant, path: Path, threads: int) -> Run:
         import openvino as ov
 
         core = ov.Core()
-        compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads})
+        compiled = core.compile_model(
+            core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        )
         return lambda sample: compiled(sample)[0]
     if variant.engine == "onnxptq":
         from onnxptq import session
@@ -145,7 +154,9 @@ def table(records: list[dict[str, Any]], threads: list[int]) -> str:
         speeds = [f"{record[f'ratio-{n}']['ratio']:.2f}x" if f"ratio-{n}" in record else "" for n in threads]
         error = "" if record["name"] == FP32.name else f"{record['sqnr']:.1f}"
         lines.append([record["name"], error, f"{record['mib']:.1f}", f"{record['peak_mib']:.0f}", *speeds])
-    return markdown(["", "dB", "MiB", "peak MiB", *(f"speed, {n} thread{'s' if n > 1 else ''}" for n in threads)], lines)
+    return markdown(
+        ["", "dB", "MiB", "peak MiB", *(f"speed, {n} thread{'s' if n > 1 else ''}" for n in threads)], lines
+    )
 
 
 def plot(found: dict[str, list[dict[str, Any]]], threads: int, path: Path, caption: str) -> None:
@@ -158,23 +169,40 @@ def plot(found: dict[str, list[dict[str, Any]]], threads: int, path: Path, capti
     colours = {"onnxruntime": "#7f7f7f", "openvino": "#1f77b4", "onnxptq": "#d62728"}
     figure, axes = pyplot.subplots(1, len(found), figsize=(5.5 * len(found), 4.5), squeeze=False)
     for axis, (name, records) in zip(axes[0], found.items(), strict=True):
-        dots = [(record[f"ratio-{threads}"]["ratio"], record) for record in records if f"ratio-{threads}" in record and record["row"]]
+        dots = [
+            (record[f"ratio-{threads}"]["ratio"], record)
+            for record in records
+            if f"ratio-{threads}" in record and record["row"]
+        ]
         middle = (min([1.0, *(x for x, _ in dots)]) + max([1.0, *(x for x, _ in dots)])) / 2
         for x, record in dots:
             axis.scatter(x, record["sqnr"], s=50 * record["mib"] ** 0.5, color=colours[record["engine"]], alpha=0.7)
-            label = record["name"].removeprefix("onnxruntime ").replace(" per channel", "").replace("MatMul+Gemm+Conv", "products")
+            label = (
+                record["name"]
+                .removeprefix("onnxruntime ")
+                .replace(" per channel", "")
+                .replace("MatMul+Gemm+Conv", "products")
+            )
             side, shift = ("right", -8) if x > middle else ("left", 8)
-            axis.annotate(label, (x, record["sqnr"]), xytext=(shift, 5), textcoords="offset points", fontsize=7, ha=side)
+            axis.annotate(
+                label, (x, record["sqnr"]), xytext=(shift, 5), textcoords="offset points", fontsize=7, ha=side
+            )
         axis.margins(0.12)
         axis.axvline(1, color="black", linewidth=0.5)
-        axis.set(title=name, xlabel=f"times as fast as FP32 onnxruntime, {threads} thread{'s' if threads > 1 else ''}", ylabel="SQNR, dB")
+        axis.set(
+            title=name,
+            xlabel=f"times as fast as FP32 onnxruntime, {threads} thread{'s' if threads > 1 else ''}",
+            ylabel="SQNR, dB",
+        )
     figure.text(0.01, 0.01, caption, fontsize=7)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
 
-def collect(folder: Path, name: str, variant: Variant, threads: list[int], rounds: int, again: str | None) -> dict[str, Any]:
+def collect(
+    folder: Path, name: str, variant: Variant, threads: list[int], rounds: int, again: str | None
+) -> dict[str, Any]:
     """All figures of one variant, each made in its own process."""
     record: dict[str, Any] = {"name": variant.name, "engine": variant.engine, "row": variant.row}
     place = folder / "models" / name
@@ -211,9 +239,15 @@ def main() -> None:
             write_json(place / f"{variant.stem}.memory.json", memory(args.folder, name, variant))
         else:
             threads = args.threads[0]
-            write_json(place / f"{variant.stem}.ratio-{threads}.json", ratio(args.folder, name, variant, threads, args.rounds))
+            write_json(
+                place / f"{variant.stem}.ratio-{threads}.json", ratio(args.folder, name, variant, threads, args.rounds)
+            )
         return
-    chosen = [v for v in VARIANTS if re.search(args.only, v.name) and (v.engine != "openvino" or find_spec("openvino") is not None)]
+    chosen = [
+        v
+        for v in VARIANTS
+        if re.search(args.only, v.name) and (v.engine != "openvino" or find_spec("openvino") is not None)
+    ]
     found: dict[str, list[dict[str, Any]]] = {}
     print("; ".join(f"{key}: {value}" for key, value in machine().items()))
     for name in args.graphs:

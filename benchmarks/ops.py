@@ -1,9 +1,10 @@
 """Speed of single ops on one thread: `python -m benchmarks.ops [FOLDER]`.
 
-A table of matrix products beside onnxruntime's FP32 MatMul and MatMulInteger (which takes ready codes and gives integers, while
-ours take floats and give floats), and one of attentions beside FP32. All files of a row take turns in one process; a figure is the
-median of FP32 time / its time. Each instruction set runs in a process of its own, since a session takes what ``ONNXPTQ_ISA``
-allows. Tables are kept as JSON files under FOLDER, so that a run that was stopped goes on.
+A table of matrix products beside onnxruntime's FP32 MatMul and MatMulInteger (which takes ready codes and gives
+integers, while ours take floats and give floats), and one of attentions beside FP32. All files of a row take turns in
+one process; a figure is the median of FP32 time / its time. Each instruction set runs in a process of its own, since a
+session takes what ``ONNXPTQ_ISA`` allows. Tables are kept as JSON files under FOLDER, so that a run that was stopped
+goes on.
 """
 
 from __future__ import annotations
@@ -69,13 +70,18 @@ ATTENTIONS = (
 )
 
 
-def _model(nodes: list[onnx.NodeProto], feeds: Feeds, constants: dict[str, Any], functions: list[onnx.FunctionProto]) -> onnx.ModelProto:
+def _model(
+    nodes: list[onnx.NodeProto], feeds: Feeds, constants: dict[str, Any], functions: list[onnx.FunctionProto]
+) -> onnx.ModelProto:
     held = []
     for name, value in constants.items():
         tensor = value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(value)
         tensor.name = name
         held.append(tensor)
-    inputs = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for name, v in feeds.items()]
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for name, v in feeds.items()
+    ]
     graph = helper.make_graph(nodes, "g", inputs, [helper.make_empty_tensor_value_info("y")], held)
     imports = [helper.make_opsetid("", 21), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, opset_imports=imports, ir_version=10, functions=functions)
@@ -103,7 +109,13 @@ def product_jobs(m: int, k: int, n: int) -> Iterator[Job]:
             "bias": np.zeros(n, np.float32),
             **{f"p_{name}": value for name, value in p.inputs().items()},
         }
-        attributes: dict[str, Any] = {"x_bits": coding.activation, "w_bits": coding.weight, "x_scheme": coding.scheme, "K": k, "N": n}
+        attributes: dict[str, Any] = {
+            "x_bits": coding.activation,
+            "w_bits": coding.weight,
+            "x_scheme": coding.scheme,
+            "K": k,
+            "N": n,
+        }
         node, function = specs()["QLinear"].call(["x", *constants], ["y"], rank=2, **attributes)
         yield str(coding), _model([node], {"x": x}, constants, [function]), {"x": x}
 
@@ -121,7 +133,11 @@ def attention_jobs(attention: Attention) -> Iterator[Job]:
         for name in ("rel_h", "rel_w"):
             feeds[name] = plain[name] = rng.normal(size=(a.batch, a.tokens, a.window)).astype(np.float32)
         shape = [a.batch, a.tokens, a.window, a.window]
-        constants |= {"map": np.array(shape), "rows": np.array([*shape[:3], 1]), "columns": np.array([*shape[:2], 1, a.window])}
+        constants |= {
+            "map": np.array(shape),
+            "rows": np.array([*shape[:3], 1]),
+            "columns": np.array([*shape[:2], 1, a.window]),
+        }
         constants["flat"] = np.array([a.batch, a.tokens, a.tokens])
         nodes += [
             made("Reshape", ["scores", "map"], ["seen"]),
@@ -141,8 +157,14 @@ def attention_jobs(attention: Attention) -> Iterator[Job]:
                 static |= {f"{name}_scale": p.scale, f"{name}_zero": p.zero}
         if scheme == "uniform":
             static["p0"] = np.float32(1 / (2**bits - 1))
-        names = [name if name in feeds or name in static else None for name in (n.rstrip("?") for n in specs()["QAttention"].inputs)]
-        attributes: dict[str, Any] = {f"{name}_bits": bits for name in "qkvp"} | {"qk_scheme": scheme, "v_scheme": scheme}
+        names = [
+            name if name in feeds or name in static else None
+            for name in (n.rstrip("?") for n in specs()["QAttention"].inputs)
+        ]
+        attributes: dict[str, Any] = {f"{name}_bits": bits for name in "qkvp"} | {
+            "qk_scheme": scheme,
+            "v_scheme": scheme,
+        }
         attributes |= {"softmax_scheme": "uniform" if scheme == "uniform" else "row", "scale": a.width**-0.5}
         node, function = specs()["QAttention"].call(names, ["y"], rank=3, **attributes)
         yield f"A{bits}" + (" token" if scheme == "token" else ""), _model([node], feeds, static, [function]), feeds
@@ -166,7 +188,10 @@ def measure(jobs: Iterator[Job], rounds: int) -> dict[str, Any]:
                 opened.run(None, feeds)
             times[name].append((time.process_time() - start) / repeats[name])
     base = np.array(times["FP32"])
-    return {name: {"ms": float(np.median(t)) * 1e3, "speed": float(np.median(base / np.array(t)))} for name, t in times.items()}
+    return {
+        name: {"ms": float(np.median(t)) * 1e3, "speed": float(np.median(base / np.array(t)))}
+        for name, t in times.items()
+    }
 
 
 TABLES = ("products", "attentions")
@@ -222,7 +247,9 @@ def main() -> None:
     """Print the tables; write FOLDER/ops.json and FOLDER/ops.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("out/bench"))
-    parser.add_argument("--isa", nargs="+", default=None, help="instruction sets (default: all of this CPU but the portable one)")
+    parser.add_argument(
+        "--isa", nargs="+", default=None, help="instruction sets (default: all of this CPU but the portable one)"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns of FP32 and all others")
     parser.add_argument("--measure", nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()

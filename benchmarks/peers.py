@@ -1,8 +1,10 @@
-"""Accuracy against onnxruntime's own quantizers: `python -m benchmarks.peers FOLDER [graphs...]` prints a Markdown table.
+"""Accuracy against onnxruntime's own quantizers: `python -m benchmarks.peers FOLDER [graphs...]` prints a Markdown
+table.
 
-Each row is made in a process of its own and kept as FOLDER/peers/GRAPH/ROW.json, so a run that was stopped goes on where it
-was. SQNR is the median over held-out inputs; of text only the tokens count that are not padding. `dB` is a default session,
-`dB in float` the same file without integer kernels: graph optimisation off for the peers, function bodies for ours.
+Each row is made in a process of its own and kept as FOLDER/peers/GRAPH/ROW.json, so a run that was stopped goes on
+where it was. SQNR is the median over held-out inputs; of text only the tokens count that are not padding. `dB` is a
+default session, `dB in float` the same file without integer kernels: graph optimisation off for the peers, function
+bodies for ours.
 """
 
 from __future__ import annotations
@@ -19,7 +21,19 @@ import onnxruntime as ort
 
 from benchmarks.coverage import coverage
 from benchmarks.graphs import GRAPHS, Graph, Sample
-from benchmarks.measure import MEBI, job, load, machine, markdown, outputs, peak_mib, plain_session, references, sqnr, write_json
+from benchmarks.measure import (
+    MEBI,
+    job,
+    load,
+    machine,
+    markdown,
+    outputs,
+    peak_mib,
+    plain_session,
+    references,
+    sqnr,
+    write_json,
+)
 
 PRODUCTS = ["MatMul", "Gemm", "Conv"]
 RECIPES = ("minmax", "percentile", "omse", "auto")
@@ -163,8 +177,19 @@ def table(records: list[dict[str, Any]], original: float) -> str:
             continue
         figures = [f"{record[key]:.1f}" for key in ("sqnr", "sqnr_in_float")]
         size = f"{record['mib']:.1f} ({original / record['mib']:.2f}x)"
-        lines.append([record["row"], *figures, record["coverage"], size, f"{record['cpu_seconds']:.0f}", f"{record['peak_mib']:.0f}"])
-    return markdown(["", "dB", "dB in float", "computed from codes", "MiB (smaller than FP32)", "CPU s", "peak MiB"], lines)
+        lines.append(
+            [
+                record["row"],
+                *figures,
+                record["coverage"],
+                size,
+                f"{record['cpu_seconds']:.0f}",
+                f"{record['peak_mib']:.0f}",
+            ]
+        )
+    return markdown(
+        ["", "dB", "dB in float", "computed from codes", "MiB (smaller than FP32)", "CPU s", "peak MiB"], lines
+    )
 
 
 def main() -> None:

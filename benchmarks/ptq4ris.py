@@ -1,8 +1,9 @@
-"""The papers' methods on the embedded LAVT: `python -m benchmarks.ptq4ris FOLDER [--tables ...] [--doc FILE]` prints Markdown.
+"""The papers' methods on the embedded LAVT: `python -m benchmarks.ptq4ris FOLDER [--tables ...] [--doc FILE]` prints
+Markdown.
 
-Each cell is one quantized model on one split of one benchmark, kept in FOLDER, so that a run that was stopped goes on where it
-was; `--doc` writes the tables between the marks of a file after each cell, `--print` only prints what is there. Calibration: 32 (image,
-sentence) pairs of the train split, the three benchmarks in turn.
+Each cell is one quantized model on one split of one benchmark, kept in FOLDER, so that a run that was stopped goes on
+where it was; `--doc` writes the tables between the marks of a file after each cell, `--print` only prints what is
+there. Calibration: 32 (image, sentence) pairs of the train split, the three benchmarks in turn.
 """
 
 from __future__ import annotations
@@ -138,7 +139,11 @@ class Bench:
 
 def stem(row: Row | None) -> str:
     """A row's file name."""
-    return "fp32" if row is None else "-".join([row.recipe, *(f"{key}.{value}" for key, value in sorted(row.settings.items()))])
+    return (
+        "fp32"
+        if row is None
+        else "-".join([row.recipe, *(f"{key}.{value}" for key, value in sorted(row.settings.items()))])
+    )
 
 
 def record(folder: Path, row: Row | None, bits: str, benchmark: str, split: str) -> Path:
@@ -159,7 +164,9 @@ def cells(bits: Sequence[str], tables: Sequence[str]) -> Iterator[tuple[Row | No
         yield from ((row, width, *FIRST[0]) for width in bits for row in METHODS.values())
     for name in tables:
         if name != "methods":
-            yield from ((row, width, *FIRST[0]) for width in bits if width in ("w4a4", "w4a8") for row in TABLES[name].values())
+            yield from (
+                (row, width, *FIRST[0]) for width in bits if width in ("w4a4", "w4a8") for row in TABLES[name].values()
+            )
     if "methods" in tables:
         for place in EVERYWHERE:
             yield None, WHOLE, *place
@@ -200,7 +207,11 @@ def _precisions(folder: Path, bits: Sequence[str]) -> str:
         f = figures(record(folder, row, width, *FIRST[0]))
         if f:
             lines.append(["" if row is None else width, name, *(f"{f[f'P@{t}']:.1f}" for t in (0.5, 0.7, 0.9))])
-    return f"{FIRST[0][0]} {FIRST[0][1]}, share of masks by IoU\n\n" + markdown(["", "", "P@0.5", "P@0.7", "P@0.9"], lines) if lines else ""
+    return (
+        f"{FIRST[0][0]} {FIRST[0][1]}, share of masks by IoU\n\n" + markdown(["", "", "P@0.5", "P@0.7", "P@0.9"], lines)
+        if lines
+        else ""
+    )
 
 
 def _ablation(folder: Path, bits: Sequence[str], title: str, rows: dict[str, Row]) -> str:
@@ -209,7 +220,9 @@ def _ablation(folder: Path, bits: Sequence[str], title: str, rows: dict[str, Row
     for name, row in rows.items():
         found = [figures(record(folder, row, width, *FIRST[0])) for width in widths]
         if any(found):
-            lines.append([name, *(f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f}" if f else "-" for f in found)])
+            lines.append(
+                [name, *(f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f}" if f else "-" for f in found)]
+            )
     return f"{title}, {FIRST[0][0]} {FIRST[0][1]}\n\n" + markdown(["", *widths], lines) if lines else ""
 
 
@@ -232,7 +245,9 @@ def main() -> None:
     args = parser.parse_args()
     if not args.print:
         bench = Bench(args.folder)
-        chosen = [row for name in args.tables for key, row in TABLES[name].items() if args.rows is None or key in args.rows]
+        chosen = [
+            row for name in args.tables for key, row in TABLES[name].items() if args.rows is None or key in args.rows
+        ]
         for row, bits, benchmark, split in cells(args.bits, args.tables):
             wanted = (row is None or row in chosen) and ((benchmark, split) in FIRST or not args.first)
             if wanted and not record(args.folder, row, bits, benchmark, split).exists():

@@ -1,9 +1,10 @@
-"""PTQ4SAM, its parts and its rivals on the embedded SAM: `python -m benchmarks.ptq4sam FOLDER [--bits ...] [--rows ...]` prints Markdown.
+"""PTQ4SAM, its parts and its rivals on the embedded SAM: `python -m benchmarks.ptq4sam FOLDER [--bits ...] [--rows
+...]` prints Markdown.
 
-Encoder and decoder are both quantized, and judged on the boxes of validation scenes: mean IoU with the truth, agreement (mean
-IoU with FP32's masks), and SQNR of the mask logits. A second decoder has its keys moved by +8 or -8 in each channel, which a
-softmax does not see: in FP32 it is the same model, but its keys lie in two heaps. What is done is kept in FOLDER, so that a run
-that was stopped goes on where it was; `--table` only prints what is there.
+Encoder and decoder are both quantized, and judged on the boxes of validation scenes: mean IoU with the truth, agreement
+(mean IoU with FP32's masks), and SQNR of the mask logits. A second decoder has its keys moved by +8 or -8 in each
+channel, which a softmax does not see: in FP32 it is the same model, but its keys lie in two heaps. What is done is kept
+in FOLDER, so that a run that was stopped goes on where it was; `--table` only prints what is there.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ import onnx
 from numpy.typing import NDArray
 
 from benchmarks.measure import markdown, write_json
-from onnxptq.compare import decibels
 from onnxptq.datasets import zoo
 from onnxptq.evaluate.overlap import Agreement, MaskScore
 from onnxptq.evaluate.predictors import SamPredictor
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.lower import native
-from onnxptq.passes.edit import shift_output
+from onnxptq.passes.linears import shift_output
 from onnxptq.quantizer import Quantizer
-from onnxptq.runtime import session
-from onnxptq.sites import discover
+from onnxptq.running.compare import decibels
+from onnxptq.running.sessions import session
+from onnxptq.structure import discover
 
 BITS = ("w4a4", "w3a3", "w6a6", "w4a8", "w8a8")
 MODELS = ("plain", "shifted")
@@ -138,7 +139,9 @@ class Bench:
         """Inputs of scenes of the train split; the decoder's from FP32 embeddings."""
         if part not in self.samples:
             encoder = session(self.encoder, threads=1)
-            self.samples[part] = list(zoo.encoder_calibration(IMAGES) if part == "encoder" else zoo.decoder_calibration(encoder, IMAGES))
+            self.samples[part] = list(
+                zoo.encoder_calibration(IMAGES) if part == "encoder" else zoo.decoder_calibration(encoder, IMAGES)
+            )
         return self.samples[part]
 
     def quantized(self, part: str, source: Path, name: str, bits: str) -> Path:

@@ -1,8 +1,9 @@
 """A text encoder with trained weights: `python -m benchmarks.text FOLDER [--doc FILE]` prints Markdown.
 
-all-MiniLM-L6-v2, 8 sentences of calibration and 8 others: median SQNR and cosine over the tokens that are not padding, and the
-true bits of an input's element, group index included, averaged over all quantized inputs (of linears; of attention). Each row is
-kept in FOLDER, so a run that was stopped goes on where it was; `--doc` writes the table between the marks of a file.
+all-MiniLM-L6-v2, 8 sentences of calibration and 8 others: median SQNR and cosine over the tokens that are not padding,
+and the true bits of an input's element, group index included, averaged over all quantized inputs (of linears; of
+attention). Each row is kept in FOLDER, so a run that was stopped goes on where it was; `--doc` writes the table between
+the marks of a file.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from onnxptq.lower import native
 from onnxptq.ops import schemes
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
-from onnxptq.runtime import session
-from onnxptq.sites import Role
+from onnxptq.running.sessions import session
+from onnxptq.structure import Role
 
 MARKS = ("<!-- text -->", "<!-- /text -->")
 BITS = ("w8a8", "w6a6", "w4a4")
-PEERS = ("onnxruntime static (default)", "onnxruntime static U8S8 per channel, MatMul+Gemm+Conv", "onnxruntime dynamic per channel")
+PEERS = (
+    "onnxruntime static (default)",
+    "onnxruntime static U8S8 per channel, MatMul+Gemm+Conv",
+    "onnxruntime dynamic per channel",
+)
 SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     "rtn": ("rtn", {}),
     "ptq4vit": ("ptq4vit", {}),
@@ -46,13 +51,18 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
 def true_bits(plan: Plan, roles: tuple[Role, ...]) -> float:
     """Mean width of the elements of the plan's sites of these roles."""
     chosen = [choice for key, choice in plan.items() if plan.sites[key].role in roles]
-    held = [schemes()[c.scheme].bits_per_element(c.params, 1) if c.params is not None else float(c.bits) for c in chosen]
+    held = [
+        schemes()[c.scheme].bits_per_element(c.params, 1) if c.params is not None else float(c.bits) for c in chosen
+    ]
     return float(np.mean(held)) if held else 32.0
 
 
 def cosine(graph: Graph, expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> float:
     """Median over the held-out inputs."""
-    pairs = [(a.reshape(-1).astype(np.float64), b.reshape(-1)) for a, b in zip(counted(graph, expected), counted(graph, got), strict=True)]
+    pairs = [
+        (a.reshape(-1).astype(np.float64), b.reshape(-1))
+        for a, b in zip(counted(graph, expected), counted(graph, got), strict=True)
+    ]
     return float(np.median([a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30) for a, b in pairs]))
 
 
@@ -122,7 +132,11 @@ def main() -> None:
     expected = references(graph, args.folder / "fp32.npz")
     for path, (bits, name) in places(args.folder):
         if (args.rows is None or name in args.rows) and (args.again or not path.exists()):
-            found = theirs(args.folder, graph, expected, peer(name)) if name in PEERS else ours(args.folder, graph, expected, name, bits)
+            found = (
+                theirs(args.folder, graph, expected, peer(name))
+                if name in PEERS
+                else ours(args.folder, graph, expected, name, bits)
+            )
             write_json(path, found)
             print(bits, name, found, flush=True)
     head = ["", "", "SQNR, dB", "cosine", "bits, inputs of linears", "bits, attention", "MiB"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from onnxptq.calibration.ranges import AverageRange
-from onnxptq.calibration.summary import Request
+from onnxptq.calibration.statistics.base import Request
+from onnxptq.calibration.statistics.ranges import AverageRange
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 
 class AverageMinMax(Calibrator):

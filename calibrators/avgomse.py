@@ -1,4 +1,5 @@
-"""avgomse: the mean of each sample's range of least error (the published observer of PTQ4SAM's keys, and of its statistic version)."""
+"""avgomse: the mean of each sample's range of least error (the published observer of PTQ4SAM's keys, and of its
+statistic version)."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.objectives import uniform_codes
-from onnxptq.calibration.summary import F32, F64, Observed, Request, Tap
+from onnxptq.calibration.statistics.base import F32, F64, Observed, Observer, Request
+from onnxptq.calibration.statistics.histogram import Histogram
 from onnxptq.calibrators.base import Calibrator, Search, uniform_only, with_range
 from onnxptq.calibrators.omse import least_error
+from onnxptq.calibrators.search.objectives import uniform_codes
 from onnxptq.errors import InputError
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 EXPONENT = 2.4
 _PER_STEP, _FEWEST = 16, 1024
@@ -23,10 +24,11 @@ _PER_STEP, _FEWEST = 16, 1024
 
 
 class AverageOmse(Calibrator):
-    """Each sample's range of least mean |x^ - x|^exponent (option ``exponent``, 2.4 or 2), and the mean of these ranges.
+    """Each sample's range of least mean |x^ - x|^exponent (option ``exponent``, 2.4 or 2), and the mean of these
+    ranges.
 
-    The published search is a bounded scalar minimiser, whose answer hangs on its tolerance; here the grid of ``omse`` is
-    searched, on a histogram of each sample.
+    The published search is a bounded scalar minimiser, whose answer hangs on its tolerance; here the grid of ``omse``
+    is searched, on a histogram of each sample.
     """
 
     name = "avgomse"
@@ -35,9 +37,11 @@ class AverageOmse(Calibrator):
         """One walk."""
         uniform_only(site, choice)
         if choice.granularity != "tensor":
-            raise InputError(f"site {site.key}: calibrator 'avgomse' finds one range for the tensor, not per {choice.granularity}")
-        summary = BestRanges(choice.bits, choice.symmetric, float(choice.options.get("exponent", EXPONENT)))
-        seen = cast(BestRanges, (yield Request(site.tensor, summary)))
+            raise InputError(
+                f"site {site.key}: calibrator 'avgomse' finds one range for the tensor, not per {choice.granularity}"
+            )
+        statistic = BestRanges(choice.bits, choice.symmetric, float(choice.options.get("exponent", EXPONENT)))
+        seen = cast(BestRanges, (yield Request(site.tensor, statistic)))
         return with_range(site, choice, seen.low / max(seen.samples, 1), seen.high / max(seen.samples, 1), seen.samples)
 
 
@@ -104,6 +108,6 @@ class BestRanges(Observed):
         """Type and settings."""
         return (type(self).__name__, self.bits, self.symmetric, self.exponent)
 
-    def tap(self) -> Tap | None:
+    def observer(self) -> Observer | None:
         """Op ``Histogram``."""
-        return Histogram().tap()
+        return Histogram().observer()

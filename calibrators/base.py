@@ -1,4 +1,4 @@
-"""A calibrator is a generator: it asks for a summary, is answered, and returns the completed choice."""
+"""A calibrator is a generator: it asks for a statistic, is answered, and returns the completed choice."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from onnxptq.calibration.objectives import uniform_codes
-from onnxptq.calibration.summary import F32, Axes, Request, Summary
+from onnxptq.calibration.statistics.base import F32, Axes, Request, Statistic
+from onnxptq.calibrators.search.objectives import uniform_codes
 from onnxptq.errors import InputError
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 
-Search = Generator[Request, Summary, Choice]
+Search = Generator[Request, Statistic, Choice]
 REGISTRY: dict[str, Calibrator] = {}
 WIDTHS = range(2, 9)
 WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
@@ -36,12 +36,15 @@ class Calibrator(ABC):
         if "name" not in cls.__dict__:
             return
         if cls.name in REGISTRY:
-            raise TypeError(f"two calibrators are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}")
+            raise TypeError(
+                f"two calibrators are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}"
+            )
         REGISTRY[cls.name] = cls()
 
     @abstractmethod
     def search(self, site: Site, choice: Choice) -> Search:
-        """Yield requests (one walk over the samples each, in lock-step over all sites), return ``choice`` with its parameters.
+        """Yield requests (one walk over the samples each, in lock-step over all sites), return ``choice`` with its
+        parameters.
 
         The choice returned may be another one: ``best`` decides between schemes.
         """
@@ -53,7 +56,7 @@ class Calibrator(ABC):
 
 Member = tuple[Site, Choice]
 """An operand of a product, and what shall be found for it."""
-Together = Generator[Request, Summary, dict[str, Choice]]
+Together = Generator[Request, Statistic, dict[str, Choice]]
 """A search for several sites at once: their choices by key."""
 
 
@@ -102,21 +105,25 @@ def channel_axes(site: Site, choice: Choice) -> tuple[Axes, int | None]:
         case "head":
             return -3, heads
     raise InputError(
-        f"site {site.key}: calibrator {choice.calibrator!r} finds static ranges, per tensor, channel or head, not per {choice.granularity}"
+        f"site {site.key}: calibrator {choice.calibrator!r} finds static ranges, per tensor, channel or head, not "
+        f"per {choice.granularity}"
     )
 
 
 def uniform_only(site: Site, choice: Choice) -> None:
     """An InputError where a calibrator of ranges is asked for another scheme."""
     if choice.scheme != "uniform":
-        raise InputError(f"site {site.key}: calibrator {choice.calibrator!r} is for scheme 'uniform', not {choice.scheme!r}")
+        raise InputError(
+            f"site {site.key}: calibrator {choice.calibrator!r} is for scheme 'uniform', not {choice.scheme!r}"
+        )
 
 
 def require_values(site: Site, count: int) -> None:
     """An InputError where no value of the site's tensor was seen."""
     if not count:
         raise InputError(
-            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that are not empty"
+            f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that "
+            f"are not empty"
         )
 
 
@@ -130,7 +137,9 @@ def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, coun
     scale, zero = codes.scale, codes.zero
     if scale.ndim:
         axes, heads = channel_axes(site, choice)
-        kept = [a if a < 0 else a - rank for a in (axes if isinstance(axes, tuple) else (axes if axes is not None else -1,))]
+        kept = [
+            a if a < 0 else a - rank for a in (axes if isinstance(axes, tuple) else (axes if axes is not None else -1,))
+        ]
         sizes = [heads or 1, scale.size // (heads or 1)] if len(kept) == 2 else [scale.size]
         shape = [1] * -min(kept)
         for axis, size in zip(kept, sizes, strict=True):

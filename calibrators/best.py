@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from onnxptq.calibration.objectives import few_digits, output_error
-from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, Observed, Request, Several, Summary
+from onnxptq.calibration.statistics.base import F32, Observed, Request, Several, Statistic
+from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.calibrators.base import REGISTRY, WEIGHTED, WIDTHS, Calibrator, Search, as_matrix
+from onnxptq.calibrators.search.objectives import few_digits, output_error
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 ROWS = 512
 SCHEMES = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}
@@ -20,18 +20,26 @@ SCHEMES = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}
 
 
 class Best(Calibrator):
-    """Option ``candidates`` names calibrators (of static ranges, ``token``, or ``rorq``); measured is |(x - x^) W|^2 for the input of a
-    linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. The choice returned names the winner.
+    """Option ``candidates`` names calibrators (of static ranges, ``token``, or ``rorq``); measured is |(x - x^) W|^2
+    for the input of a linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. The choice
+    returned names the winner.
     """
 
     name = "best"
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk (as many as the longest candidate takes)."""
-        names = [name for name in choice.options.get("candidates", ()) if choice.bits in getattr(REGISTRY.get(name), "widths", WIDTHS)]
+        names = [
+            name
+            for name in choice.options.get("candidates", ())
+            if choice.bits in getattr(REGISTRY.get(name), "widths", WIDTHS)
+        ]
         unknown = [name for name in names if name not in REGISTRY or name == self.name]
         if not names or unknown:
-            raise InputError(f"site {site.key}: calibrator 'best' needs `candidates`, names of other calibrators; got {list(names)!r}")
+            raise InputError(
+                f"site {site.key}: calibrator 'best' needs `candidates`, names of other calibrators; got "
+                f"{list(names)!r}"
+            )
         options = {key: value for key, value in choice.options.items() if key != "candidates"}
         running = {}
         for name in names:
@@ -46,7 +54,7 @@ class Best(Calibrator):
         wanted: list[Observed] = [rows]
         while asked or wanted:
             filled, asked = asked, {}
-            together = [cast(Observed, one.summary) for one in filled.values() if one.tensor == site.tensor]
+            together = [cast(Observed, one.statistic) for one in filled.values() if one.tensor == site.tensor]
             if wanted or together:
                 yield Request(site.tensor, Several(*wanted, *together))
             for one in filled.values():
@@ -54,7 +62,7 @@ class Best(Calibrator):
                     yield one
             wanted = []
             for name, one in filled.items():
-                _advance(name, running[name], one.summary, asked, answers)
+                _advance(name, running[name], one.statistic, asked, answers)
         weight = None
         if site.role in WEIGHTED:
             held = cast(Whole, (yield Request(site.consumer, Whole()))).value
@@ -64,7 +72,9 @@ class Best(Calibrator):
         return replace(answers[winner], options={**options, "errors": errors})
 
 
-def _advance(name: str, search: Search, answer: Summary | None, asked: dict[str, Request], answers: dict[str, Choice]) -> None:
+def _advance(
+    name: str, search: Search, answer: Statistic | None, asked: dict[str, Request], answers: dict[str, Choice]
+) -> None:
     try:
         asked[name] = next(search) if answer is None else search.send(answer)
     except StopIteration as stop:
@@ -72,13 +82,16 @@ def _advance(name: str, search: Search, answer: Summary | None, asked: dict[str,
 
 
 def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
-    """Mean squared change of the output by an answer, four times as much for each bit an element takes beyond the choice's width.
+    """Mean squared change of the output by an answer, four times as much for each bit an element takes beyond the
+    choice's width.
 
     That is what a bit of width is worth: an index of a group has to bring as much. The parameters of channels broadcast
     along rows whatever the tensor's rank.
     """
     assert choice.params is not None
-    held: dict[str, Any] = {name: array.reshape(-1) if array.ndim else array for name, array in choice.params.inputs().items()}
+    held: dict[str, Any] = {
+        name: array.reshape(-1) if array.ndim else array for name, array in choice.params.inputs().items()
+    }
     scheme = schemes()[choice.scheme]
     beyond = scheme.bits_per_element(choice.params, rows.size) - choice.bits
     coded = scheme.fake(rows, replace(choice.params, **held))

@@ -1,4 +1,5 @@
-"""drq: uniform and dual-region codes by the change of the output, both operands of a product in turns (PTQ4ViT; DRQ of PTQ4RIS)."""
+"""drq: uniform and dual-region codes by the change of the output, both operands of a product in turns (PTQ4ViT; DRQ of
+PTQ4RIS)."""
 
 from __future__ import annotations
 
@@ -10,16 +11,16 @@ from typing import cast
 import numpy as np
 
 from onnxptq.calibration.gradients import gradient_of
-from onnxptq.calibration.rows import Whole
-from onnxptq.calibration.summary import F32, F64, Request, Summary
+from onnxptq.calibration.statistics.base import F32, F64, Request, Statistic
+from onnxptq.calibration.statistics.rows import Whole
 from onnxptq.calibrators.base import Joint, Member, Together, require_values
-from onnxptq.calibrators.blocks import Blocks, Channels, Mixtures, Rows, Scores
-from onnxptq.calibrators.products import Operand, Product, Ranges, Regions, Tries
+from onnxptq.calibrators.search.blocks import Blocks, Channels, Mixtures, Rows, Scores
+from onnxptq.calibrators.search.products import Operand, Product, Ranges, Regions, Tries
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops.dual_region import DualRegionParams, gelu_regions, softmax_regions
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 
 REGIONS = ("midpoint", "bare", "sum")
 METRICS = ("fisher", "mse")
@@ -30,7 +31,8 @@ class Options:
     """How the search goes; the defaults are the papers'."""
 
     metric: str = "fisher"
-    """Weight of an element's squared change: the squared gradient of the model's own likelihood there, or 1 (``mse``)."""
+    """Weight of an element's squared change: the squared gradient of the model's own likelihood there, or 1
+    (``mse``)."""
     alpha: float = 0.01
     beta: float = 1.2
     n: int = 100
@@ -41,7 +43,8 @@ class Options:
     rows: int = 16
     """Rows of each sample (of one window of it, for attention) on which changes are measured."""
     regions: str = "midpoint"
-    """Where the softmax changes over, ``midpoint`` or ``bare`` (at the split); ``sum``: as midpoint, but searched by the published sum."""
+    """Where the softmax changes over, ``midpoint`` or ``bare`` (at the split); ``sum``: as midpoint, but searched by
+    the published sum."""
     aligned: bool = False
     """Whether the scales of GELU's two regions must differ by a power of two."""
 
@@ -52,9 +55,13 @@ class Options:
         found = cls(**{key: value for key, value in choice.options.items() if key in known})
         for name, value, allowed in (("regions", found.regions, REGIONS), ("metric", found.metric, METRICS)):
             if value not in allowed:
-                raise InputError(f"site {site.key}: calibrator 'drq': unknown {name} {value!r}{nearest(value, allowed)}")
+                raise InputError(
+                    f"site {site.key}: calibrator 'drq': unknown {name} {value!r}{nearest(value, allowed)}"
+                )
         if min(found.n, found.rounds, found.splits, found.rows) < 1 or not 0 < found.alpha < found.beta:
-            raise InputError(f"site {site.key}: calibrator 'drq': n, rounds, splits and rows must be positive, and 0 < alpha < beta")
+            raise InputError(
+                f"site {site.key}: calibrator 'drq': n, rounds, splits and rows must be positive, and 0 < alpha < beta"
+            )
         return found
 
     @property
@@ -66,10 +73,10 @@ class Options:
 class Drq(Joint):
     """Least sum of (g dO)^2 over sampled rows of a product's output O, g the gradient there.
 
-    Linears: the weight first, by output channel (granularity ``channel``), by the blocks that make q, k and v (``block``) or one for
-    all; then the input. Scores: q, then k; attention's output: the split of the softmax by v in float, then v. In turns, up to
-    ``rounds`` times. What has no linear product (convolutions) is searched by its own squared error. Dual-region codes are
-    searched over splits (softmax) or ranges of the positive side (GELU).
+    Linears: the weight first, by output channel (granularity ``channel``), by the blocks that make q, k and v
+    (``block``) or one for all; then the input. Scores: q, then k; attention's output: the split of the softmax by v in
+    float, then v. In turns, up to ``rounds`` times. What has no linear product (convolutions) is searched by its own
+    squared error. Dual-region codes are searched over splits (softmax) or ranges of the positive side (GELU).
     """
 
     name = "drq"
@@ -96,9 +103,14 @@ class Drq(Joint):
         return done
 
 
-def _attention(sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: type[Blocks], options: Options) -> Together:
+def _attention(
+    sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: type[Blocks], options: Options
+) -> Together:
     """Both operands of a product of activations."""
-    first, heads = next(iter(sites.values()))[0], max(int(choice.options.get("heads", 1)) for _, choice in sites.values())
+    first, heads = (
+        next(iter(sites.values()))[0],
+        max(int(choice.options.get("heads", 1)) for _, choice in sites.values()),
+    )
     names = (first.tensor, first.partner) if first.role is roles[0] else (first.partner, first.tensor)
     weighted = options.metric == "fisher"
     partners = (names[1], *([gradient_of(first.output)] if weighted else []))
@@ -115,9 +127,13 @@ def _attention(sites: Mapping[Role, Member], roles: tuple[Role, Role], kind: typ
             low, high = seen.extrema["left" if number == 0 else "right"]
             if per_head:
                 low, high = low.reshape(-1, 1, 1), high.reshape(-1, 1, 1)
-            side.tries = _tries(site, choice, np.asarray(low if per_head else low.min()), np.asarray(high if per_head else high.max()))
+            side.tries = _tries(
+                site, choice, np.asarray(low if per_head else low.min()), np.asarray(high if per_head else high.max())
+            )
         sides.append(side)
-    Product(sides[0], sides[1], parts[2] if weighted else None).search([s for s in sides if s.tries is not None], options.rounds)
+    Product(sides[0], sides[1], parts[2] if weighted else None).search(
+        [s for s in sides if s.tries is not None], options.rounds
+    )
     return {sites[r][0].key: _done(*sites[r], side) for r, side in zip(roles, sides, strict=True) if r in sites}
 
 
@@ -140,11 +156,13 @@ def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
         left.tries = _tries(*inputs, *seen.whole("left"))
     if weight is not None:
         right = _weight(held, *weight)
-    Product(left, right, gradients or None).search([side for side in (right, left) if side.tries is not None], options.rounds)
+    Product(left, right, gradients or None).search(
+        [side for side in (right, left) if side.tries is not None], options.rounds
+    )
     return {m[0].key: _done(*m, side) for m, side in ((weight, right), (inputs, left)) if m is not None}
 
 
-def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Summary, Choice]:
+def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Statistic, Choice]:
     """An operand by its own squared error."""
     rank = 2
     if site.role is Role.WEIGHT:
@@ -164,7 +182,10 @@ def _weight(held: F32, site: Site, choice: Choice) -> Operand:
     """A weight as [inputs and places, outputs]."""
     matrix = np.moveaxis(held, site.axis, -1).reshape(-1, held.shape[site.axis])
     side = Operand([matrix])
-    low, high = np.minimum(matrix.min(axis=0), 0).astype(np.float64), np.maximum(matrix.max(axis=0), 0).astype(np.float64)
+    low, high = (
+        np.minimum(matrix.min(axis=0), 0).astype(np.float64),
+        np.maximum(matrix.max(axis=0), 0).astype(np.float64),
+    )
     if choice.granularity == "channel":
         side.axis = 3
     elif choice.granularity == "block":
@@ -184,7 +205,9 @@ def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
     if choice.scheme == "uniform":
         return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, choice.symmetric, options.factors)
     if choice.scheme != "dual_region":
-        raise InputError(f"site {site.key}: calibrator 'drq' is for schemes 'uniform' and 'dual_region', not {choice.scheme!r}")
+        raise InputError(
+            f"site {site.key}: calibrator 'drq' is for schemes 'uniform' and 'dual_region', not {choice.scheme!r}"
+        )
     if site.role is Role.SOFTMAX:
         splits = [softmax_regions(choice.bits, m, midpoint=options.regions != "bare") for m in range(options.splits)]
         return Regions(splits, splits[0], published_sum) if options.regions == "sum" else Regions(splits, splits[0])
@@ -192,7 +215,9 @@ def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
     scales = [factor * largest for factor in options.factors]
     if options.aligned:
         lowest = float(gelu_regions(choice.bits, 1.0).scale_low)
-        powers = range(*(math.floor(math.log2(max(s, 1e-30) / lowest)) + n for n, s in ((0, scales[0]), (2, scales[-1]))))
+        powers = range(
+            *(math.floor(math.log2(max(s, 1e-30) / lowest)) + n for n, s in ((0, scales[0]), (2, scales[-1])))
+        )
         scales = [lowest * 2.0**m for m in powers]
     return Regions([gelu_regions(choice.bits, scale) for scale in scales], gelu_regions(choice.bits, largest))
 

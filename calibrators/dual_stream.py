@@ -1,4 +1,5 @@
-"""Weights by dual stream: samples walk the graph side by side as they were and as quantized so far, and each weight is refitted."""
+"""Weights by dual stream: samples walk the graph side by side as they were and as quantized so far, and each weight is
+refitted."""
 
 from __future__ import annotations
 
@@ -13,18 +14,19 @@ from numpy.typing import NDArray
 
 from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
-from onnxptq.calibration.padding import Padding, valid_rows
+from onnxptq.calibration.padding import valid_rows
 from onnxptq.calibration.progress import Progress, Silent
 from onnxptq.calibration.residuals import Residual, Residuals
-from onnxptq.calibration.rows import spread_rows
-from onnxptq.calibration.sources import Source
+from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.stages import Replaced, Shelf, Stages, Stream
-from onnxptq.calibration.summary import F32
+from onnxptq.calibration.statistics.base import F32
+from onnxptq.calibration.statistics.rows import spread_rows
 from onnxptq.calibrators.base import Calibrator, Search
-from onnxptq.calibrators.refit import Moments, Refit, Settings, refit
+from onnxptq.calibrators.search.refit import Moments, Refit, Settings, refit
 from onnxptq.errors import InputError
+from onnxptq.graph.dataflow.tokens import Padding
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 NAME = "dualstream"
 I64 = NDArray[np.int64]
@@ -49,8 +51,8 @@ class Window:
         spans = [(size - 1) * step + 1 for size, step in zip(self.shape, self.dilations, strict=True)]
         view = np.lib.stride_tricks.sliding_window_view(x, spans, axis=tuple(range(2, 2 + rank)))
         places = tuple(slice(None, None, step) for step in self.strides)
-        taps = tuple(slice(None, None, step) for step in self.dilations)
-        view = view[(slice(None), slice(None), *places, *taps)]
+        observers = tuple(slice(None, None, step) for step in self.dilations)
+        view = view[(slice(None), slice(None), *places, *observers)]
         return np.moveaxis(view, 1, 1 + rank)
 
 
@@ -93,7 +95,8 @@ class Target:
 
 
 class DualStream:
-    """One walk in graph order. ``original`` and ``coded`` are the graph as it is and with its activations coded, node names alike."""
+    """One walk in graph order. ``original`` and ``coded`` are the graph as it is and with its activations coded, node
+    names alike."""
 
     def __init__(
         self,
@@ -120,7 +123,9 @@ class DualStream:
 
     def run(self) -> dict[str, Refit]:
         """The refitted weights by node name."""
-        mark = hashlib.sha256(repr([(t.name, t.bits, t.symmetric, t.settings) for t in self.targets.values()]).encode()).hexdigest()
+        mark = hashlib.sha256(
+            repr([(t.name, t.bits, t.symmetric, t.settings) for t in self.targets.values()]).encode()
+        ).hexdigest()
         state = self._checkpoint.load(WALK, mark) if self._checkpoint is not None else None
         known = {str(arrays["name"]): arrays for arrays in state.arrays} if state is not None else {}
         with Shelf(self._limit) as shelf:
@@ -132,12 +137,16 @@ class DualStream:
                 for stage in range(len(self._stages[0])):
                     for name in self._stages[0].at(stage):
                         target = self.targets[name]
-                        self.found[name] = _loaded(known[name]) if name in known else self._refit(target, original, coded)
+                        self.found[name] = (
+                            _loaded(known[name]) if name in known else self._refit(target, original, coded)
+                        )
                         values = self.found[name]
                         coded.replaced[name] = Replaced(target.kernel(values.weight), target.shift(values.shift))
                         step()
                     if self._checkpoint is not None and self.found and self._checkpoint.due():
-                        self._checkpoint.save(WALK, mark, [1] * len(self.found), [_saved(n, r) for n, r in self.found.items()])
+                        self._checkpoint.save(
+                            WALK, mark, [1] * len(self.found), [_saved(n, r) for n, r in self.found.items()]
+                        )
                     for stream in (original, coded):
                         for _ in stream.advance():
                             pass
@@ -163,12 +172,18 @@ class DualStream:
             streams = None
             if residual is not None:
                 met = places[index][rows]
-                streams = _rows_of(original.value(index, residual.stream), met), _rows_of(coded.value(index, residual.stream), met)
+                streams = (
+                    _rows_of(original.value(index, residual.stream), met),
+                    _rows_of(coded.value(index, residual.stream), met),
+                )
             moments.add(a, output, streams)
-        return refit(target.weight, moments, target.bits, symmetric=target.symmetric, solve=solve, settings=target.settings)
+        return refit(
+            target.weight, moments, target.bits, symmetric=target.symmetric, solve=solve, settings=target.settings
+        )
 
     def _residual(self, target: Target, original: Stream, coded: Stream) -> tuple[Residual | None, list[I64]]:
-        """The residual stream that a linear writes into, and for each sample which of its rows each output is added to."""
+        """The residual stream that a linear writes into, and for each sample which of its rows each output is added
+        to."""
         residual = self._residuals.of(target.name) if target.window is None else None
         if residual is None or not (original.holds(residual.stream) and coded.holds(residual.stream)):
             return None, []
@@ -182,13 +197,16 @@ class DualStream:
         return residual, found
 
     def _chosen(self, target: Target, original: Stream) -> list[I64]:
-        """Which rows of each sample are looked at: those of tokens that count, evenly thinned out where they are many."""
+        """Which rows of each sample are looked at: those of tokens that count, evenly thinned out where they are
+        many."""
         whole = [self._rows(target, original, index) for index in range(len(self.source))]
         total = sum(len(rows) for rows in whole)
         wanted = max(ROWS, 2 * target.settings.rows * len(target.weight))
         if total <= wanted:
             return whole
-        return [rows[spread_rows(len(rows), -(-len(rows) * wanted // total), index)] for index, rows in enumerate(whole)]
+        return [
+            rows[spread_rows(len(rows), -(-len(rows) * wanted // total), index)] for index, rows in enumerate(whole)
+        ]
 
     def _rows(self, target: Target, original: Stream, index: int) -> I64:
         shape = original.shape(index, target.input)

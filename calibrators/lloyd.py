@@ -1,4 +1,5 @@
-"""lloyd: freely placed values, by Lloyd's algorithm on a histogram in which each channel weighs what its weights make of it."""
+"""lloyd: freely placed values, by Lloyd's algorithm on a histogram in which each channel weighs what its weights make
+of it."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from onnxptq.calibration.ranges import Range
-from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, F64, Request, Several
+from onnxptq.calibration.statistics.base import F32, F64, Request, Several
+from onnxptq.calibration.statistics.ranges import Range
+from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.calibrators.base import WEIGHTED, Calibrator, Search, as_matrix
 from onnxptq.ops.table import table
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 ROWS = 1024
 BINS = 4096
@@ -39,7 +40,11 @@ class Lloyd(Calibrator):
             if weight is not None:
                 importance = np.square(weight, dtype=np.float64).sum(axis=1)
         largest = int(choice.options.get("largest", 127))
-        levels = lloyd(rows, importance, choice.bits, float(extrema.low), float(extrema.high)) if rows.size else np.zeros(2**choice.bits)
+        levels = (
+            lloyd(rows, importance, choice.bits, float(extrema.low), float(extrema.high))
+            if rows.size
+            else np.zeros(2**choice.bits)
+        )
         return replace(choice, scheme="table", granularity="tensor", params=table(levels, choice.bits, largest=largest))
 
 

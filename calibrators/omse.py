@@ -8,16 +8,16 @@ from typing import cast
 
 import numpy as np
 
-from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.objectives import column_error, histogram_error, uniform_codes
-from onnxptq.calibration.ranges import Range
-from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import F64, Request, Several
+from onnxptq.calibration.statistics.base import F64, Request, Several
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.ranges import Range
+from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, with_range
+from onnxptq.calibrators.search.objectives import column_error, histogram_error, uniform_codes
 from onnxptq.ops import schemes
 from onnxptq.ops.scheme import Params
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 STEPS = 50
 LEAST = 0.01
@@ -66,7 +66,9 @@ def of_histogram(seen: Histogram, choice: Choice) -> tuple[F64, F64]:
     """The ends [1] of least error of a whole tensor."""
 
     def error(low: F64, high: F64) -> F64:
-        return histogram_error(seen, uniform_codes(low[:, 0], high[:, 0], choice.bits, signed=choice.symmetric))[:, None]
+        return histogram_error(seen, uniform_codes(low[:, 0], high[:, 0], choice.bits, signed=choice.symmetric))[
+            :, None
+        ]
 
     return least_error(np.array([seen.low]), np.array([seen.high]), error, two_sided=not choice.symmetric)
 

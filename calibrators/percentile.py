@@ -7,17 +7,17 @@ from typing import cast
 
 import numpy as np
 
-from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.objectives import column_error, few_digits, histogram_error, uniform_codes
-from onnxptq.calibration.ranges import Range
-from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import Request, Several
+from onnxptq.calibration.statistics.base import Request, Several
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.ranges import Range
+from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
+from onnxptq.calibrators.search.objectives import column_error, few_digits, histogram_error, uniform_codes
 from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.uniform import LARGEST, SMALLEST
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 SHARES = (0.99999, 0.9999, 0.999)
 """In the published code the best score is never updated, so 99.999 % always wins (T4); here all three are compared."""
@@ -25,10 +25,11 @@ ROWS = 4096
 
 
 class Percentile(Calibrator):
-    """Ranges from the 1 - p to the p quantile, p = 99.999, 99.99, 99.9 %; that of least squared error, extended to hold 0.
+    """Ranges from the 1 - p to the p quantile, p = 99.999, 99.99, 99.9 %; that of least squared error, extended to hold
+    0.
 
-    Per tensor on a histogram of everything; per channel on sampled rows. For scheme ``log_base`` the p quantile is the largest
-    value, and option ``tau`` says how many steps halve it (2: RepQ-ViT's powers of the square root of 2).
+    Per tensor on a histogram of everything; per channel on sampled rows. For scheme ``log_base`` the p quantile is the
+    largest value, and option ``tau`` says how many steps halve it (2: RepQ-ViT's powers of the square root of 2).
     """
 
     name = "percentile"
@@ -50,7 +51,10 @@ class Percentile(Calibrator):
         if not len(rows):
             return with_range(site, choice, extrema.low, extrema.high, extrema.count, extrema.rank)
         lows, highs = np.quantile(rows, [1 - share for share in SHARES], axis=0), np.quantile(rows, SHARES, axis=0)
-        codes = [uniform_codes(low, high, choice.bits, signed=choice.symmetric) for low, high in zip(lows, highs, strict=True)]
+        codes = [
+            uniform_codes(low, high, choice.bits, signed=choice.symmetric)
+            for low, high in zip(lows, highs, strict=True)
+        ]
         winner = np.stack([column_error(rows, one) for one in codes]).argmin(axis=0)[None]
         low, high = (np.take_along_axis(ends, winner, axis=0)[0] for ends in (lows, highs))
         return with_range(site, choice, low, high, extrema.count, extrema.rank)
@@ -63,4 +67,7 @@ def _log_base(seen: Histogram, choice: Choice) -> LogBaseParams:
     tops = [min(max(seen.quantile(share), SMALLEST), LARGEST) for share in SHARES]
     candidates = [LogBaseParams(choice.bits, top, tau) for top in tops]
     scheme = schemes()["log_base"]
-    return min(candidates, key=lambda p: float(few_digits(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64))))
+    return min(
+        candidates,
+        key=lambda p: float(few_digits(weights @ np.square(scheme.fake(values, p) - values, dtype=np.float64))),
+    )

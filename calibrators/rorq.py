@@ -8,14 +8,14 @@ from typing import cast
 
 import numpy as np
 
-from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.summary import F64, Request
+from onnxptq.calibration.statistics.base import F64, Request
+from onnxptq.calibration.statistics.histogram import Histogram
 from onnxptq.calibrators.base import Calibrator, Search, require_values
 from onnxptq.calibrators.omse import best_candidate, of_histogram
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops.outlier_retained import Group, from_groups, merge_tails
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 BINS = 1 << 16
 """Thresholds lie on the bins' edges, and outliers may be hundreds of deviations away."""
@@ -29,13 +29,14 @@ RANGES = ("grid", "minmax")
 
 
 class Rorq(Calibrator):
-    """Scheme ``outlier_retained``: all that is not above a threshold is a group, what is above goes on to the next threshold.
+    """Scheme ``outlier_retained``: all that is not above a threshold is a group, what is above goes on to the next
+    threshold.
 
-    The threshold is mean + 3 deviations of the magnitudes that are left, zeros not counted. Options: ``rule`` (Table IV: the mean
-    alone, median + 3 median absolute deviations, or the upper end of the 99 % normal interval instead; ``best``: whichever has the
-    least squared error), ``groups`` (at most so many: their index costs bits), ``ranges`` of the groups (``grid``: of least squared
-    error, as the paper has it; ``minmax``: as the published code does), ``least`` (elements; smaller groups at the end join the
-    one before).
+    The threshold is mean + 3 deviations of the magnitudes that are left, zeros not counted. Options: ``rule`` (Table
+    IV: the mean alone, median + 3 median absolute deviations, or the upper end of the 99 % normal interval instead;
+    ``best``: whichever has the least squared error), ``groups`` (at most so many: their index costs bits), ``ranges``
+    of the groups (``grid``: of least squared error, as the paper has it; ``minmax``: as the published code does),
+    ``least`` (elements; smaller groups at the end join the one before).
     """
 
     name = "rorq"
@@ -50,7 +51,8 @@ class Rorq(Calibrator):
                 raise InputError(f"site {site.key}: calibrator 'rorq': unknown {what} {value!r}{nearest(value, known)}")
         if choice.scheme != "outlier_retained" or not 1 <= limit <= 256 or least < 1:
             raise InputError(
-                f"site {site.key}: calibrator 'rorq' finds 1 to 256 groups of 1 or more elements of scheme 'outlier_retained', "
+                f"site {site.key}: calibrator 'rorq' finds 1 to 256 groups of 1 or more elements of scheme "
+                f"'outlier_retained', "
                 f"not {limit} of {least} of {choice.scheme!r}"
             )
         seen = cast(Histogram, (yield Request(site.tensor, Histogram(BINS))))
@@ -91,7 +93,10 @@ def groups(seen: Histogram, rule: str, limit: int, least: int) -> list[Group]:
 def _ends(seen: Histogram, start: int, stop: int) -> tuple[float, float]:
     """Extrema of the values whose magnitude lies in the bins from ``start`` to ``stop``: outer edges of filled bins."""
     half = seen.bins // 2
-    above, below = np.flatnonzero(seen.counts[half + start : half + stop]), np.flatnonzero(seen.counts[half - stop : half - start])
+    above, below = (
+        np.flatnonzero(seen.counts[half + start : half + stop]),
+        np.flatnonzero(seen.counts[half - stop : half - start]),
+    )
     high = (start + above[-1] + 1) * seen.width if len(above) else 0.0
     low = -(stop - below[0]) * seen.width if len(below) else 0.0
     return max(low, seen.low), min(high, seen.high)

@@ -9,11 +9,11 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.objectives import few_digits
-from onnxptq.calibration.rows import AttentionRows, RowSample
-from onnxptq.calibration.summary import F32, NotFinite, Request
+from onnxptq.calibration.statistics.base import F32, NotFinite, Request
+from onnxptq.calibration.statistics.rows import AttentionRows, RowSample
 from onnxptq.calibrators.base import Calibrator, Search
 from onnxptq.calibrators.lloyd import lloyd
+from onnxptq.calibrators.search.objectives import few_digits
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
@@ -21,7 +21,7 @@ from onnxptq.ops.scheme import Params
 from onnxptq.ops.table import table
 from onnxptq.ops.uniform import RowParams, affine
 from onnxptq.plan import Choice
-from onnxptq.sites import Site
+from onnxptq.structure import Site
 
 ROWS = 128
 TAUS = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -32,7 +32,8 @@ STATIC = 12
 PLAIN = 48
 """Likewise of static uniform codes, 4 an octave."""
 FUSED = 8
-"""From this width on static uniform codes of the weights themselves will do, and runtimes have fused products of them."""
+"""From this width on static uniform codes of the weights themselves will do, and runtimes have fused products of
+them."""
 _BLOCK = 1 << 22
 """Numbers held at a time."""
 
@@ -62,23 +63,30 @@ def relative(rows: F32) -> F32:
 
 
 def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
-    """What is tried; the first of equals wins. ``levels`` are values of a table for weights relative to the largest of their row."""
+    """What is tried; the first of equals wins. ``levels`` are values of a table for weights relative to the largest of
+    their row."""
     yield Candidate("row", RowParams(bits), False)
     yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
     yield from (Candidate("log_base", LogBaseParams(bits, s, tau), True) for tau in TAUS for s in LARGEST)
     yield Candidate("table", table(levels, bits), True)
-    yield from (Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 2), tau), False) for tau in (1.0, 2.0, 4.0) for i in range(STATIC))
+    yield from (
+        Candidate("log_base", LogBaseParams(bits, 2 ** (-i / 2), tau), False)
+        for tau in (1.0, 2.0, 4.0)
+        for i in range(STATIC)
+    )
 
 
 def uniform(bits: int) -> Iterator[Candidate]:
-    """What is tried where only a static uniform scale can be said: of the weights, or of what they are relative to their row's largest."""
+    """What is tried where only a static uniform scale can be said: of the weights, or of what they are relative to
+    their row's largest."""
     if bits < FUSED:
         yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
     yield from (Candidate("uniform", affine(0.0, 2 ** (-i / 4), bits), False) for i in range(PLAIN))
 
 
 class CodeErrors(AttentionRows):
-    """Sum of |Q(P) v - P v|^2 over evenly spread rows for each candidate; rows meet the values of their own head and window."""
+    """Sum of |Q(P) v - P v|^2 over evenly spread rows for each candidate; rows meet the values of their own head and
+    window."""
 
     def __init__(self, tried: Sequence[Candidate], rows: int, seed: int = 0) -> None:
         self.tried, self.rows, self.seed, self.taken = tuple(tried), rows, seed, rows
@@ -120,9 +128,9 @@ class CodeErrors(AttentionRows):
 
 
 class Softmax(Calibrator):
-    """Tried are the scale of each row, uniform and log-base codes and a free table of weights relative to their row's largest, and
-    log-base codes of the weights themselves; for scheme ``uniform`` uniform codes alone. Option ``rows``: how many of each
-    sample's rows are measured.
+    """Tried are the scale of each row, uniform and log-base codes and a free table of weights relative to their row's
+    largest, and log-base codes of the weights themselves; for scheme ``uniform`` uniform codes alone. Option ``rows``:
+    how many of each sample's rows are measured.
     """
 
     name = "softmax"
@@ -142,5 +150,9 @@ class Softmax(Calibrator):
         best = tried[int(few_digits(found.errors).argmin())]
         options = {**choice.options, "norm": int(best.norm)}
         return replace(
-            choice, scheme=best.scheme, granularity="row" if best.scheme == "row" else "tensor", params=best.params, options=options
+            choice,
+            scheme=best.scheme,
+            granularity="row" if best.scheme == "row" else "tensor",
+            params=best.params,
+            options=options,
         )

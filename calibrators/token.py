@@ -1,4 +1,5 @@
-"""token: nothing to calibrate, ranges are taken from each row (of an attention's values: each column) when it is coded."""
+"""token: nothing to calibrate, ranges are taken from each row (of an attention's values: each column) when it is
+coded."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from onnxptq.calibrators.base import Calibrator, Search
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 
 
 class Token(Calibrator):
@@ -20,10 +21,14 @@ class Token(Calibrator):
         """No walk."""
         scheme = schemes()[choice.scheme]
         if not scheme.dynamic:
-            raise InputError(f"site {site.key}: calibrator 'token' is for schemes that take ranges at run time, not {choice.scheme!r}")
+            raise InputError(
+                f"site {site.key}: calibrator 'token' is for schemes that take ranges at run time, not "
+                f"{choice.scheme!r}"
+            )
         if choice.granularity == "column" and site.role is not Role.VALUE:
             raise InputError(
-                f"site {site.key}: ranges of columns are for an attention's values, not for {site.role}; use granularity 'row'"
+                f"site {site.key}: ranges of columns are for an attention's values, not for {site.role}; use "
+                f"granularity 'row'"
             )
         yield from ()
         return replace(choice, params=scheme.params(choice.bits))

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.machine import cores
-from onnxptq.calibration.objectives import column_error, uniform_codes
-from onnxptq.calibration.summary import F32, F64
-from onnxptq.calibrators.grid import Grid, grid_search
+from onnxptq.calibration.statistics.base import F32, F64
+from onnxptq.calibrators.search.grid import Grid, grid_search
+from onnxptq.calibrators.search.objectives import column_error, uniform_codes
 from onnxptq.errors import InputError
 from onnxptq.ops.uniform import UniformParams
 
@@ -25,14 +25,20 @@ Codes = tuple[F32, NDArray[np.uint8]]
 def search_weight(
     w: F32, *, bits: int, axis: int | None, symmetric: bool = False, method: str = "omse", threads: int | None = None
 ) -> UniformParams:
-    """Uniform codes of a weight, one range for each index of ``axis`` (None: one for all), shaped to broadcast against it.
+    """Uniform codes of a weight, one range for each index of ``axis`` (None: one for all), shaped to broadcast against
+    it.
 
-    ``omse``: |w^ - w|^2.4 is least among 100 widths times all zero-points (``grid_search``). The answer does not depend on ``threads``.
+    ``omse``: |w^ - w|^2.4 is least among 100 widths times all zero-points (``grid_search``). The answer does not depend
+    on ``threads``.
     """
     w = np.asarray(w, np.float32)
     if not np.isfinite(w).all():
         raise InputError(f"a weight of shape {list(w.shape)} holds NaN or infinity; repair the model")
-    rows = w.reshape(1, -1) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], w.size // max(w.shape[axis], 1))
+    rows = (
+        w.reshape(1, -1)
+        if axis is None
+        else np.moveaxis(w, axis, 0).reshape(w.shape[axis], w.size // max(w.shape[axis], 1))
+    )
     search = _search(rows, bits, symmetric, method)
     length = max(rows.shape[1], 1)
     starts = range(0, len(rows), max(_BLOCK // length, 1))

@@ -46,8 +46,9 @@ def export(
 ) -> Exported:
     """Write ``module`` as ONNX.
 
-    ``dynamic`` names the dynamic axes of inputs (and of outputs, which only TorchScript asks for); ``check`` are other inputs,
-    of other dynamic sizes, say, to compute torch's outputs from. Weights above protobuf's 2 GB go to PATH.data beside the file.
+    ``dynamic`` names the dynamic axes of inputs (and of outputs, which only TorchScript asks for); ``check`` are other
+    inputs, of other dynamic sizes, say, to compute torch's outputs from. Weights above protobuf's 2 GB go to PATH.data
+    beside the file.
     """
     if exporter not in OPSET:
         raise InputError(f"exporter '{exporter}': choose torchscript or dynamo")
@@ -118,7 +119,8 @@ def _dynamo(
 ) -> None:
     symbols: dict[str, Any] = {}
     shapes = tuple(
-        {axis: symbols.setdefault(name, torch.export.Dim.DYNAMIC) for axis, name in axes.get(key, {}).items()} or None for key in inputs
+        {axis: symbols.setdefault(name, torch.export.Dim.DYNAMIC) for axis, name in axes.get(key, {}).items()} or None
+        for key in inputs
     )
     program = torch.onnx.export(
         module,

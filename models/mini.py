@@ -1,7 +1,7 @@
 """Small models of every structure the quantizer must know, with random but lively weights, made in a second or two.
 
-`write` exports one of them through either of torch's exporters; `cached` keeps the files in a folder. Weights are drawn so that
-softmax rows are uneven, normalisations have affine parts and running statistics, and position tables matter.
+`write` exports one of them through either of torch's exporters; `cached` keeps the files in a folder. Weights are drawn
+so that softmax rows are uneven, normalisations have affine parts and running statistics, and position tables matter.
 """
 
 from __future__ import annotations
@@ -144,15 +144,20 @@ def _swin() -> nn.Module:
 
 MINIS: dict[str, Mini] = {
     "sam-encoder": Mini(lambda: Encoder(build(SAM)), _image(SAM.image_size), ("image_embeddings",), ("image",)),
-    "sam-decoder": Mini(lambda: Decoder(build(SAM)), _prompts, ("low_res_masks", "iou_predictions"), ("point_coords", "point_labels")),
-    "bert": Mini(_bert, _text(100, 12), ("hidden",), ("input_ids", "attention_mask"), ("input_ids", "attention_mask", "hidden")),
+    "sam-decoder": Mini(
+        lambda: Decoder(build(SAM)), _prompts, ("low_res_masks", "iou_predictions"), ("point_coords", "point_labels")
+    ),
+    "bert": Mini(
+        _bert, _text(100, 12), ("hidden",), ("input_ids", "attention_mask"), ("input_ids", "attention_mask", "hidden")
+    ),
     "vit": Mini(_vit, _image(64), ("hidden",), ("image",)),
     "swin": Mini(_swin, _image(56), ("hidden",), ("image",)),
     "cnn": Mini(ConvNet, _image(32), ("logits",), ("image",)),
     "lavt": Mini(lambda: LAVT(LAVT_SIZES), _image_and_text, ("logits",), ("image", "input_ids", "attention_mask")),
 }
-"""Window attention with padding and global attention, both with relative position; token-to-image attention; text with a mask;
-plain attention; shifted and padded windows; BatchNormalization, depthwise and transposed convolutions; language fusion."""
+"""Window attention with padding and global attention, both with relative position; token-to-image attention; text with
+a mask; plain attention; shifted and padded windows; BatchNormalization, depthwise and transposed convolutions; language
+fusion."""
 
 
 def model(name: str, *, seed: int = 0) -> nn.Module:
@@ -172,18 +177,25 @@ def samples(name: str, count: int, *, seed: int = 1, batch: int = 1) -> list[dic
     return [{k: v.numpy() for k, v in MINIS[name].inputs(batch, source).items()} for _ in range(count)]
 
 
-def write(name: str, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False, seed: int = 0) -> Exported:
-    """Export one model; with the batch the length of texts is dynamic. The SAM decoder's number of prompts is so in any case."""
+def write(
+    name: str, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False, seed: int = 0
+) -> Exported:
+    """Export one model; with the batch the length of texts is dynamic. The SAM decoder's number of prompts is so in any
+    case."""
     module, mini = model(name, seed=seed), MINIS[name]
     dynamic_batch = dynamic_batch or name == "sam-decoder"
     inputs = mini.inputs(2 if dynamic_batch else 1, torch.Generator().manual_seed(seed))
     check = mini.inputs(3, torch.Generator().manual_seed(seed + 1)) if dynamic_batch else None
     length = {key: {1: "length"} for key in mini.texts}
-    axes = {key: {0: "batch"} | length.get(key, {}) for key in (*mini.dynamic, *mini.outputs)} if dynamic_batch else None
+    axes = (
+        {key: {0: "batch"} | length.get(key, {}) for key in (*mini.dynamic, *mini.outputs)} if dynamic_batch else None
+    )
     return export(module, inputs, mini.outputs, path, exporter=exporter, dynamic=axes, check=check)
 
 
-def cached(name: str, folder: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False) -> Exported:
+def cached(
+    name: str, folder: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False
+) -> Exported:
     """`write`, or what an earlier `write` by the same code left in ``folder``."""
     stem = f"{name}-{exporter}{'-batch' if dynamic_batch else ''}-{_source_digest()}"
     path, record = Path(folder) / f"{stem}.onnx", Path(folder) / f"{stem}.npz"
@@ -213,7 +225,16 @@ def _enliven(module: nn.Module) -> None:
                 if part.bias is not None:
                     part.bias.normal_(0.0, 0.3)
         for key, parameter in module.named_parameters():
-            if key.endswith(("pos_embed", "rel_pos_h", "rel_pos_w", "relative_position_bias_table", "position_embeddings", "cls_token")):
+            if key.endswith(
+                (
+                    "pos_embed",
+                    "rel_pos_h",
+                    "rel_pos_w",
+                    "relative_position_bias_table",
+                    "position_embeddings",
+                    "cls_token",
+                )
+            ):
                 parameter.normal_(0.0, 0.5)
 
 

@@ -27,7 +27,8 @@ class Residual(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Residual blocks, a depthwise convolution, a transposed one, pooling and a linear head: image -> logits [B, 10]."""
+    """Residual blocks, a depthwise convolution, a transposed one, pooling and a linear head: image -> logits [B,
+    10]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +56,9 @@ class TextHidden(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The additive mask is made here: transformers' own maker depends on the exporter."""
         additive = (attention_mask[:, None, None, :].to(torch.float32) - 1.0) * 10000.0
-        hidden: Tensor = self.encoder(input_ids=input_ids, attention_mask=additive, token_type_ids=torch.zeros_like(input_ids))[0]
+        hidden: Tensor = self.encoder(
+            input_ids=input_ids, attention_mask=additive, token_type_ids=torch.zeros_like(input_ids)
+        )[0]
         return hidden
 
 

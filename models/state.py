@@ -28,7 +28,9 @@ def read(path: str | Path) -> dict[str, Any]:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"checkpoint {path} is no torch checkpoint, or holds more than weights and training arguments") from None
+        raise InputError(
+            f"checkpoint {path} is no torch checkpoint, or holds more than weights and training arguments"
+        ) from None
     except Exception as error:
         raise InputError(f"checkpoint {path} cannot be read ({_reason(error)}): give a torch state dict") from None
     if not isinstance(loaded, Mapping):

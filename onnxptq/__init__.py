@@ -11,8 +11,8 @@ _HOME = {
     "Quantizer": "onnxptq.quantizer",
     "Recipe": "onnxptq.recipe",
     "Result": "onnxptq.result",
-    "library_path": "onnxptq.runtime",
-    "session": "onnxptq.runtime",
+    "library_path": "onnxptq.running.sessions",
+    "session": "onnxptq.running.sessions",
 }
 
 __all__ = ["Plan", "Quantizer", "Recipe", "Result", "__version__", "library_path", "session"]
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxptq.quantizer import Quantizer
     from onnxptq.recipe import Recipe
     from onnxptq.result import Result
-    from onnxptq.runtime import library_path, session
+    from onnxptq.running.sessions import library_path, session
 
 
 def __getattr__(name: str) -> Any:

@@ -12,21 +12,22 @@ from typing import Any
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.scheme import Params
-from onnxptq.sites import Part, Role, Site
+from onnxptq.structure import Part, Role, Site
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How one site is quantized. ``params`` is None until calibration has run (or for ever, where the scheme is dynamic)."""
+    """How one site is quantized. ``params`` is None until calibration has run (or for ever, where the scheme is
+    dynamic)."""
 
     scheme: str
     calibrator: str
     bits: int
     granularity: str = "tensor"
-    """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands), ``row`` (dynamic schemes), ``column`` (the same, of an
-    attention's values) or ``block`` (of a weight: what makes q, k and v each on its own)."""
+    """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands), ``row`` (dynamic schemes), ``column``
+    (the same, of an attention's values) or ``block`` (of a weight: what makes q, k and v each on its own)."""
     symmetric: bool = False
     params: Params | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +55,9 @@ class Plan(Mapping[str, Choice]):
     def replace(self, changes: Mapping[str, Choice]) -> Plan:
         """A plan with some choices replaced."""
         return Plan(
-            {self.sites[key]: changes.get(key, choice) for key, choice in self._choices.items()}, recipe=self.recipe, bits=self.bits
+            {self.sites[key]: changes.get(key, choice) for key, choice in self._choices.items()},
+            recipe=self.recipe,
+            bits=self.bits,
         )
 
     def override(self, pattern: str, **changes: Any) -> Plan:

@@ -10,29 +10,31 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq import account, compare
-from onnxptq.attempt import Attempt, Task
-from onnxptq.calibration.inputs import input_specs
+from onnxptq.calibration.padding import unpadded
 from onnxptq.calibration.progress import Progress, Silent, Titled
-from onnxptq.calibration.sources import Source, open_source
-from onnxptq.calibration.stretch import shared_out
-from onnxptq.calibration.tokens import unpadded
+from onnxptq.calibration.sources.inputs import input_specs
+from onnxptq.calibration.sources.opening import open_source
+from onnxptq.calibration.sources.source import Source
+from onnxptq.calibration.sources.split import split_samples
 from onnxptq.calibrators.base import searches
 from onnxptq.errors import InputError
-from onnxptq.gate import judge
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
 from onnxptq.graph.size import source_size
 from onnxptq.lower import Constants, Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
-from onnxptq.measure import measure_sites
 from onnxptq.passes.base import Change
+from onnxptq.pipeline import reporting as account
+from onnxptq.pipeline.candidate import Attempt, Task
+from onnxptq.pipeline.measuring import measure_sites
+from onnxptq.pipeline.selection import judge
 from onnxptq.plan import Plan
 from onnxptq.recipe import ROUNDED, Bits, Recipe
 from onnxptq.report.data import Calibration, Report, Sizes, Stopwatch, Verdict
 from onnxptq.result import Result
-from onnxptq.sites import Structure, discover
+from onnxptq.running import compare
+from onnxptq.structure import Structure, discover
 
 Samples = str | Path | Iterable[Mapping[str, NDArray[Any]]]
 LOWER: dict[Format, Callable[..., Lowered]] = {"native": native.lower, "portable": portable.lower, "qdq": qdq.lower}
@@ -136,7 +138,9 @@ class Quantizer:
         known = {site.key for site in self.structure.sites}
         strange = [key for key in plan if key not in known]
         if strange:
-            raise InputError(f"plan: site {strange[0]!r} is not in this model (and {len(strange) - 1} more); make the plan anew")
+            raise InputError(
+                f"plan: site {strange[0]!r} is not in this model (and {len(strange) - 1} more); make the plan anew"
+            )
         self._given, self._attempt = plan, None
 
     def calibrate(
@@ -162,8 +166,10 @@ class Quantizer:
             shapes=self._shapes,
         )
         synthetic = isinstance(samples, str) and samples == "synthetic"
-        self._warnings = ["calibrated on synthetic samples; real ones are better: give a folder of them"] if synthetic else []
-        self._source, self._held = shared_out(whole)
+        self._warnings = (
+            ["calibrated on synthetic samples; real ones are better: give a folder of them"] if synthetic else []
+        )
+        self._source, self._held = split_samples(whole)
         self._preprocess = preprocess
         self._task = replace(self._task, memory_limit=memory_limit)
         attempt = Attempt(self._task, self.recipe, given=self._given, watch=self.watch)
@@ -183,8 +189,12 @@ class Quantizer:
             elif self._given is None:
                 way = self.recipe.name + entry if entry.startswith("+") else entry
                 with self.watch.stage(f"{way}, to compare"):
-                    rival = Attempt(replace(self._task, progress=Titled(way, self._task.progress)), self.recipe.rival(entry))
-                    rival.search(self._source, self._held, base=attempt, folder=folder / way if folder else None, resume=resume)
+                    rival = Attempt(
+                        replace(self._task, progress=Titled(way, self._task.progress)), self.recipe.rival(entry)
+                    )
+                    rival.search(
+                        self._source, self._held, base=attempt, folder=folder / way if folder else None, resume=resume
+                    )
                 ways[way] = rival
         if len(ways) == 1:
             return attempt
@@ -227,7 +237,9 @@ class Quantizer:
             bits=str(self._task.bits),
             format=format,
             sizes=Sizes(self.size, lowered.proto.ByteSize(), account.weight_bytes(attempt), lowered.weight_bytes),
-            calibration=Calibration(self._source.name, len(self._source), 0 if self._held is self._source else len(self._held)),
+            calibration=Calibration(
+                self._source.name, len(self._source), 0 if self._held is self._source else len(self._held)
+            ),
             sites=account.sites(plan, measured),
             outputs=dict(outputs),
             settings={
@@ -249,7 +261,8 @@ class Quantizer:
         return Result(lowered.proto, plan, report)
 
     def _standard(self, attempt: Attempt) -> tuple[Plan, tuple[str, ...]]:
-        """The plan with static uniform codes, as the recipe has them for format qdq, where standard ops cannot say others; and a note."""
+        """The plan with static uniform codes, as the recipe has them for format qdq, where standard ops cannot say
+        others; and a note."""
         assert self._source is not None
         plan = attempt.plan
         beyond = qdq.unsaid(plan)

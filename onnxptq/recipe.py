@@ -15,7 +15,7 @@ from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
 from onnxptq.passes import passes as known_passes
 from onnxptq.plan import Choice, Plan
-from onnxptq.sites import Part, Role, Site, Structure
+from onnxptq.structure import Part, Role, Site, Structure
 
 WIDTHS = range(2, 9)
 FLOAT = 32
@@ -42,7 +42,10 @@ class Bits:
         bits = cls(int(match[1]), int(match[2]))
         for what, width in (("weights", bits.weights), ("activations", bits.activations)):
             if width not in WIDTHS and width != FLOAT:
-                raise InputError(f"--bits {text!r}: {what} of {width} bits are out of range; use 2 to 8, or 32 to leave them in float")
+                raise InputError(
+                    f"--bits {text!r}: {what} of {width} bits are out of range; use 2 to 8, or 32 to leave them in "
+                    f"float"
+                )
         if bits.weights == bits.activations == FLOAT:
             raise InputError(f"--bits {text!r}: nothing to quantize; give weights or activations 2 to 8 bits")
         return bits
@@ -79,7 +82,8 @@ class Recipe:
     pass_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     gate: tuple[str, ...] = ()
-    """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``rival`` reads."""
+    """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``rival``
+    reads."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Named settings of this recipe: setting -> value -> the recipe sections it adds."""
 
@@ -87,7 +91,9 @@ class Recipe:
     def names(cls) -> list[str]:
         """The shipped recipes."""
         return sorted(
-            p.name.removesuffix(".toml") for p in resources.files("onnxptq").joinpath("recipes").iterdir() if p.name.endswith(".toml")
+            p.name.removesuffix(".toml")
+            for p in resources.files("onnxptq").joinpath("recipes").iterdir()
+            if p.name.endswith(".toml")
         )
 
     @classmethod
@@ -102,7 +108,9 @@ class Recipe:
             try:
                 loaded = cls._parse(Path(recipe).read_text(), str(recipe))
             except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"recipe {recipe}: cannot read it: {getattr(error, 'strerror', None) or error}") from error
+                raise InputError(
+                    f"recipe {recipe}: cannot read it: {getattr(error, 'strerror', None) or error}"
+                ) from error
         else:
             raise InputError(f"unknown recipe {str(recipe)!r}{nearest(str(recipe), cls.names())}")
         for key, value in (settings or {}).items():
@@ -123,7 +131,8 @@ class Recipe:
         return recipe
 
     def extend(self, data: Mapping[str, Any]) -> Recipe:
-        """This recipe with the sections ``passes``, ``pass``, ``gate``, ``weights``, ``activations``, ``roles`` and ``rules`` added."""
+        """This recipe with the sections ``passes``, ``pass``, ``gate``, ``weights``, ``activations``, ``roles`` and
+        ``rules`` added."""
         known = {"passes", "pass", "gate", "weights", "activations", "roles", "rules"}
         for key in data:
             if key not in known:
@@ -138,7 +147,10 @@ class Recipe:
         for name, given in options.items():
             for key in given:
                 if key not in known_passes()[name].options:
-                    raise InputError(f"recipe {self.name}: pass {name} has no option {key!r}{nearest(key, known_passes()[name].options)}")
+                    raise InputError(
+                        f"recipe {self.name}: pass {name} has no option "
+                        f"{key!r}{nearest(key, known_passes()[name].options)}"
+                    )
         gate = tuple(data.get("gate", self.gate))
         rules = [*self.rules]
         activations = frozenset(Role) - {Role.WEIGHT}
@@ -159,7 +171,8 @@ class Recipe:
         return extended
 
     def rival(self, entry: str) -> Recipe:
-        """What an entry of the gate stands for: a recipe, or this one with other settings (``NAME+KEY=VALUE+..``, ``+KEY=VALUE``)."""
+        """What an entry of the gate stands for: a recipe, or this one with other settings (``NAME+KEY=VALUE+..``,
+        ``+KEY=VALUE``)."""
         name, settings = named(entry)
         if not name:
             return Recipe.load(replace(self, gate=()), settings)
@@ -178,7 +191,11 @@ class Recipe:
     def _rule(self, changes: Mapping[str, Any], **match: Any) -> Rule:
         changes = {k: v for k, v in changes.items() if k != "pattern"}
         for key, value in changes.items():
-            names: dict[str, Iterable[str]] = {"scheme": schemes(), "calibrator": calibrators(), "granularity": GRANULARITIES}
+            names: dict[str, Iterable[str]] = {
+                "scheme": schemes(),
+                "calibrator": calibrators(),
+                "granularity": GRANULARITIES,
+            }
             known = names.get(key)
             if known is not None and value not in known:
                 raise InputError(f"recipe {self.name}: unknown {key} {value!r}{nearest(str(value), known)}")
@@ -189,10 +206,13 @@ class Recipe:
         return Rule(plain, **match)
 
     def set(self, key: str, value: str) -> Recipe:
-        """``--set key=value``: a switch, ``passes``, ``gate``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE . FIELD``."""
+        """``--set key=value``: a switch, ``passes``, ``gate``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE .
+        FIELD``."""
         if key in self.switches:
             if value not in self.switches[key]:
-                raise InputError(f"--set {key}={value}: recipe {self.name} knows {', '.join(sorted(self.switches[key]))}")
+                raise InputError(
+                    f"--set {key}={value}: recipe {self.name} knows {', '.join(sorted(self.switches[key]))}"
+                )
             return self.extend(self.switches[key][value])
         if key in ("passes", "gate"):
             return self.extend({key: [name for name in value.split(",") if name not in ("", "off")]})
@@ -204,13 +224,18 @@ class Recipe:
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
         sections = [*self.switches, "passes", "gate", "pass", "weights", "activations", *(role.value for role in Role)]
-        raise InputError(f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE")
+        raise InputError(
+            f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE"
+        )
 
     def suited(self, format: str) -> dict[str, str]:
-        """Settings that a format asks for: the codes it can say, so that weights make up for the errors of just these."""
+        """Settings that a format asks for: the codes it can say, so that weights make up for the errors of just
+        these."""
         return {"codes": "standard"} if format == "qdq" and "codes" in self.switches else {}
 
-    def plan(self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> tuple[Plan, list[str]]:
+    def plan(
+        self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()
+    ) -> tuple[Plan, list[str]]:
         """A choice for every site in scope, and warnings about patterns that matched nothing."""
         hits = dict.fromkeys((*exclude, *include), 0)
 
@@ -236,12 +261,19 @@ class Recipe:
             if choice.granularity == "block" and site.consumer in blocks:
                 choice = replace(choice, options={**choice.options, "blocks": blocks[site.consumer]})
             choices[site] = choice
-        warnings = [f"pattern {p!r} matches no site; `onnxptq inspect` lists them" for p, count in hits.items() if not count]
+        warnings = [
+            f"pattern {p!r} matches no site; `onnxptq inspect` lists them" for p, count in hits.items() if not count
+        ]
         return Plan(choices, recipe=self.name, bits=str(bits)), warnings
 
     def choice(self, site: Site, bits: int) -> Choice:
         """What the rules say about one site."""
-        choice = Choice(scheme="uniform", calibrator="minmax", bits=bits, granularity="channel" if site.role is Role.WEIGHT else "tensor")
+        choice = Choice(
+            scheme="uniform",
+            calibrator="minmax",
+            bits=bits,
+            granularity="channel" if site.role is Role.WEIGHT else "tensor",
+        )
         for rule in self.rules:
             if rule.matches(site):
                 changes = dict(rule.changes)

@@ -10,7 +10,7 @@ import onnx
 
 from onnxptq.plan import Plan
 from onnxptq.report.data import Report
-from onnxptq.runtime import Executor, session
+from onnxptq.running.sessions import Executor, session
 
 if TYPE_CHECKING:
     import onnxruntime as ort

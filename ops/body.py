@@ -8,7 +8,8 @@ import onnx
 
 Literal = int | float | str | Sequence[int]
 FLOAT, UINT8, UINT16, INT32 = (
-    int(kind) for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT32)
+    int(kind)
+    for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT32)
 )
 
 

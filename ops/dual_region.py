@@ -1,8 +1,9 @@
 """Scheme ``dual_region`` (PTQ4ViT's twin codes, PTQ4RIS' DRQ): the top bit says which of two evenly spaced regions.
 
-Softmax form: region 1 is fine and near 0, its scale 2^-m times that of region 2, which reaches 1. GELU form: region 1 is the
-negative side. The two are *selected* between, not added as the published code does, and the softmax form changes over half
-way between region 1's top level and the first level of region 2 above it: with the bare split decoded values would not be monotone.
+Softmax form: region 1 is fine and near 0, its scale 2^-m times that of region 2, which reaches 1. GELU form: region 1
+is the negative side. The two are *selected* between, not added as the published code does, and the softmax form changes
+over half way between region 1's top level and the first level of region 2 above it: with the bare split decoded values
+would not be monotone.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class DualRegion(Scheme[DualRegionParams]):
     name = "dual_region"
     params = DualRegionParams
     doc = (
-        "with h = 2^(bits-1): x >= threshold has code h + clip(rint(x / scale_high), 0, h - 1); below it, form softmax has code "
+        "with h = 2^(bits-1): x >= threshold has code h + clip(rint(x / scale_high), 0, h - 1); below it, form "
+        "softmax has code "
         "clip(rint(x / scale_low), 0, h - 1), form gelu (threshold 0) clip(rint(x / scale_low) + h, 0, h)."
     )
     inputs = ("scale_low", "scale_high", "threshold")
@@ -96,7 +98,9 @@ class DualRegion(Scheme[DualRegionParams]):
         """The codes of the region that x is in, as floats."""
         half, offset, nothing = 1 << (bits - 1), _offset(bits, options), body.number(0)
         low = body("Round", body("Div", x, inputs[0]))
-        low = body("Clip", body("Add", low, body.number(offset)) if offset else low, nothing, body.number(offset or half - 1))
+        low = body(
+            "Clip", body("Add", low, body.number(offset)) if offset else low, nothing, body.number(offset or half - 1)
+        )
         high = body("Clip", body("Round", body("Div", x, inputs[1])), nothing, body.number(half - 1))
         chosen = body("Where", body("GreaterOrEqual", x, inputs[2]), body("Add", high, body.number(half)), low)
         return body.unless_nan(x, chosen)

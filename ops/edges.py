@@ -1,4 +1,5 @@
-"""Codes as a number of edges: how a static code with freely placed values is found, exactly and without transcendental functions."""
+"""Codes as a number of edges: how a static code with freely placed values is found, exactly and without transcendental
+functions."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from onnxptq.ops.scheme import F32
 
 def count_edges(x: F32, edges: F32, *, descending: bool = False) -> NDArray[np.uint8]:
     """How many of the ascending edges are <= x, or how many of the descending ones are >= x; NaN gives 0."""
-    found: NDArray[Any] = edges.size - np.searchsorted(edges[::-1], x) if descending else np.searchsorted(edges, x, side="right")
+    found: NDArray[Any] = (
+        edges.size - np.searchsorted(edges[::-1], x) if descending else np.searchsorted(edges, x, side="right")
+    )
     return np.where(np.isnan(x), 0, found).astype(np.uint8)
 
 
@@ -22,7 +25,9 @@ def count_edges_body(body: Body, x: str, edges: str, bits: int, *, descending: b
     code = body.integer(0)
     for step in (1 << bit for bit in reversed(range(bits))):
         ahead = body("Slice", edges, body.integers([step - 1]), body.integers([1 << bits]))
-        passed = body("GreaterOrEqual", *((body("Gather", ahead, code), x) if descending else (x, body("Gather", ahead, code))))
+        passed = body(
+            "GreaterOrEqual", *((body("Gather", ahead, code), x) if descending else (x, body("Gather", ahead, code)))
+        )
         code = body("Where", passed, body("Add", code, body.integer(step)), code)
     return code
 

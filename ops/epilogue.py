@@ -22,7 +22,8 @@ def _erf_nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def erf(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The error function to about 1e-15: cubic Hermite interpolation between values of ``math.erf`` (NumPy has none)."""
+    """The error function to about 1e-15: cubic Hermite interpolation between values of ``math.erf`` (NumPy has
+    none)."""
     values, slopes = _erf_nodes()
     step = 2 * REACH / NODES
     position = (np.clip(np.nan_to_num(x), -REACH, REACH) + REACH) / step

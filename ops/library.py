@@ -45,7 +45,9 @@ def isa() -> str | None:
     name: bytes | None = _load(file).onnxptq_isa()
     if name is None:
         known = ", ".join(isas(usable=False))
-        raise InputError(f"ONNXPTQ_ISA={os.environ.get('ONNXPTQ_ISA')}: not an instruction set of this library; use one of {known}")
+        raise InputError(
+            f"ONNXPTQ_ISA={os.environ.get('ONNXPTQ_ISA')}: not an instruction set of this library; use one of {known}"
+        )
     return name.decode()
 
 

@@ -23,8 +23,8 @@ TAUS = (1.0, 2.0, 4.0)
 class LogBaseParams(Params):
     """The largest value, and how many steps halve it.
 
-    What ops are given is not these numbers but the values and edges they stand for, made here once in float64 and rounded to
-    float32: logarithms differ between runtimes, tables do not.
+    What ops are given is not these numbers but the values and edges they stand for, made here once in float64 and
+    rounded to float32: logarithms differ between runtimes, tables do not.
     """
 
     scale: float
@@ -51,10 +51,14 @@ class LogBaseParams(Params):
         return {"values": values, "edges": between}
 
 
-def shifted_sum(codes: NDArray[np.uint8], v: NDArray[np.integer[Any]], *, bits: int, tau: int, fraction: int = 8) -> NDArray[np.int64]:
-    """Integer sums of v (N, d) weighted by the values of codes (..., N), in units of scale * 2^-fraction, as PTQ4SAM's Eq. 12 has them.
+def shifted_sum(
+    codes: NDArray[np.uint8], v: NDArray[np.integer[Any]], *, bits: int, tau: int, fraction: int = 8
+) -> NDArray[np.int64]:
+    """Integer sums of v (N, d) weighted by the values of codes (..., N), in units of scale * 2^-fraction, as PTQ4SAM's
+    Eq. 12 has them.
 
-    v is multiplied by one of tau constants and shifted right, which truncates: a fixed-point reference, not what our ops compute.
+    v is multiplied by one of tau constants and shifted right, which truncates: a fixed-point reference, not what our
+    ops compute.
     """
     constants = np.rint(2.0**fraction * np.exp2(-np.arange(tau) / tau)).astype(np.int64)
     index = codes.astype(np.int64)[..., None]
@@ -68,7 +72,8 @@ class LogBase(Scheme[LogBaseParams]):
     name = "log_base"
     params = LogBaseParams
     doc = (
-        "values fall by a constant factor 2^(1/tau) and the last code is exactly 0; edges (descending) lie half way in the exponent, "
+        "values fall by a constant factor 2^(1/tau) and the last code is exactly 0; edges (descending) lie half way "
+        "in the exponent, "
         "code = the number of edges >= x."
     )
     inputs = ("values", "edges")

@@ -1,8 +1,9 @@
 """Scheme ``outlier_retained`` (PTQ4RIS' RORQ): groups by magnitude, each with its own affine code.
 
-Thresholds are static, membership is decided for each element, and the group's index stands in the upper bits of the code. What
-lies above every threshold belongs to the last group (the published code puts it into group 0 and clips it there). Decoded values
-are not monotone: just beyond a threshold the coarser code of the next group may round to less than the finer one reached.
+Thresholds are static, membership is decided for each element, and the group's index stands in the upper bits of the
+code. What lies above every threshold belongs to the last group (the published code puts it into group 0 and clips it
+there). Decoded values are not monotone: just beyond a threshold the coarser code of the next group may round to less
+than the finer one reached.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class OutlierRetainedParams(Params):
         groups = self.scales.size
         self.require(1 <= groups <= 256, "there must be 1 to 256 groups")
         shapes = (self.thresholds.shape, self.scales.shape, self.zeros.shape)
-        self.require(shapes == ((groups - 1,), (groups,), (groups,)), "each group but the last needs a threshold, each a scale and a zero")
+        self.require(
+            shapes == ((groups - 1,), (groups,), (groups,)),
+            "each group but the last needs a threshold, each a scale and a zero",
+        )
         self.require(bool((self.scales > 0).all()), "scales must be positive")
         self.require(bool((self.zeros < 2**self.bits).all()), f"zeros must fit {self.bits} bits")
         self.require(bool((np.diff(self.thresholds) >= 0).all()), "thresholds must ascend")
@@ -60,7 +64,11 @@ def merge_tails(groups: Sequence[Group], least: int = LEAST) -> list[Group]:
     kept = list(groups)
     while len(kept) > 1 and kept[-1].elements < least:
         last, before = kept.pop(), kept.pop()
-        kept.append(Group(last.threshold, min(last.low, before.low), max(last.high, before.high), last.elements + before.elements))
+        kept.append(
+            Group(
+                last.threshold, min(last.low, before.low), max(last.high, before.high), last.elements + before.elements
+            )
+        )
     return kept
 
 
@@ -68,7 +76,9 @@ def from_groups(groups: Sequence[Group], bits: int, *, least: int = LEAST) -> Ou
     """Parameters of groups found by calibration, in ascending order of their thresholds."""
     kept = merge_tails(groups, least)
     codes = affine([g.low for g in kept], [g.high for g in kept], bits)
-    return OutlierRetainedParams(bits, np.asarray([g.threshold for g in kept[:-1]], np.float32), codes.scale, codes.zero)
+    return OutlierRetainedParams(
+        bits, np.asarray([g.threshold for g in kept[:-1]], np.float32), codes.scale, codes.zero
+    )
 
 
 def index_bits(groups: int) -> int:
@@ -82,7 +92,8 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
     name = "outlier_retained"
     params = OutlierRetainedParams
     doc = (
-        "group = the number of thresholds < |x|; code = group * 2^bits + clip(rint(x / scales[group]) + zeros[group], 0, 2^bits - 1), "
+        "group = the number of thresholds < |x|; code = group * 2^bits + clip(rint(x / scales[group]) + "
+        "zeros[group], 0, 2^bits - 1), "
         "in uint16 where bits and index bits exceed 8."
     )
     inputs = ("thresholds", "scales", "zeros")

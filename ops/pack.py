@@ -1,7 +1,7 @@
 """Codes at their true width: 8 bits as INT8, 4 bits as ONNX INT4, other widths as a little-endian stream of bits.
 
-Stored codes are signed (code - 2^(bits-1)) where ONNX has a signed type of the width; a bit stream holds the unsigned ones.
-The stream is padded to a multiple of 8 codes, so that every eight of them fill ``bits`` whole bytes.
+Stored codes are signed (code - 2^(bits-1)) where ONNX has a signed type of the width; a bit stream holds the unsigned
+ones. The stream is padded to a multiple of 8 codes, so that every eight of them fill ``bits`` whole bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def dequantize(
     axis: int,
     group: int = 0,
 ) -> NDArray[np.float32]:
-    """Floats of a stored weight: (code - zero) * scale, along ``axis``, or for every ``group`` entries of the other axis."""
+    """Floats of a stored weight: (code - zero) * scale, along ``axis``, or for every ``group`` entries of the other
+    axis."""
     codes = signed_codes(stored, bits, shape).astype(np.float32)
     spread, offset = (_spread(np.asarray(a), len(shape), shape[0], axis, group) for a in (scale, zero))
     return np.asarray((codes - offset.astype(np.float32)) * spread, np.float32)
@@ -87,7 +88,9 @@ def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int]) -> str
         return body.cast(stored, FLOAT)
     count = int(np.prod(shape, dtype=np.int64))
     starts = [bits * i for i in range(8)]
-    groups = body.cast(body("Reshape", stored, body.integers([packed_size(count, bits) // bits, bits]), allowzero=1), INT32)
+    groups = body.cast(
+        body("Reshape", stored, body.integers([packed_size(count, bits) // bits, bits]), allowzero=1), INT32
+    )
     low = body("Gather", groups, body.integers([s // 8 for s in starts]), axis=1)
     high = body("Gather", groups, body.integers([min(s // 8 + 1, bits - 1) for s in starts]), axis=1)
     pair = body("Add", low, body("Mul", high, body.integer(256)))
@@ -99,7 +102,9 @@ def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int]) -> str
     return body("Sub", body.cast(shaped, FLOAT), body.number(float(1 << (bits - 1))))
 
 
-def dequantize_body(body: Body, stored: str, scale: str, zero: str, *, bits: int, shape: Sequence[int], axis: int, group: int = 0) -> str:
+def dequantize_body(
+    body: Body, stored: str, scale: str, zero: str, *, bits: int, shape: Sequence[int], axis: int, group: int = 0
+) -> str:
     """The same meaning as ``dequantize``, in standard ops."""
     if group and bits == 4:
         stored = body.cast(stored, INT32)  # OpenVINO 2026.4 misreads INT4 codes whose scale varies along K, or crashes

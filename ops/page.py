@@ -14,16 +14,17 @@ INTRODUCTION = f"""\
 
 This page is generated: `python -m onnxptq.ops.page > docs/ops.md`.
 
-Every artifact carries, for each of these ops that it uses, a function body of standard ops, so it runs in any onnxruntime of opset 21
-or later; where the compiled library is registered, its kernels are used instead. A node's `overload` names the body of its variant.
+Every artifact carries, for each of these ops that it uses, a function body of standard ops, so it runs in any
+onnxruntime of opset 21 or later; where the compiled library is registered, its kernels are used instead. A node's
+`overload` names the body of its variant.
 
-Arithmetic is float32 with IEEE division, rounding half to even and saturation. NaN has code 0. Codes are the same bit for bit in every
-implementation, and equal codes have equal values; products agree to 1e-5 of the largest output, since integer sums are exact and only
-the order of float sums is free.
+Arithmetic is float32 with IEEE division, rounding half to even and saturation. NaN has code 0. Codes are the same bit
+for bit in every implementation, and equal codes have equal values; products agree to 1e-5 of the largest output,
+since integer sums are exact and only the order of float sums is free.
 
-Weights are stored with signed codes, code - 2^(bits-1), and signed zero-points: 8 bits as INT8 and 4 bits as INT4 tensors of the
-weight's shape, other widths as a UINT8 vector that holds a little-endian stream of the *unsigned* codes in C order, padded to a multiple
-of 8 codes, so that 6 bits put four codes into three bytes.
+Weights are stored with signed codes, code - 2^(bits-1), and signed zero-points: 8 bits as INT8 and 4 bits as INT4
+tensors of the weight's shape, other widths as a UINT8 vector that holds a little-endian stream of the *unsigned*
+codes in C order, padded to a multiple of 8 codes, so that 6 bits put four codes into three bytes.
 """
 
 
@@ -45,13 +46,19 @@ def _op(spec: OpSpec) -> Iterator[str]:
     yield f"{spec.doc}\n"
     yield f"- inputs: {_typed(spec.inputs, spec.types)}"
     yield f"- outputs: {_typed(spec.outputs, spec.results)}"
-    attributes = ", ".join(f"`{name}`" + ("" if default is None else f" = `{default}`") for name, default in spec.attributes.items())
+    attributes = ", ".join(
+        f"`{name}`" + ("" if default is None else f" = `{default}`") for name, default in spec.attributes.items()
+    )
     yield f"- attributes: {attributes}\n"
 
 
 def reference_page() -> str:
     """The whole page, in Markdown."""
-    lines = [INTRODUCTION, "## Schemes\n", "How floats become codes. Fused ops take a scheme's inputs as `p0`, `p1` ...\n"]
+    lines = [
+        INTRODUCTION,
+        "## Schemes\n",
+        "How floats become codes. Fused ops take a scheme's inputs as `p0`, `p1` ...\n",
+    ]
     for scheme in schemes().values():
         lines += _scheme(scheme)
     lines += ["## Ops\n", "A trailing `?` marks an input that may be absent.\n"]

@@ -1,7 +1,8 @@
 """The NumPy references as operators of a session, by way of onnxruntime-extensions: slow, and good for debugging.
 
-That package knows ops with a fixed list of inputs, one type each, and attributes that are single numbers or words. The ops that are
-such (the schemes' pairs and RowRange) are registered; the others run by their function bodies as in any session.
+That package knows ops with a fixed list of inputs, one type each, and attributes that are single numbers or words. The
+ops that are such (the schemes' pairs and RowRange) are registered; the others run by their function bodies as in any
+session.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def _define() -> str:
     try:
         import onnxruntime_extensions as extensions
     except ImportError as error:
-        raise InputError("executor 'python': onnxruntime-extensions is not installed; pip install 'onnxptq[extensions]'") from error
+        raise InputError(
+            "executor 'python': onnxruntime-extensions is not installed; pip install 'onnxptq[extensions]'"
+        ) from error
     kinds: Any = extensions.PyCustomOpDef
     for spec in expressible():
         extensions.onnx_op(

@@ -21,7 +21,8 @@ SOFTMAX = {"form": "softmax", "groups": 1}
 
 
 def _by_head_body(body: Body, values: str, like: str, heads: int) -> str:
-    """Numbers of size 1, heads or heads * width, broadcastable against [..., rows, width] whose leading dimensions end in heads."""
+    """Numbers of size 1, heads or heads * width, broadcastable against [..., rows, width] whose leading dimensions end
+    in heads."""
     values = body.cast(values, FLOAT)
     if heads == 1:
         return body("Reshape", values, body.integers([1, -1]))
@@ -43,7 +44,10 @@ def _by_head(values: Array, shape: Sequence[int], heads: int) -> Array:
 
 def _coded_body(body: Body, name: str, attributes: dict[str, Any], inputs: Mapping[str, str]) -> str:
     bits, scheme = attributes[f"{name}_bits"], attributes["v_scheme" if name == "v" else "qk_scheme"]
-    given = [_by_head_body(body, v, name, attributes["heads"]) for v in operand.present(inputs, (f"{name}_scale", f"{name}_zero"))]
+    given = [
+        _by_head_body(body, v, name, attributes["heads"])
+        for v in operand.present(inputs, (f"{name}_scale", f"{name}_zero"))
+    ]
     if name == "v" and scheme == "token" and bits:
         scheme, given = "uniform", list(row_range_body(body, name, bits, COLUMNS))
     return operand.fake_body(body, name, given, scheme=scheme, bits=bits, options={})
@@ -56,7 +60,11 @@ def _scores_body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, st
     for name in operand.present(inputs, ("bias", "mask")):
         scores = body("Add", scores, name)
     if "rel_h" in inputs:
-        both = body("Add", body("Unsqueeze", "rel_h", body.integers([-1])), body("Unsqueeze", inputs["rel_w"], body.integers([-2])))
+        both = body(
+            "Add",
+            body("Unsqueeze", "rel_h", body.integers([-1])),
+            body("Unsqueeze", inputs["rel_w"], body.integers([-2])),
+        )
         scores = body("Add", scores, body.reshape(both, body.shape(scores, 0)))
     return scores
 
@@ -71,7 +79,9 @@ def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], ran
         softmax = body("Softmax", scores, axis=-1)
         weights = body.unless_nan(softmax, softmax)
     given = operand.present(inputs, ("p0", "p1", "p2"))
-    held = operand.fake_body(body, weights, given, scheme=attributes["softmax_scheme"], bits=attributes["p_bits"], options=SOFTMAX)
+    held = operand.fake_body(
+        body, weights, given, scheme=attributes["softmax_scheme"], bits=attributes["p_bits"], options=SOFTMAX
+    )
     y = body("MatMul", held, _coded_body(body, "v", attributes, inputs))
     if attributes["softmax_norm"]:
         total = body.one_place(body("ReduceSum", held, last))
@@ -79,7 +89,9 @@ def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], ran
     body("Identity", y, out="y")
 
 
-def _scores(q: F32, k: F32, added: Sequence[Array | None], rel: Sequence[Array | None], scale: float) -> NDArray[np.float64]:
+def _scores(
+    q: F32, k: F32, added: Sequence[Array | None], rel: Sequence[Array | None], scale: float
+) -> NDArray[np.float64]:
     scores = (q.astype(np.float64) * scale) @ np.swapaxes(k.astype(np.float64), -1, -2)
     for term in added:
         if term is not None:
@@ -108,7 +120,11 @@ def reference(q: F32, k: F32, v: F32, *optional: Array | None, **attributes: Any
         if not given["softmax_norm"]:
             weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1)
         coded = operand.fake(
-            weights.astype(np.float32), scales[6:], scheme=given["softmax_scheme"], bits=given["p_bits"], options=SOFTMAX
+            weights.astype(np.float32),
+            scales[6:],
+            scheme=given["softmax_scheme"],
+            bits=given["p_bits"],
+            options=SOFTMAX,
         ).astype(np.float64)
         y = coded @ held[2].astype(np.float64)
         if given["softmax_norm"]:
@@ -121,15 +137,26 @@ SPEC = OpSpec(
     name="QAttention",
     inputs=("q", "k", "v", "mask?", "bias?", "rel_h?", "rel_w?", *CODED, "p0?", "p1?", "p2?"),
     outputs=("y",),
-    attributes={"q_bits": None, "k_bits": None, "v_bits": None, "p_bits": None, "qk_scheme": "uniform", "v_scheme": "uniform"}
+    attributes={
+        "q_bits": None,
+        "k_bits": None,
+        "v_bits": None,
+        "p_bits": None,
+        "qk_scheme": "uniform",
+        "v_scheme": "uniform",
+    }
     | {"softmax_scheme": "uniform", "softmax_norm": 0, "scale": 1.0, "heads": 1},
     body=_body,
     reference=reference,
-    doc="P = softmax(scale * (q^ k^T) + bias + mask + rel), y = P^ v^, for q [..., n, d], k [..., m, d], v [..., m, e] of equal leading "
-    "dimensions, which flattened are batch * heads. rel[i, j] = rel_h[i, j / W] + rel_w[i, j % W], W being the width of rel_w. Static "
-    "scales and zeros are single numbers or one per head, for v also one per head and channel; `token` takes q's and k's from their rows, "
+    doc="P = softmax(scale * (q^ k^T) + bias + mask + rel), y = P^ v^, for q [..., n, d], k [..., m, d], v [..., m, "
+    "e] of equal leading "
+    "dimensions, which flattened are batch * heads. rel[i, j] = rel_h[i, j / W] + rel_w[i, j % W], W being the width "
+    "of rel_w. Static "
+    "scales and zeros are single numbers or one per head, for v also one per head and channel; `token` takes q's and "
+    "k's from their rows, "
     "v's from its columns. "
-    "P is coded by `softmax_scheme` with inputs p0..; with `softmax_norm` 1 the coded weights are exp(score - the row's maximum) and y is "
+    "P is coded by `softmax_scheme` with inputs p0..; with `softmax_norm` 1 the coded weights are exp(score - the "
+    "row's maximum) and y is "
     "divided by the sum of the decoded ones. A row that is masked everywhere gives 0. 0 bits leave an operand float.",
     types=("float",) * 7 + ("float", "uint8") * 3 + operand.TYPES,
 )

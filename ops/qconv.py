@@ -19,17 +19,24 @@ GEOMETRY = ("kernel_shape", "strides", "pads", "dilations", "group")
 
 
 def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
-    weight = dequantize_body(body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=attributes["shape"], axis=0)
+    weight = dequantize_body(
+        body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=attributes["shape"], axis=0
+    )
     given = operand.present(inputs, ("p0", "p1", "p2"))
     scheme, bits = attributes["x_scheme"], attributes["x_bits"]
     x = operand.fake_body(body, "x", given, scheme=scheme, bits=bits, options=operand.options(attributes))
     bias = ("bias",) if "bias" in inputs else ()
     epilogue.apply_body(
-        body, body("Conv", x, weight, *bias, **{name: attributes[name] for name in GEOMETRY}), attributes["epilogue"], out="y"
+        body,
+        body("Conv", x, weight, *bias, **{name: attributes[name] for name in GEOMETRY}),
+        attributes["epilogue"],
+        out="y",
     )
 
 
-def convolve(x: F32, weight: F32, *, strides: list[int], pads: list[int], dilations: list[int], group: int) -> NDArray[np.float64]:
+def convolve(
+    x: F32, weight: F32, *, strides: list[int], pads: list[int], dilations: list[int], group: int
+) -> NDArray[np.float64]:
     """A convolution over any number of dimensions, in float64."""
     spatial = weight.ndim - 2
     edges = [(0, 0), (0, 0), *zip(pads[:spatial], pads[spatial:], strict=True)]
@@ -41,7 +48,9 @@ def convolve(x: F32, weight: F32, *, strides: list[int], pads: list[int], dilati
     windows = windows[(slice(None), slice(None), *steps, *taps)]
     batch, places = windows.shape[0], windows.shape[2 : 2 + spatial]
     columns = windows.reshape(batch, group, weight.shape[1], *windows.shape[2:])
-    columns = np.moveaxis(columns, 2, 2 + spatial).reshape(batch, group, int(np.prod(places)), int(np.prod(weight.shape[1:])))
+    columns = np.moveaxis(columns, 2, 2 + spatial).reshape(
+        batch, group, int(np.prod(places)), int(np.prod(weight.shape[1:]))
+    )
     kernels = weight.astype(np.float64).reshape(group, weight.shape[0] // group, -1)
     y: NDArray[np.float64] = np.matmul(kernels, np.swapaxes(columns, -1, -2))
     return y.reshape(batch, weight.shape[0], *places)
@@ -75,7 +84,8 @@ SPEC = OpSpec(
     | dict(operand.EXTRA),
     body=_body,
     reference=reference,
-    doc="y = epilogue(Conv(x^, W^) + bias): x [B, I, ...] coded by `x_scheme` with inputs p0.., then padded with real zeros; W of the "
+    doc="y = epilogue(Conv(x^, W^) + bias): x [B, I, ...] coded by `x_scheme` with inputs p0.., then padded with "
+    "real zeros; W of the "
     "given `shape` [O, I / group, ...] from codes with scale and zero [O]. The rest is as in the standard Conv.",
     types=("float", "stored weight", "float", "int8", "float", *operand.TYPES),
 )

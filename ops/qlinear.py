@@ -18,10 +18,16 @@ from onnxptq.ops.spec import OpSpec
 def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
     shape = (attributes["K"], attributes["N"])
     group = attributes["w_group"]
-    weight = dequantize_body(body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=shape, axis=1, group=group)
+    weight = dequantize_body(
+        body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=shape, axis=1, group=group
+    )
     given = operand.present(inputs, ("p0", "p1", "p2"))
     scheme, bits = attributes["x_scheme"], attributes["x_bits"]
-    y = body("MatMul", operand.fake_body(body, "x", given, scheme=scheme, bits=bits, options=operand.options(attributes)), weight)
+    y = body(
+        "MatMul",
+        operand.fake_body(body, "x", given, scheme=scheme, bits=bits, options=operand.options(attributes)),
+        weight,
+    )
     if "bias" in inputs:
         y = body("Add", y, "bias")
     epilogue.apply_body(body, y, attributes["epilogue"], out="y")
@@ -49,11 +55,20 @@ SPEC = OpSpec(
     name="QLinear",
     inputs=("x", "w_codes", "w_scale", "w_zero", "bias?", "p0?", "p1?", "p2?"),
     outputs=("y",),
-    attributes={"x_bits": None, "w_bits": None, "x_scheme": "uniform", "w_group": 0, "epilogue": "none", "K": None, "N": None}
+    attributes={
+        "x_bits": None,
+        "w_bits": None,
+        "x_scheme": "uniform",
+        "w_group": 0,
+        "epilogue": "none",
+        "K": None,
+        "N": None,
+    }
     | dict(operand.EXTRA),
     body=_body,
     reference=reference,
-    doc="y = epilogue(x^ W^ + bias): x [..., K] coded by `x_scheme` with inputs p0.. (`x_bits` 0 leaves it float), W [K, N] from codes "
+    doc="y = epilogue(x^ W^ + bias): x [..., K] coded by `x_scheme` with inputs p0.. (`x_bits` 0 leaves it float), W "
+    "[K, N] from codes "
     "with scale and zero [N], or [ceil(K / w_group), N]. `epilogue` is none, gelu (erf form) or relu.",
     types=("float", "stored weight", "float", "int8", "float", *operand.TYPES),
 )

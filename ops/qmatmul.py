@@ -49,7 +49,8 @@ SPEC = OpSpec(
     attributes={"a_bits": None, "b_bits": None, "a_scheme": "uniform", "b_scheme": "uniform", "transpose_b": 0},
     body=_body,
     reference=reference,
-    doc="y = a^ b^: a [..., M, K], b [..., K, N], or [..., N, K] of the same rank with `transpose_b`. Schemes uniform (scale and zero "
+    doc="y = a^ b^: a [..., M, K], b [..., K, N], or [..., N, K] of the same rank with `transpose_b`. Schemes "
+    "uniform (scale and zero "
     "broadcast against the operand) and token (per row of the operand as given); 0 bits leave an operand float.",
     types=("float", "float", "float", "uint8", "float", "uint8"),
 )

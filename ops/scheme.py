@@ -1,6 +1,7 @@
 """Scheme: a way to write floats as k-bit codes, said twice: in NumPy and as a function body.
 
-A scheme's parameters travel as a few arrays, its *inputs*: they are the inputs of its op pair and p0, p1 .. of the fused ops.
+A scheme's parameters travel as a few arrays, its *inputs*: they are the inputs of its op pair and p0, p1 .. of the
+fused ops.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ class Params:
             held: Array = given.astype(dtype)
         same = np.isfinite(held).all() if held.dtype.kind == "f" else np.array_equal(held, given)
         if not same:
-            raise InputError(f"{type(self).__name__}: {name} holds a value that is no finite {dtype}; calibrate again or mend the plan")
+            raise InputError(
+                f"{type(self).__name__}: {name} holds a value that is no finite {dtype}; calibrate again or mend the "
+                f"plan"
+            )
         held.flags.writeable = False
         return held
 
@@ -90,8 +94,9 @@ REGISTRY: dict[str, Scheme[Any]] = {}
 class Scheme(ABC, Generic[P]):
     """One way to write floats as codes. Subclasses are registered by being defined; two of one name are an error.
 
-    ``codes``, ``values`` and ``bind`` are the meaning, ``codes_body``, ``values_body`` and ``bind_body`` say the same in
-    standard ops: there tensors are names, and codes are kept in whatever type is handy (``code_type`` at the ops' outputs).
+    ``codes``, ``values`` and ``bind`` are the meaning, ``codes_body``, ``values_body`` and ``bind_body`` say the same
+    in standard ops: there tensors are names, and codes are kept in whatever type is handy (``code_type`` at the ops'
+    outputs).
     """
 
     name: ClassVar[str]
@@ -105,7 +110,8 @@ class Scheme(ABC, Generic[P]):
     ops: ClassVar[str | None] = None
     """Prefix of the op pair ``...QuantizeLinear`` / ``...DequantizeLinear``; None where the scheme has none of its own.
 
-    Never empty: onnxruntime's transpose optimizer takes any ``QuantizeLinear`` for the standard op, whatever its domain, and fails on ours.
+    Never empty: onnxruntime's transpose optimizer takes any ``QuantizeLinear`` for the standard op, whatever its
+    domain, and fails on ours.
     """
     code_types: ClassVar[tuple[str, ...]] = ("uint8",)
     """Element types that codes may have outside of a body."""
@@ -117,7 +123,9 @@ class Scheme(ABC, Generic[P]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.name in REGISTRY:
-            raise TypeError(f"two schemes are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}")
+            raise TypeError(
+                f"two schemes are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}"
+            )
         REGISTRY[cls.name] = cls()
 
     @abstractmethod

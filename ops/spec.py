@@ -1,8 +1,9 @@
 """OpSpec: everything about an operator of our domain that is not speed.
 
 A node's attributes and inputs decide its *variant*; each variant has its own function body, told apart by ONNX's
-``overload`` field (measured: onnxruntime picks the body by overload, and a registered native kernel wins over every body).
-So a body is plain text without branches, and the overload is a digest of that text: equal bodies are stored once.
+``overload`` field (measured: onnxruntime picks the body by overload, and a registered native kernel wins over every
+body). So a body is plain text without branches, and the overload is a digest of that text: equal bodies are stored
+once.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class OpSpec:
 
     def __post_init__(self) -> None:
         if self.name in REGISTRY:
-            raise TypeError(f"two ops are named {self.name}: {REGISTRY[self.name].reference.__module__} and {self.reference.__module__}")
+            raise TypeError(
+                f"two ops are named {self.name}: {REGISTRY[self.name].reference.__module__} and "
+                f"{self.reference.__module__}"
+            )
         if len(self.types) != len(self.inputs) or len(self.results) != len(self.outputs):
             raise TypeError(f"{self.name}: one type for each of the inputs {self.inputs} and outputs {self.outputs}")
         REGISTRY[self.name] = self
@@ -75,7 +79,9 @@ class OpSpec:
         """The variant's name."""
         return hashlib.sha256(self.text(attributes, present, rank).encode()).hexdigest()[:12]
 
-    def function(self, attributes: Attributes, present: Sequence[bool], rank: int = 0, opset: int = 21) -> onnx.FunctionProto:
+    def function(
+        self, attributes: Attributes, present: Sequence[bool], rank: int = 0, opset: int = 21
+    ) -> onnx.FunctionProto:
         """The function body of one variant, to be carried by every artifact that uses it."""
         text = self.text(attributes, present, rank)
         inputs = ", ".join(name.rstrip("?") for name in self.inputs)
@@ -87,16 +93,31 @@ class OpSpec:
         return function
 
     def call(
-        self, inputs: Sequence[str | None], outputs: Sequence[str], *, name: str = "", rank: int = 0, opset: int = 21, **attributes: Any
+        self,
+        inputs: Sequence[str | None],
+        outputs: Sequence[str],
+        *,
+        name: str = "",
+        rank: int = 0,
+        opset: int = 21,
+        **attributes: Any,
     ) -> tuple[onnx.NodeProto, onnx.FunctionProto]:
         """A node and the function it calls; inputs that are absent are None or the empty name."""
         given = [tensor or "" for tensor in inputs]
         while given and not given[-1]:
             given.pop()
         if len(given) > len(self.inputs) or len(outputs) != len(self.outputs):
-            raise TypeError(f"{self.name} takes inputs {self.inputs} and gives {self.outputs}, not {len(given)} and {len(outputs)}")
+            raise TypeError(
+                f"{self.name} takes inputs {self.inputs} and gives {self.outputs}, not {len(given)} and {len(outputs)}"
+            )
         function = self.function(attributes, [bool(tensor) for tensor in given], rank, opset)
         node = helper.make_node(
-            self.name, given, list(outputs), name=name, domain=DOMAIN, overload=function.overload, **self.complete(attributes)
+            self.name,
+            given,
+            list(outputs),
+            name=name,
+            domain=DOMAIN,
+            overload=function.overload,
+            **self.complete(attributes),
         )
         return node, function

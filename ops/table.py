@@ -19,7 +19,8 @@ BENDS = (1.0, 1.5, 2.0, 3.0)
 
 @dataclass(frozen=True, eq=False)
 class TableParams(Params):
-    """Values by code, ascending, in units of ``scale``; ``edges`` between neighbours, ascending: code = number of edges <= x."""
+    """Values by code, ascending, in units of ``scale``; ``edges`` between neighbours, ascending: code = number of edges
+    <= x."""
 
     values: NDArray[np.int8] = field(metadata=INT8S)
     scale: F32 = field(metadata=FLOATS)
@@ -30,7 +31,10 @@ class TableParams(Params):
         self.require(self.values.shape == (2**self.bits,), f"values must be {2**self.bits} numbers")
         self.require(self.edges.shape == (2**self.bits - 1,), f"edges must be {2**self.bits - 1} numbers")
         self.require(self.scale.shape == () and bool(self.scale > 0), "scale must be one positive number")
-        self.require(bool((np.diff(self.values.astype(np.int16)) >= 0).all() and (np.diff(self.edges) >= 0).all()), "values must ascend")
+        self.require(
+            bool((np.diff(self.values.astype(np.int16)) >= 0).all() and (np.diff(self.edges) >= 0).all()),
+            "values must ascend",
+        )
 
 
 def table(levels: ArrayLike, bits: int, *, largest: int = 127) -> TableParams:

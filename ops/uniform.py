@@ -1,4 +1,5 @@
-"""Schemes ``uniform`` (evenly spaced values, parameters fixed at calibration), ``token`` and ``row`` (parameters from the row itself)."""
+"""Schemes ``uniform`` (evenly spaced values, parameters fixed at calibration), ``token`` and ``row`` (parameters from
+the row itself)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ NO_ZERO: U8 = np.zeros((), np.uint8)
 
 @dataclass(frozen=True, eq=False)
 class UniformParams(Params):
-    """value = (code - zero) * scale. The arrays broadcast against the tensor: one number, one per channel, per head, per row ..."""
+    """value = (code - zero) * scale. The arrays broadcast against the tensor: one number, one per channel, per head,
+    per row ..."""
 
     scale: F32 = field(metadata=FLOATS)
     zero: U8 = field(metadata=UINT8S)
@@ -57,7 +59,8 @@ def affine(low: ArrayLike, high: ArrayLike, bits: int) -> UniformParams:
 
 
 def symmetric(largest: ArrayLike, bits: int) -> UniformParams:
-    """Signed codes -2^(bits-1) .. 2^(bits-1) - 1 with 0 in the middle; scale = largest / (2^(bits-1) - 1/2), as PTQ4ViT has it."""
+    """Signed codes -2^(bits-1) .. 2^(bits-1) - 1 with 0 in the middle; scale = largest / (2^(bits-1) - 1/2), as PTQ4ViT
+    has it."""
     half = 2 ** (bits - 1)
     scale = np.maximum(np.abs(np.asarray(largest, np.float64)) / (half - 0.5), SMALLEST).astype(np.float32)
     return UniformParams(bits, scale, np.full(scale.shape, half, np.uint8))
@@ -92,8 +95,8 @@ def affine_values_body(body: Body, codes: str, scale: str, zero: str | None) -> 
 
 
 def row_range(x: F32, bits: int, axis: int = -1) -> tuple[F32, U8]:
-    """Scale and zero-point of each row, [..., 1], or along another axis: ``affine`` of the extrema, NaN read as 0 and infinities as the
-    largest float.
+    """Scale and zero-point of each row, [..., 1], or along another axis: ``affine`` of the extrema, NaN read as 0 and
+    infinities as the largest float.
     """
     held = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=LARGEST, neginf=-LARGEST)
     p = affine(held.min(axis, keepdims=True, initial=0), held.max(axis, keepdims=True, initial=0), bits)
@@ -140,7 +143,10 @@ class Uniform(Affine, Scheme[UniformParams]):
 
     name = "uniform"
     params = UniformParams
-    doc = "code = clip(rint(x / scale) + zero, 0, 2^bits - 1), value = (code - zero) * scale; scale and zero broadcast against x."
+    doc = (
+        "code = clip(rint(x / scale) + zero, 0, 2^bits - 1), value = (code - zero) * scale; scale and zero "
+        "broadcast against x."
+    )
     inputs = ("scale", "zero")
     ops = "Uniform"
 
@@ -187,7 +193,13 @@ class Row(Affine, Scheme[RowParams]):
     def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
         """The maxima of the rows as scales."""
         held = body("Clip", body.unless_nan(x, x), body.number(0), body.number(LARGEST))
-        return (body("Max", body("Div", body("ReduceMax", held, body.integers([-1])), body.number(2**bits - 1)), body.number(SMALLEST)),)
+        return (
+            body(
+                "Max",
+                body("Div", body("ReduceMax", held, body.integers([-1])), body.number(2**bits - 1)),
+                body.number(SMALLEST),
+            ),
+        )
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[RowParams]:
         """There is nothing to search."""
@@ -212,8 +224,10 @@ ROW_RANGE = OpSpec(
     attributes={"bits": None, "axis": -1},
     body=_row_range_body,
     reference=row_range,
-    doc="Scale and zero-point [..., 1] of each row of x (its last axis), or, with `axis` -2, [..., 1, n] of each column, 0 inside the "
-    "range: NaN counts as 0, infinities as the largest float; scale = max(high / n - low / n, 2^-126), zero = clip(rint(-low / scale), 0, "
+    doc="Scale and zero-point [..., 1] of each row of x (its last axis), or, with `axis` -2, [..., 1, n] of each "
+    "column, 0 inside the "
+    "range: NaN counts as 0, infinities as the largest float; scale = max(high / n - low / n, 2^-126), zero = "
+    "clip(rint(-low / scale), 0, "
     "n) with n = 2^bits - 1.",
     types=("float",),
     results=("float", "uint8"),
@@ -225,7 +239,8 @@ DEQUANTIZE_WEIGHT = OpSpec(
     attributes={"bits": None, "axis": 0, "group": 0, "shape": None},
     body=_weight_body,
     reference=dequantize,
-    doc="Floats of a stored weight of the given shape: (code - zero) * scale, with scale and zero along `axis`, or, with `group` > 0, "
+    doc="Floats of a stored weight of the given shape: (code - zero) * scale, with scale and zero along `axis`, or, "
+    "with `group` > 0, "
     "[ceil(rows / group), columns] over the rows of a matrix.",
     types=("stored weight", "float", "int8"),
 )

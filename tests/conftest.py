@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("deep", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run only when asked for by `-m slow`; PyOps come last, since onnxruntime-extensions keeps them for good."""
+    """Slow tests run only when asked for by `-m slow`; PyOps come last, since onnxruntime-extensions keeps them for
+    good."""
     items.sort(key=lambda item: "test_pyops" in item.nodeid)
     if "slow" not in (config.getoption("-m") or ""):
         skip = pytest.mark.skip(reason="slow: run `make test-slow`")

@@ -60,7 +60,11 @@ def model(tmp_path: Path) -> Path:
 def followed(model: Path, package: str, recipe: str) -> str:
     """What a run with the new file in place prints: a process of its own, since classes register for good."""
     text = SCRIPT.format(
-        package=package, folder=str(model.parent / "new"), model=str(model), recipe=recipe, samples=str(model.parent / "sample.npz")
+        package=package,
+        folder=str(model.parent / "new"),
+        model=str(model),
+        recipe=recipe,
+        samples=str(model.parent / "sample.npz"),
     )
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

@@ -43,14 +43,16 @@ def test_every_module_imports_alone() -> None:
     names = [
         "onnxptq.recipe",
         "onnxptq.plan",
-        "onnxptq.sites",
+        "onnxptq.structure",
         "onnxptq.ops",
         "onnxptq.calibrators",
         "onnxptq.report.data",
         "onnxptq.lower.qdq",
     ]
     for name in names:
-        done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, cwd=ROOT, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {name}"], capture_output=True, text=True, cwd=ROOT, check=False
+        )
         assert done.returncode == 0, f"{name}: {done.stderr}"
 
 

@@ -11,7 +11,7 @@ from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.sites import Part, Role, Site
+from onnxptq.structure import Part, Role, Site
 
 WEIGHT = Site("w", "linear", Role.WEIGHT, channels=3, axis=1)
 INPUT = Site("x", "linear", Role.LINEAR_INPUT, Part.TEXT)

@@ -1,4 +1,5 @@
-"""Recipes ptq4ris, ptq4vit and repq-vit on the embedded LAVT: what they quantize how, their switches, and what they are worth."""
+"""Recipes ptq4ris, ptq4vit and repq-vit on the embedded LAVT: what they quantize how, their switches, and what they are
+worth."""
 
 from __future__ import annotations
 
@@ -13,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxptq import learn
-from onnxptq.compare import decibels
 from onnxptq.datasets import zoo
 from onnxptq.errors import InputError
 from onnxptq.graph.canonical import canonicalise
@@ -25,9 +25,10 @@ from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
 from onnxptq.recipe import Bits, Recipe
-from onnxptq.runtime import session
-from onnxptq.sites import Part, Role, Structure, discover
-from onnxptq.sites.outputs import likelihood
+from onnxptq.running.compare import decibels
+from onnxptq.running.sessions import session
+from onnxptq.structure import Part, Role, Structure, discover
+from onnxptq.structure.outputs import likelihood
 
 Samples = list[dict[str, NDArray[Any]]]
 QUICK = {"metric": "mse", "weights.n": "12", "activations.n": "12", "weights.rows": "2", "activations.rows": "2"}
@@ -55,7 +56,9 @@ def schemes_of(plan: Plan, part: Part) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for key, choice in plan.items():
         if plan.sites[key].part is part:
-            found.setdefault(plan.sites[key].role, set()).add(f"{choice.calibrator} {choice.scheme} {choice.granularity}")
+            found.setdefault(plan.sites[key].role, set()).add(
+                f"{choice.calibrator} {choice.scheme} {choice.granularity}"
+            )
     return found
 
 
@@ -87,7 +90,9 @@ def test_the_scope_is_the_papers(structure: Structure) -> None:
     sites = planned(structure).sites.values()
     count = Counter((site.part.value, site.role.value) for site in sites)
     assert count["text", "weight"] == count["text", "linear_input"] + count["text", "gelu"] == 6 * TEXT_LAYERS
-    assert count["visual", "weight"] == 4 * VISION_BLOCKS + STAGES - 1, "qkv, proj, fc1, fc2, and the merging of patches"
+    assert count["visual", "weight"] == 4 * VISION_BLOCKS + STAGES - 1, (
+        "qkv, proj, fc1, fc2, and the merging of patches"
+    )
     assert count["visual", "gelu"] == count["visual", "softmax"] == VISION_BLOCKS
     assert count["fusion", "weight"] == 6 * STAGES + 2 * (STAGES - 1) or count["fusion", "weight"] == 8 * STAGES
     assert count["decoder", "weight"] == 6
@@ -128,7 +133,9 @@ def test_switches(structure: Structure, settings: Mapping[str, str], part: Part,
 
 def test_switches_that_leave_parts_in_float(structure: Structure) -> None:
     assert {s.part for s in planned(structure, visual="float", rest="float").sites.values()} == {Part.TEXT}
-    assert {s.role for s in planned(structure, decoder="float").sites.values() if s.part is Part.DECODER} == {Role.WEIGHT}
+    assert {s.role for s in planned(structure, decoder="float").sites.values() if s.part is Part.DECODER} == {
+        Role.WEIGHT
+    }
 
 
 def test_switches_reach_their_calibrators(structure: Structure) -> None:
@@ -137,7 +144,10 @@ def test_switches_reach_their_calibrators(structure: Structure) -> None:
     assert by_role[Part.VISUAL, Role.WEIGHT]["metric"] == "mse"
     assert by_role[Part.VISUAL, Role.SOFTMAX]["regions"] == "bare"
     assert by_role[Part.VISUAL, Role.GELU]["aligned"] is True
-    assert (by_role[Part.TEXT, Role.LINEAR_INPUT]["rule"], by_role[Part.TEXT, Role.LINEAR_INPUT]["ranges"]) == ("median+mad", "minmax")
+    assert (by_role[Part.TEXT, Role.LINEAR_INPUT]["rule"], by_role[Part.TEXT, Role.LINEAR_INPUT]["ranges"]) == (
+        "median+mad",
+        "minmax",
+    )
 
 
 def test_rules_may_set_widths(structure: Structure) -> None:
@@ -169,7 +179,9 @@ def test_parts_by_pattern() -> None:
 def quantized(
     recipe: str, bits: str, samples: Samples, *, exclude: Sequence[str] = (), **settings: str
 ) -> tuple[Plan, onnx.ModelProto, Quantizer]:
-    quantizer = Quantizer(zoo.path("lavt-mini"), recipe=recipe, bits=bits, settings=settings, exclude=exclude, threads=1)
+    quantizer = Quantizer(
+        zoo.path("lavt-mini"), recipe=recipe, bits=bits, settings=settings, exclude=exclude, threads=1
+    )
     plan = quantizer.calibrate(samples)
     return plan, native.lower(quantizer.model, quantizer.structure, plan).proto, quantizer
 
@@ -177,8 +189,13 @@ def quantized(
 def quality(proto: onnx.ModelProto | Path, reference: Samples) -> float:
     """SQNR of the logits on two other sentences."""
     feeds = [one.feeds for one in zoo.ref_samples("refscene", "val", 2)]
-    one, other = ([np.asarray(session(m, threads=1).run(None, f)[0], np.float64) for f in feeds] for m in (zoo.path("lavt-mini"), proto))
-    return float(np.mean([decibels(float((a**2).sum()), float(((a - b) ** 2).sum())) for a, b in zip(one, other, strict=True)]))
+    one, other = (
+        [np.asarray(session(m, threads=1).run(None, f)[0], np.float64) for f in feeds]
+        for m in (zoo.path("lavt-mini"), proto)
+    )
+    return float(
+        np.mean([decibels(float((a**2).sum()), float(((a - b) ** 2).sum())) for a, b in zip(one, other, strict=True)])
+    )
 
 
 def test_the_recipe_beats_rounding_to_nearest(samples: Samples) -> None:
@@ -186,7 +203,11 @@ def test_the_recipe_beats_rounding_to_nearest(samples: Samples) -> None:
     kinds = Counter(type(choice.params) for choice in plan.values())
     assert kinds[DualRegionParams] == 2 * VISION_BLOCKS
     assert kinds[OutlierRetainedParams] == 6 * TEXT_LAYERS
-    heads = {c.params.scale.shape for k, c in plan.items() if plan.sites[k].role is Role.KEY and isinstance(c.params, UniformParams)}
+    heads = {
+        c.params.scale.shape
+        for k, c in plan.items()
+        if plan.sites[k].role is Role.KEY and isinstance(c.params, UniformParams)
+    }
     assert (2, 1, 1) in heads, "per head in the image encoder"
     assert quality(proto, samples) > quality(quantized("rtn", "w6a6", samples)[1], samples) + 0.8
 
@@ -195,7 +216,9 @@ def test_inputs_by_channel_run(samples: Samples) -> None:
     settings = {"visual": "float", "text": "float", "decoder": "channel"}
     plan, proto, _ = quantized("ptq4ris", "w8a8", samples, **settings)
     shapes = {
-        c.params.scale.ndim for k, c in plan.items() if k.endswith(":conv_input") and "conv2_2" in k and isinstance(c.params, UniformParams)
+        c.params.scale.ndim
+        for k, c in plan.items()
+        if k.endswith(":conv_input") and "conv2_2" in k and isinstance(c.params, UniformParams)
     }
     assert shapes == {3}
     assert quality(proto, samples) > 18
@@ -218,7 +241,9 @@ def test_outputs_tell_what_they_say(structure: Structure) -> None:
 
 
 @pytest.mark.skipif(not learn.available(), reason="needs torch")
-def test_errors_are_weighed_by_gradients_where_torch_is_there(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_weighed_by_gradients_where_torch_is_there(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {**QUICK, "metric": "fisher"}
     weighed, _, one = quantized("ptq4ris", "w4a4", samples, exclude=BUT_ONE_BLOCK, **settings)
     monkeypatch.setattr(learn, "available", lambda: False)

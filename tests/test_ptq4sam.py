@@ -1,4 +1,5 @@
-"""Recipe ptq4sam-s on the embedded SAM: its scope, its switches, and what it is worth, with keys as trained and keys in two heaps."""
+"""Recipe ptq4sam-s on the embedded SAM: its scope, its switches, and what it is worth, with keys as trained and keys in
+two heaps."""
 
 from __future__ import annotations
 
@@ -11,17 +12,17 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from onnxptq.compare import decibels
 from onnxptq.datasets import zoo
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.lower import native
-from onnxptq.passes.edit import shift_output
+from onnxptq.passes.linears import shift_output
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
 from onnxptq.recipe import Bits, Recipe
-from onnxptq.runtime import session
-from onnxptq.sites import Role, Site, Structure, discover
+from onnxptq.running.compare import decibels
+from onnxptq.running.sessions import session
+from onnxptq.structure import Role, Site, Structure, discover
 
 Samples = list[dict[str, NDArray[Any]]]
 SITES = tuple(Site("t", f"n{i}", role, partner="v" if role is Role.SOFTMAX else "") for i, role in enumerate(Role))
@@ -70,7 +71,9 @@ def test_the_decoders_scope_is_the_papers() -> None:
     assert roles[Role.WEIGHT] == roles[Role.LINEAR_INPUT] == 4 * 7 + 2 * 2
     assert {roles[r] for r in (Role.QUERY, Role.KEY, Role.VALUE, Role.SOFTMAX)} == {7}
     assert set(roles) == {Role.WEIGHT, Role.LINEAR_INPUT, Role.QUERY, Role.KEY, Role.VALUE, Role.SOFTMAX}
-    assert all("transformer/" in key for key in plan), "upscaling, hypernetworks, prediction of quality and prompts stay float"
+    assert all("transformer/" in key for key in plan), (
+        "upscaling, hypernetworks, prediction of quality and prompts stay float"
+    )
 
 
 def choices(settings: Mapping[str, str]) -> dict[Role, Any]:
@@ -110,7 +113,9 @@ def fidelity(proto: onnx.ModelProto, samples: Samples) -> float:
     return float(np.median([decibels(float(np.square(a).sum()), float(np.square(a - b).sum())) for a, b in pairs]))
 
 
-def test_keys_in_two_heaps_are_folded_and_centred_ones_are_as_good_as_new(heaps: onnx.ModelProto, samples: Samples) -> None:
+def test_keys_in_two_heaps_are_folded_and_centred_ones_are_as_good_as_new(
+    heaps: onnx.ModelProto, samples: Samples
+) -> None:
     found = {}
     for name, source, settings in (
         ("trained", zoo.path("sam-mini-decoder"), {}),

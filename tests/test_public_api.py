@@ -24,12 +24,20 @@ def test_names() -> None:
 def test_documented_and_annotated(name: str) -> None:
     held = getattr(onnxptq, name)
     assert held.__doc__
-    members = [held] if inspect.isfunction(held) else [m for n, m in vars(held).items() if inspect.isfunction(m) and not n.startswith("_")]
+    members = (
+        [held]
+        if inspect.isfunction(held)
+        else [m for n, m in vars(held).items() if inspect.isfunction(m) and not n.startswith("_")]
+    )
     for member in members:
         assert member.__doc__, member
         signature = inspect.signature(member)
         assert signature.return_annotation is not inspect.Signature.empty, member
-        assert all(p.annotation is not inspect.Parameter.empty for n, p in signature.parameters.items() if n not in ("self", "cls")), member
+        assert all(
+            p.annotation is not inspect.Parameter.empty
+            for n, p in signature.parameters.items()
+            if n not in ("self", "cls")
+        ), member
 
 
 def test_importing_loads_no_heavy_package() -> None:
@@ -51,7 +59,8 @@ import numpy as np, onnx
 from onnx import TensorProto as T, helper as h
 from onnxptq import Quantizer, Recipe
 w = np.random.default_rng(0).normal(0, 1, (8, 8)).astype(np.float32)
-nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["b"]), h.make_node("MatMul", ["b", "v"], ["y"])]
+nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["b"]),
+    h.make_node("MatMul", ["b", "v"], ["y"])]
 graph = h.make_graph(nodes, "g",
     [h.make_tensor_value_info("x", T.FLOAT, [4, 8])], [h.make_tensor_value_info("y", T.FLOAT, [4, 8])],
     [onnx.numpy_helper.from_array(w, "w"), onnx.numpy_helper.from_array(w, "v")])

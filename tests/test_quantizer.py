@@ -11,12 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxptq import Quantizer, Result, account, library_path, session
-from onnxptq.compare import models
+from onnxptq import Quantizer, Result, library_path, session
 from onnxptq.errors import InputError
+from onnxptq.pipeline import reporting as account
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
-from onnxptq.sites import Role
+from onnxptq.running.compare import models
+from onnxptq.structure import Role
 
 Minis = Callable[..., Any]
 # What w8a8 must keep at least, dB. Random weights and few samples: a broken composition lands below 15.
@@ -74,12 +75,14 @@ def test_formats_agree(minis: Minis, name: str, bits: str) -> None:
 @pytest.mark.skipif(library_path() is None, reason="no compiled op library: install with a C++ compiler")
 @pytest.mark.parametrize("name", sorted(FLOOR))
 def test_library_and_function_bodies_agree(minis: Minis, name: str) -> None:
-    """Ops agree to the last bits, but a code that flips at a boundary flips others behind it: over a deep network the two
-    executors end up about as far from each other as one step of the codes, and equally far from the original."""
+    """Ops agree to the last bits, but a code that flips at a boundary flips others behind it: over a deep network the
+    two executors end up about as far from each other as one step of the codes, and equally far from the original."""
     result = quantized(minis, name)
     data = samples(name, 3)
     original = minis(name).path
-    by_library, by_bodies = (models(original, result.model, data, executor=e, threads=1) for e in ("native", "function"))
+    by_library, by_bodies = (
+        models(original, result.model, data, executor=e, threads=1) for e in ("native", "function")
+    )
     apart = 0.0
     for sample in data:
         native = result.session(executor="native", threads=1).run(None, sample)
@@ -104,12 +107,16 @@ def test_dynamo_exports(minis: Minis, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "exporter"), [(recipe, "torchscript") for recipe in sorted(Recipe.names())] + [("auto", "dynamo"), ("minmax", "dynamo")]
+    ("recipe", "exporter"),
+    [(recipe, "torchscript") for recipe in sorted(Recipe.names())] + [("auto", "dynamo"), ("minmax", "dynamo")],
 )
 def test_texts_of_any_length(minis: Minis, recipe: str, exporter: str) -> None:
     """Each sample as long as its text: attention maps and values differ in size from one to the next."""
     texts = samples("bert", 6)
-    cut = [{name: array[:, :length] for name, array in text.items()} for text, length in zip(texts, (10, 7, 12, 5, 9, 12), strict=True)]
+    cut = [
+        {name: array[:, :length] for name, array in text.items()}
+        for text, length in zip(texts, (10, 7, 12, 5, 9, 12), strict=True)
+    ]
     q = Quantizer(minis("bert", exporter, dynamic_batch=True).path, recipe=recipe, bits="w6a6", threads=1)
     q.calibrate(cut)
     assert sqnr(q.quantize()) > 15
@@ -133,7 +140,9 @@ def test_weights_are_stored_at_their_width(minis: Minis) -> None:
     for bits in (4, 6, 8):
         report = quantized(minis, "bert", bits=f"w{bits}a8").report
         elements = report.sizes.weights_before // 4
-        assert report.sizes.weights_after * 8 / elements < bits + 2.5  # tiny layers: 40 bits of scale and zero for 32 weights
+        assert (
+            report.sizes.weights_after * 8 / elements < bits + 2.5
+        )  # tiny layers: 40 bits of scale and zero for 32 weights
 
 
 def test_same_bytes_whatever_the_threads(minis: Minis) -> None:
@@ -152,7 +161,9 @@ def test_plan_out_and_in(minis: Minis) -> None:
     again = Quantizer(minis("bert").path, bits="w6a6", threads=1)
     again.use(Plan.from_json(original.plan.to_json()))
     again.calibrate(samples("bert"))
-    assert again.quantize().model.SerializeToString(deterministic=True) == original.model.SerializeToString(deterministic=True)
+    assert again.quantize().model.SerializeToString(deterministic=True) == original.model.SerializeToString(
+        deterministic=True
+    )
 
 
 def test_an_edited_plan_is_obeyed(minis: Minis) -> None:
@@ -170,7 +181,9 @@ def test_an_edited_plan_is_obeyed(minis: Minis) -> None:
 def test_scope(minis: Minis) -> None:
     whole = Quantizer(minis("bert").path, threads=1).plan()
     part = Quantizer(minis("bert").path, exclude=[":(query|key|value|softmax)$"], threads=1)
-    assert set(whole) - set(part.plan()) == {key for key in whole if key.rsplit(":", 1)[1] in ("query", "key", "value", "softmax")}
+    assert set(whole) - set(part.plan()) == {
+        key for key in whole if key.rsplit(":", 1)[1] in ("query", "key", "value", "softmax")
+    }
     part.calibrate(samples("bert"))
     result = part.quantize()
     assert not any(node.op_type == "QAttention" for node in result.model.graph.node)
@@ -194,7 +207,9 @@ def test_save_and_session(minis: Minis, tmp_path: Path) -> None:
     result = quantized(minis, "cnn")
     path = result.save(tmp_path / "small.onnx")
     sample = samples("cnn", 1)[0]
-    np.testing.assert_array_equal(session(path, threads=1).run(None, sample)[0], result.session(threads=1).run(None, sample)[0])
+    np.testing.assert_array_equal(
+        session(path, threads=1).run(None, sample)[0], result.session(threads=1).run(None, sample)[0]
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
 
 
@@ -224,7 +239,8 @@ def test_strict_qdq(minis: Minis) -> None:
 
 
 def test_stand_ins_of_qdq(minis: Minis) -> None:
-    """Sites whose codes standard ops cannot say get those their recipe has for the format, and the plan, the report and a note tell."""
+    """Sites whose codes standard ops cannot say get those their recipe has for the format, and the plan, the report and
+    a note tell."""
     q = Quantizer(minis("bert").path, bits="w4a4", threads=1)
     plan = q.calibrate(samples("bert"))
     result = q.quantize(format="qdq")

@@ -8,7 +8,7 @@ import pytest
 
 from onnxptq.errors import InputError
 from onnxptq.recipe import Bits, Recipe
-from onnxptq.sites import Part, Role, Site, Structure
+from onnxptq.structure import Part, Role, Site, Structure
 
 SITES = (
     Site("first_w", "first", Role.WEIGHT, default=False),
@@ -21,13 +21,21 @@ SITES = (
 STRUCTURE = Structure(sites=SITES)
 
 
-@pytest.mark.parametrize(("text", "weights", "activations"), [("w8a8", 8, 8), ("W4A32", 4, 32), ("w32a6", 32, 6), (" w2a3 ", 2, 3)])
+@pytest.mark.parametrize(
+    ("text", "weights", "activations"), [("w8a8", 8, 8), ("W4A32", 4, 32), ("w32a6", 32, 6), (" w2a3 ", 2, 3)]
+)
 def test_bits(text: str, weights: int, activations: int) -> None:
     assert Bits.parse(text) == Bits(weights, activations)
 
 
 @pytest.mark.parametrize(
-    ("text", "word"), [("w9a8", "weights of 9 bits"), ("w8a1", "activations of 1 bits"), ("8", "wXaY"), ("w32a32", "nothing to quantize")]
+    ("text", "word"),
+    [
+        ("w9a8", "weights of 9 bits"),
+        ("w8a1", "activations of 1 bits"),
+        ("8", "wXaY"),
+        ("w32a32", "nothing to quantize"),
+    ],
 )
 def test_bits_errors(text: str, word: str) -> None:
     with pytest.raises(InputError, match=word):
@@ -61,7 +69,9 @@ def test_float_widths_leave_sites_out() -> None:
 
 
 def test_scope_patterns() -> None:
-    plan, warnings = Recipe.load("minmax").plan(STRUCTURE, Bits(8, 8), exclude=["^mlp:", "nothing"], include=["^first:"])
+    plan, warnings = Recipe.load("minmax").plan(
+        STRUCTURE, Bits(8, 8), exclude=["^mlp:", "nothing"], include=["^first:"]
+    )
     assert "mlp:gelu" not in plan
     assert {"first:weight", "first:conv_input"} <= set(plan)
     assert len(warnings) == 1
@@ -72,7 +82,8 @@ def test_later_rules_win(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         'description = "mine"\n[activations]\ncalibrator = "omse"\n[roles.gelu]\ncalibrator = "percentile"\n'
-        '[[rules]]\nparts = ["text"]\nsymmetric = true\n[[rules]]\npattern = "^linear:linear"\ngranularity = "channel"\n'
+        '[[rules]]\nparts = ["text"]\nsymmetric = true\n[[rules]]\n'
+        'pattern = "^linear:linear"\ngranularity = "channel"\n'
     )
     plan, _ = Recipe.load(path).plan(STRUCTURE, Bits(8, 8))
     assert (plan["mlp:gelu"].calibrator, plan["mlp:gelu"].symmetric) == ("percentile", True)
@@ -91,11 +102,15 @@ def test_settings() -> None:
 def test_switch(tmp_path: Path) -> None:
     path = tmp_path / "switched.toml"
     path.write_text(
-        'description = "d"\n[settings.observer]\ndefault = "omse"\n[settings.observer.omse.activations]\ncalibrator = "omse"\n'
+        'description = "d"\n[settings.observer]\ndefault = "omse"\n'
+        '[settings.observer.omse.activations]\ncalibrator = "omse"\n'
         '[settings.observer.avgminmax.activations]\ncalibrator = "avgminmax"\n'
     )
     assert Recipe.load(path).plan(STRUCTURE, Bits(8, 8))[0]["av:softmax"].calibrator == "omse"
-    assert Recipe.load(path, {"observer": "avgminmax"}).plan(STRUCTURE, Bits(8, 8))[0]["av:softmax"].calibrator == "avgminmax"
+    assert (
+        Recipe.load(path, {"observer": "avgminmax"}).plan(STRUCTURE, Bits(8, 8))[0]["av:softmax"].calibrator
+        == "avgminmax"
+    )
     with pytest.raises(InputError, match="knows avgminmax, omse"):
         Recipe.load(path, {"observer": "median"})
 

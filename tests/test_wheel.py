@@ -16,7 +16,18 @@ ROOT = Path(__file__).parent.parent
 
 def wheel(source: Path, out: Path) -> set[str]:
     """Names in the wheel built from a folder."""
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     built = next(out.glob("*.whl"))
@@ -31,8 +42,13 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache", "node_modules")
     shutil.copytree(ROOT, tree, symlinks=True, ignore=ignored)
     direct = wheel(tree, tmp_path / "direct")
-    code = f"import os; os.chdir({str(tree)!r}); from scikit_build_core.build import build_sdist; print(build_sdist({str(tmp_path)!r}))"
-    name = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    code = (
+        f"import os; os.chdir({str(tree)!r}); from scikit_build_core.build import build_sdist; "
+        f"print(build_sdist({str(tmp_path)!r}))"
+    )
+    name = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[
+        -1
+    ]
     with tarfile.open(tmp_path / name) as held:
         members = held.getnames()
         held.extractall(tmp_path / "sdist", filter="data")

@@ -18,10 +18,13 @@ class Stage(nn.Module):
         super().__init__()
         dim, side = cfg.embed_dim << i, -(-cfg.image_size // (4 << i))
         self.blocks = nn.ModuleList(
-            SwinBlock(dim, cfg.num_heads[i], cfg.window, j % 2 == 1, cfg.mlp_ratio[i], side, cfg.fit_windows) for j in range(cfg.depths[i])
+            SwinBlock(dim, cfg.num_heads[i], cfg.window, j % 2 == 1, cfg.mlp_ratio[i], side, cfg.fit_windows)
+            for j in range(cfg.depths[i])
         )
         self.fusion = PWAM(dim, text_dim, cfg.fusion_heads[i])
-        self.res_gate = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.ReLU(), nn.Linear(dim, dim, bias=False), nn.Tanh())
+        self.res_gate = nn.Sequential(
+            nn.Linear(dim, dim, bias=False), nn.ReLU(), nn.Linear(dim, dim, bias=False), nn.Tanh()
+        )
         self.downsample = PatchMerging(dim) if i < len(cfg.depths) - 1 else None
 
     def look(self, x: Tensor, h: int, v: int) -> Tensor:

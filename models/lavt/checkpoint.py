@@ -20,18 +20,25 @@ _UNUSED = ("text_encoder.pooler.",)
 
 
 def load_lavt(
-    checkpoint: str | Path, *, image_size: int = 480, max_tokens: int = 20, text_heads: int | None = None, fusion_heads: int = 1
+    checkpoint: str | Path,
+    *,
+    image_size: int = 480,
+    max_tokens: int = 20,
+    text_heads: int | None = None,
+    fusion_heads: int = 1,
 ) -> LAVT:
     """The model of a checkpoint file, its sizes read off the weights.
 
-    Number of heads of the text encoder (64 channels each unless given) and of the fusion (`--mha` of the release) leave no trace
-    in the weights. Any image size will do: Swin's windows do not depend on it.
+    Number of heads of the text encoder (64 channels each unless given) and of the fusion (`--mha` of the release) leave
+    no trace in the weights. Any image size will do: Swin's windows do not depend on it.
     """
     if image_size < 32:
         raise InputError(f"image size {image_size}: give 32 or more")
     state = official_state(checkpoint)
     try:
-        config = infer(state, image_size=image_size, max_tokens=max_tokens, text_heads=text_heads, fusion_heads=fusion_heads)
+        config = infer(
+            state, image_size=image_size, max_tokens=max_tokens, text_heads=text_heads, fusion_heads=fusion_heads
+        )
     except KeyError as error:
         raise InputError(f"{checkpoint}: not a LAVT checkpoint, parameter {error} is missing") from None
     model = LAVT(config)
@@ -41,7 +48,10 @@ def load_lavt(
     wrong = [n for n, v in state.items() if n in target and not n.endswith(_DERIVED) and v.shape != target[n].shape]
     for names, what in ((missing, "lacks"), (unknown, "has the unknown"), (wrong, "has another shape for")):
         if names:
-            raise InputError(f"checkpoint {checkpoint} {what} parameter {names[0]} ({len(names)} such): not a LAVT model of its sizes")
+            raise InputError(
+                f"checkpoint {checkpoint} {what} parameter {names[0]} ({len(names)} such): not a LAVT model of its "
+                f"sizes"
+            )
     model.load_state_dict({n: v for n, v in state.items() if not n.endswith(_DERIVED)}, strict=False)
     return model.eval()
 
@@ -62,7 +72,12 @@ def official_state(checkpoint: str | Path) -> dict[str, Tensor]:
 
 
 def infer(
-    state: Mapping[str, Tensor], *, image_size: int, max_tokens: int = 20, text_heads: int | None = None, fusion_heads: int = 1
+    state: Mapping[str, Tensor],
+    *,
+    image_size: int,
+    max_tokens: int = 20,
+    text_heads: int | None = None,
+    fusion_heads: int = 1,
 ) -> LavtConfig:
     """The sizes of the model whose state dict this is; a KeyError where it is none."""
     depths = _depths(state)

@@ -18,7 +18,9 @@ class LavtConfig:
     window: int = 12
     mlp_ratio: tuple[float, ...] = (4.0, 4.0, 4.0, 4.0)
     fusion_heads: tuple[int, ...] = (1, 1, 1, 1)
-    fit_windows: bool = False  # windows no larger than the map, and no shift of a single window (the release pads and shifts)
+    fit_windows: bool = (
+        False  # windows no larger than the map, and no shift of a single window (the release pads and shifts)
+    )
     absolute_pos: bool = False  # learned absolute position embedding after the patch embedding
     decoder_width: int | None = None  # None: half of the last stage's width
     text: Mapping[str, Any] = field(default_factory=dict)  # BertConfig overrides; empty: bert-base-uncased

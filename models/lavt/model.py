@@ -1,8 +1,8 @@
 """LAVT in plain torch, written from the paper and the public parameter layout.
 
-Parameter names (`backbone.*`, `text_encoder.*`, `classifier.*`) follow the official release, so that its checkpoints load. The
-graph is static for a given image size except for the batch, and all attention is written out (MatMul, Softmax, MatMul), so that
-ONNX exports show every tensor a quantizer cares about.
+Parameter names (`backbone.*`, `text_encoder.*`, `classifier.*`) follow the official release, so that its checkpoints
+load. The graph is static for a given image size except for the batch, and all attention is written out (MatMul,
+Softmax, MatMul), so that ONNX exports show every tensor a quantizer cares about.
 """
 
 from __future__ import annotations

@@ -83,7 +83,9 @@ class SwinBlock(nn.Module):
 
     shift_mask: Tensor | None
 
-    def __init__(self, dim: int, heads: int, window: int, shifted: bool, mlp_ratio: float, side: int, fit: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, window: int, shifted: bool, mlp_ratio: float, side: int, fit: bool
+    ) -> None:
         super().__init__()
         window = min(window, side) if fit else window
         self.window, self.fit = window, fit
@@ -98,7 +100,8 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def _shifts(self, padded: int) -> bool:
-        """A map that is one window needs no shift, every token already sees every other; the release shifts it all the same."""
+        """A map that is one window needs no shift, every token already sees every other; the release shifts it all the
+        same."""
         return self.shift > 0 and (padded > self.window or not self.fit)
 
     def forward(self, x: Tensor, h: int, v: int) -> Tensor:

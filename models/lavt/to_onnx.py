@@ -11,7 +11,9 @@ from onnxptq.models.export import Exported, Exporter, export
 from onnxptq.models.lavt.model import LAVT
 
 
-def export_lavt(model: LAVT, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False) -> Exported:
+def export_lavt(
+    model: LAVT, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False
+) -> Exported:
     """image, input_ids, attention_mask -> logits; one sample a call unless ``dynamic_batch``."""
     names = ("image", "input_ids", "attention_mask", "logits")
     dynamic = {name: {0: "batch"} for name in names} if dynamic_batch else None

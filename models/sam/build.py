@@ -40,7 +40,10 @@ def build(config: SamConfig) -> nn.Module:
             global_attn_indexes=config.global_attention,
         ),
         prompt_encoder=parts.PromptEncoder(
-            embed_dim=config.prompt_dim, image_embedding_size=(grid, grid), input_image_size=(config.image_size,) * 2, mask_in_chans=16
+            embed_dim=config.prompt_dim,
+            image_embedding_size=(grid, grid),
+            input_image_size=(config.image_size,) * 2,
+            mask_in_chans=16,
         ),
         mask_decoder=parts.MaskDecoder(
             num_multimask_outputs=3,
@@ -91,7 +94,9 @@ def load_sam(checkpoint: str | Path, *, model: str | None = None, image_size: in
         sam.load_state_dict(_resampled(state, stored, config), strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise InputError(f"checkpoint {checkpoint} does not fit a Segment Anything model of its sizes: {first}") from None
+        raise InputError(
+            f"checkpoint {checkpoint} does not fit a Segment Anything model of its sizes: {first}"
+        ) from None
     return sam
 
 

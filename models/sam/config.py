@@ -39,7 +39,8 @@ class SamConfig:
             return self
         if image_size < 2 * self.patch_size or image_size % self.patch_size:
             raise InputError(
-                f"image size {image_size}: give a multiple of the patch size {self.patch_size}, at least {2 * self.patch_size}"
+                f"image size {image_size}: give a multiple of the patch size {self.patch_size}, at least "
+                f"{2 * self.patch_size}"
             )
         return replace(self, image_size=image_size)
 

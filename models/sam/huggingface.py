@@ -28,13 +28,24 @@ def load(folder: str | Path) -> Any:
         raise InputError(f"checkpoint {folder} is not a SamModel: {str(error).splitlines()[0]}") from None
 
 
-def export_encoder(model: Any, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False) -> Exported:
+def export_encoder(
+    model: Any, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False
+) -> Exported:
     """image -> image_embeddings."""
-    return encoder_onnx(HfEncoder(model), int(model.config.vision_config.image_size), path, exporter=exporter, dynamic_batch=dynamic_batch)
+    return encoder_onnx(
+        HfEncoder(model),
+        int(model.config.vision_config.image_size),
+        path,
+        exporter=exporter,
+        dynamic_batch=dynamic_batch,
+    )
 
 
-def export_decoder(model: Any, path: str | Path, *, exporter: Exporter = "torchscript", mask_input: bool = False) -> Exported:
-    """image_embeddings, point_coords, point_labels (and mask_input, has_mask_input) -> low_res_masks, iou_predictions."""
+def export_decoder(
+    model: Any, path: str | Path, *, exporter: Exporter = "torchscript", mask_input: bool = False
+) -> Exported:
+    """image_embeddings, point_coords, point_labels (and mask_input, has_mask_input) -> low_res_masks,
+    iou_predictions."""
     module = HfDecoder(model, mask_input=mask_input)
     channels = int(model.config.prompt_encoder_config.hidden_size)
     return decoder_onnx(module, channels, module.grid, module.size, path, exporter=exporter, mask_input=mask_input)

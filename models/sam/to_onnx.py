@@ -12,19 +12,30 @@ from onnxptq.models.export import Exported, Exporter, export
 from onnxptq.models.sam.wrappers import Decoder, Encoder
 
 
-def export_encoder(sam: Any, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False) -> Exported:
+def export_encoder(
+    sam: Any, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False
+) -> Exported:
     """image -> image_embeddings; one image a call unless ``dynamic_batch``."""
-    return encoder_onnx(Encoder(sam), int(sam.image_encoder.img_size), path, exporter=exporter, dynamic_batch=dynamic_batch)
+    return encoder_onnx(
+        Encoder(sam), int(sam.image_encoder.img_size), path, exporter=exporter, dynamic_batch=dynamic_batch
+    )
 
 
-def export_decoder(sam: Any, path: str | Path, *, exporter: Exporter = "torchscript", mask_input: bool = False) -> Exported:
-    """image_embeddings, point_coords, point_labels (and mask_input, has_mask_input) -> low_res_masks, iou_predictions."""
+def export_decoder(
+    sam: Any, path: str | Path, *, exporter: Exporter = "torchscript", mask_input: bool = False
+) -> Exported:
+    """image_embeddings, point_coords, point_labels (and mask_input, has_mask_input) -> low_res_masks,
+    iou_predictions."""
     grid = int(sam.prompt_encoder.image_embedding_size[0])
     module = Decoder(sam, mask_input=mask_input)
-    return decoder_onnx(module, int(sam.prompt_encoder.embed_dim), grid, module.size, path, exporter=exporter, mask_input=mask_input)
+    return decoder_onnx(
+        module, int(sam.prompt_encoder.embed_dim), grid, module.size, path, exporter=exporter, mask_input=mask_input
+    )
 
 
-def encoder_onnx(module: nn.Module, size: int, path: str | Path, *, exporter: Exporter, dynamic_batch: bool) -> Exported:
+def encoder_onnx(
+    module: nn.Module, size: int, path: str | Path, *, exporter: Exporter, dynamic_batch: bool
+) -> Exported:
     """Any module that maps an image to an embedding."""
     images = torch.randn(2 if dynamic_batch else 1, 3, size, size, generator=torch.Generator().manual_seed(0))
     dynamic = {"image": {0: "batch"}, "image_embeddings": {0: "batch"}} if dynamic_batch else None
@@ -39,7 +50,9 @@ def decoder_onnx(
     dynamic = {name: {0: "prompts", 1: "points"} for name in ("point_coords", "point_labels")}
     dynamic |= {name: {0: "prompts"} for name in ("low_res_masks", "iou_predictions")}
     other = _prompts(channels, grid, size, 2, 4, mask_input)
-    return export(module, inputs, ["low_res_masks", "iou_predictions"], path, exporter=exporter, dynamic=dynamic, check=other)
+    return export(
+        module, inputs, ["low_res_masks", "iou_predictions"], path, exporter=exporter, dynamic=dynamic, check=other
+    )
 
 
 def _prompts(channels: int, grid: int, size: int, prompts: int, points: int, mask_input: bool) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """The two halves of Segment Anything as they are exported.
 
-The encoder takes a normalised image. The decoder takes one image's embedding and a batch of prompts, each as points with labels
-(1 foreground, 0 background, 2 and 3 the corners of a box, -1 padding), in pixels of the encoder's input, and returns all four
-masks at a quarter of the input's size and their predicted IoU. A box alone is two points: no padding point is added, so the
-decoder sees seven tokens, as segment_anything's own predictor does for boxes.
+The encoder takes a normalised image. The decoder takes one image's embedding and a batch of prompts, each as points
+with labels (1 foreground, 0 background, 2 and 3 the corners of a box, -1 padding), in pixels of the encoder's input,
+and returns all four masks at a quarter of the input's size and their predicted IoU. A box alone is two points: no
+padding point is added, so the decoder sees seven tokens, as segment_anything's own predictor does for boxes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Decoder(nn.Module):
         return tokens
 
     def decode(self, source: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
-        """The package's `predict_masks` with the image repeated by Expand, and shapes that do not depend on the batch."""
+        """The package's `predict_masks` with the image repeated by Expand, and shapes that do not depend on the
+        batch."""
         decoder, grid = self.mask_decoder, self.grid
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
         tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], 1)

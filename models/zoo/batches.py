@@ -65,7 +65,9 @@ class RefStream(IterableDataset[Batch]):
                     found.append(one)
             yield {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
 
-    def _scene(self, scene: scenes.Scene, rng: np.random.RandomState, tokenizer: WordPiece) -> dict[str, np.ndarray] | None:
+    def _scene(
+        self, scene: scenes.Scene, rng: np.random.RandomState, tokenizer: WordPiece
+    ) -> dict[str, np.ndarray] | None:
         picks = [scenes.BENCHMARKS[i] for i in rng.randint(0, 3, self.refs)]
         refs: list[scenes.Ref] = []
         for pick in picks:
@@ -97,7 +99,11 @@ def endless(stream: IterableDataset[Batch], workers: int, device: torch.device) 
     """Batches on the device."""
     scenes.warm_up()
     loader = DataLoader(
-        stream, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda", prefetch_factor=3 if workers else None
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=3 if workers else None,
     )
     for batch in loader:
         yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}

@@ -40,11 +40,14 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Load weights, half precision widened; buffers that can be derived may be missing."""
     target = model.state_dict()
     unknown = [name for name in state if name not in target and not name.endswith(_DERIVED)]
-    missing, _ = model.load_state_dict({k: v.to(target[k].dtype) for k, v in state.items() if k in target}, strict=False)
+    missing, _ = model.load_state_dict(
+        {k: v.to(target[k].dtype) for k, v in state.items() if k in target}, strict=False
+    )
     missing = [name for name in missing if not name.endswith(_DERIVED)]
     if missing or unknown:
         raise InputError(
-            f"checkpoint does not fit the model: {len(missing)} parameters missing, {len(unknown)} unknown, e.g. {(missing + unknown)[0]}"
+            f"checkpoint does not fit the model: {len(missing)} parameters missing, {len(unknown)} unknown, e.g. "
+            f"{(missing + unknown)[0]}"
         )
     return model.eval()
 
@@ -52,7 +55,9 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 def half_state(model: nn.Module) -> dict[str, Tensor]:
     """The state as it is stored: floats in half precision, no derivable buffers."""
     state = {k: v for k, v in model.state_dict().items() if not k.endswith(_DERIVED)}
-    return {k: (v.detach().half() if v.is_floating_point() else v.detach()).cpu().contiguous() for k, v in state.items()}
+    return {
+        k: (v.detach().half() if v.is_floating_point() else v.detach()).cpu().contiguous() for k, v in state.items()
+    }
 
 
 def save(model: nn.Module, config: SamConfig | LavtConfig, path: Path) -> None:
@@ -69,7 +74,9 @@ def _config(path: str | Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             config: dict[str, Any] = json.loads((file.metadata() or {})["config"])
     except (OSError, KeyError) as error:
-        raise InputError(f"zoo checkpoint {path} cannot be read ({error}): give a file made by the zoo's training") from None
+        raise InputError(
+            f"zoo checkpoint {path} cannot be read ({error}): give a file made by the zoo's training"
+        ) from None
     return config
 
 

@@ -1,6 +1,7 @@
 """Trained zoo checkpoints to the ONNX files the package carries (`onnxptq export zoo`).
 
-Weights are stored as FP16 with a Cast each, wherever that is exact, so that the files are half the size and compute in FP32.
+Weights are stored as FP16 with a Cast each, wherever that is exact, so that the files are half the size and compute in
+FP32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """LAVT's losses, and heads that are thrown away after training.
 
-Weighted cross-entropy plus Dice. Swin starts from nothing, so auxiliary heads predict every token's shape, colour, pattern, size
-and offset to its object's centre; they stand in for ImageNet pretraining. Fused maps get coarse mask heads. Each scene is used
-with several expressions; the first blocks, which no language reaches, then run once a scene.
+Weighted cross-entropy plus Dice. Swin starts from nothing, so auxiliary heads predict every token's shape, colour,
+pattern, size and offset to its object's centre; they stand in for ImageNet pretraining. Fused maps get coarse mask
+heads. Each scene is used with several expressions; the first blocks, which no language reaches, then run once a scene.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The losses and prompts SAM is trained with, at small scale.
 
-Focal (20) and Dice (1) losses, squared error of the IoU head, the three-mask outputs trained by their best mask, prompts of three
-kinds in every step: jittered boxes, one to three points, and a refinement round (the mask so far and a point from its error).
+Focal (20) and Dice (1) losses, squared error of the IoU head, the three-mask outputs trained by their best mask,
+prompts of three kinds in every step: jittered boxes, one to three points, and a refinement round (the mask so far and a
+point from its error).
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class SamTrainee(nn.Module):
 def loss(logits: Tensor, scores: Tensor, truth: Tensor, several: bool) -> tuple[Tensor, Tensor]:
     """Loss of one decoder pass, and the IoU of its single-mask output.
 
-    logits [n, 4, s, s]; truth [n, s, s] is how much of each low-resolution pixel the object covers. With ``several`` the prompt
-    may be ambiguous: of the three masks only the best learns.
+    logits [n, 4, s, s]; truth [n, s, s] is how much of each low-resolution pixel the object covers. With ``several``
+    the prompt may be ambiguous: of the three masks only the best learns.
     """
     logits, scores, t = logits.float(), scores.float(), truth[:, None]
     p = logits.sigmoid()
@@ -121,4 +122,6 @@ def corrected(coords: Tensor, labels: Tensor, before: Tensor, full: Tensor) -> t
 
 def padded(coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The padding point SAM adds where there is no box."""
-    return torch.cat([coords, torch.zeros_like(coords[:, :1])], 1), torch.cat([labels, -torch.ones_like(labels[:, :1])], 1)
+    return torch.cat([coords, torch.zeros_like(coords[:, :1])], 1), torch.cat(
+        [labels, -torch.ones_like(labels[:, :1])], 1
+    )

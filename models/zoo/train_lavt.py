@@ -4,7 +4,8 @@
     python -m onnxptq.models.zoo.train_lavt -o build/zoo/lavt-mini.safetensors --seconds 14400 --trunk-seconds 2400 \
         --vocab build/zoo/lavt-mini.vocab.txt --text-init build/zoo/text-init.safetensors
 
-With `--trunk-seconds` the run starts with the auxiliary heads alone, without language: the cheapest way to good visual features.
+With `--trunk-seconds` the run starts with the auxiliary heads alone, without language: the cheapest way to good visual
+features.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocab", type=Path, required=True)
     parser.add_argument("--text-init", type=Path, help="first layers of a text encoder, written by the vocabulary step")
     parser.add_argument("--text-lr", type=float, default=1e-4)
-    parser.add_argument("--trunk-seconds", type=float, default=0.0, help="first part of --seconds: visual pretraining only")
+    parser.add_argument(
+        "--trunk-seconds", type=float, default=0.0, help="first part of --seconds: visual pretraining only"
+    )
     parser.add_argument("--aux", type=float, default=0.3, help="initial weight of the auxiliary losses")
     args = parser.parse_args(words)
     device, log = prepare(args), Log(args.out.with_suffix(".log.jsonl"))
@@ -93,7 +96,9 @@ def _joint(model: LAVT, step: Callable[..., Any], batch: Batch, extra: float) ->
 
 
 def _aux(outputs: list[Tensor], batch: Batch) -> Tensor:
-    return torch.stack([aux_loss(logits, batch["idmap"], batch["attributes"], batch["place"]) for logits in outputs]).sum()
+    return torch.stack(
+        [aux_loss(logits, batch["idmap"], batch["attributes"], batch["place"]) for logits in outputs]
+    ).sum()
 
 
 def _initialise(args: argparse.Namespace, model: LAVT, trainee: LavtTrainee) -> None:

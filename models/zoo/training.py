@@ -79,7 +79,12 @@ class Optimizer:
     """AdamW with a learning rate by name prefix, and no decay for vectors and embeddings."""
 
     def __init__(
-        self, named: Iterable[tuple[str, nn.Parameter]], rate: float, *, rates: Mapping[str, float] | None = None, fused: bool = False
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        rate: float,
+        *,
+        rates: Mapping[str, float] | None = None,
+        fused: bool = False,
     ) -> None:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in named:
@@ -138,7 +143,9 @@ def arguments(about: str | None, **defaults: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, required=True, help="checkpoint to write, NAME.safetensors")
     parser.add_argument("--init", type=Path, help="checkpoint to continue from")
-    parser.add_argument("--seconds", type=float, required=True, help="length of the run; the learning rate falls to zero over it")
+    parser.add_argument(
+        "--seconds", type=float, required=True, help="length of the run; the learning rate falls to zero over it"
+    )
     parser.add_argument("--size", type=int, choices=(128, 256), default=128, help="128 pixels for a CPU, 256 for a GPU")
     parser.add_argument("--scenes", type=int, default=defaults["scenes"], help="scenes a step")
     parser.add_argument("--targets", type=int, default=4, help="objects or expressions a scene")

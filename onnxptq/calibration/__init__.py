@@ -1,1 +1,1 @@
-"""Calibration: sources of samples, mergeable summaries, and the engine that fills them."""
+"""Calibration: sources of samples, mergeable statistics, and the engine that fills them."""

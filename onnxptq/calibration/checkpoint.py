@@ -24,7 +24,7 @@ _MANIFEST = "run.json"
 
 @dataclass(frozen=True)
 class State:
-    """How many samples each summary of a walk has seen, and what it holds."""
+    """How many samples each statistic of a walk has seen, and what it holds."""
 
     seen: tuple[int, ...]
     arrays: tuple[Arrays, ...]
@@ -36,7 +36,9 @@ class Checkpoint:
     Opened with ``resume`` it gives back what an interrupted run of the same identity left; otherwise it starts empty.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, str], *, resume: bool = False, interval: float = 20.0) -> None:
+    def __init__(
+        self, folder: str | Path, identity: Mapping[str, str], *, resume: bool = False, interval: float = 20.0
+    ) -> None:
         self.folder = Path(folder)
         self.resumed = False
         self._interval = interval
@@ -64,10 +66,14 @@ class Checkpoint:
             before = json.loads((self.folder / _MANIFEST).read_text())
             changed = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
         except (ValueError, AttributeError) as error:
-            raise InputError(f"{self.folder}: not a checkpoint of onnxptq ({error}); remove it or run without --resume") from error
+            raise InputError(
+                f"{self.folder}: not a checkpoint of onnxptq ({error}); remove it or run without --resume"
+            ) from error
         if changed:
             what = ", ".join(changed)
-            raise InputError(f"{self.folder}: {what} changed since the interrupted run; restore what changed or run without --resume")
+            raise InputError(
+                f"{self.folder}: {what} changed since the interrupted run; restore what changed or run without --resume"
+            )
 
     def load(self, walk: int, signature: str) -> State | None:
         """What is known of a walk; None where it never got to its first checkpoint."""
@@ -89,7 +95,8 @@ class Checkpoint:
         return State(seen, arrays)
 
     def due(self) -> bool:
-        """Whether the interval has passed since the last save, and saving takes less than a twentieth of the time. Interval 0: always."""
+        """Whether the interval has passed since the last save, and saving takes less than a twentieth of the time.
+        Interval 0: always."""
         return not self._interval or time.monotonic() - self._saved >= max(self._interval, 20 * self._cost)
 
     def save(self, walk: int, signature: str, seen: Sequence[int], arrays: Sequence[Arrays]) -> None:

@@ -1,4 +1,4 @@
-"""Engine: walks over the samples, fills every requested summary, and drives searches and passes in lock-step."""
+"""Engine: walks over the samples, fills every requested statistic, and drives searches and passes in lock-step."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnxptq import runtime
 from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.gradients import Gradients, Weights, subject
 from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
+from onnxptq.calibration.observers import Wire, can_observe, instrument, needed, wired
 from onnxptq.calibration.progress import Advance, Progress, Silent
-from onnxptq.calibration.sources import Sample, Source
-from onnxptq.calibration.summary import NotFinite, Request, Summary
-from onnxptq.calibration.taps import Wire, can_tap, instrument, needed, wired
-from onnxptq.calibration.tokens import token_axes
+from onnxptq.calibration.sources.source import Sample, Source
+from onnxptq.calibration.statistics.base import NotFinite, Request, Statistic
 from onnxptq.errors import InputError, one_line
+from onnxptq.graph.dataflow.tokens import token_axes
 from onnxptq.graph.model import Model, value
 from onnxptq.graph.reduce import with_shapes
+from onnxptq.running import sessions as runtime
 
 T = TypeVar("T")
 _SHARE = 4
@@ -51,12 +51,12 @@ class Walk:
 
 
 class Engine:
-    """Fills summaries by running a model on samples.
+    """Fills statistics by running a model on samples.
 
-    Tensors are reduced where they are by in-graph observers if the op library is there and the summary offers one;
-    others are fetched in groups that stay within ``memory_limit`` bytes, with a forward pass for each group. Samples are
-    folded in order, so the answer does not depend on groups, threads or interruptions. ``gradients`` gives the partners that
-    are gradients; what it needs for that, it takes beside the limit.
+    Tensors are reduced where they are by in-graph observers if the op library is there and the statistic offers one;
+    others are fetched in groups that stay within ``memory_limit`` bytes, with a forward pass for each group. Samples
+    are folded in order, so the answer does not depend on groups, threads or interruptions. ``gradients`` gives the
+    partners that are gradients; what it needs for that, it takes beside the limit.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Engine:
         checkpoint: Checkpoint | None = None,
         progress: Progress | None = None,
         gradients: Gradients | None = None,
-        taps: bool = True,
+        observers: bool = True,
     ) -> None:
         self.model = model
         self.source = source
@@ -81,12 +81,13 @@ class Engine:
         self._checkpoint = checkpoint
         self._progress = progress or Silent()
         self.gradients = gradients
-        self._taps = taps and runtime.library_path() is not None
+        self._taps = observers and runtime.library_path() is not None
         self._sized: dict[str, int] = {}
         self._count = 0
 
-    def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Summary]:
-        """The summaries of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is now."""
+    def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Statistic]:
+        """The statistics of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is
+        now."""
         model = self.model if model is None else model
         jobs = jobs_of(requests, token_axes(model, self.masks) if self.masks else {})
         tensors, nodes = model.graph.tensors(), model.nodes()
@@ -95,9 +96,9 @@ class Engine:
             self._walk(model, walking, stage)
         for job in jobs:
             job.answer()
-        return {name: request.summary for name, request in requests.items()}
+        return {name: request.statistic for name, request in requests.items()}
 
-    def drive(self, searches: Mapping[str, Generator[Request, Summary, T]], *, stage: str) -> dict[str, T]:
+    def drive(self, searches: Mapping[str, Generator[Request, Statistic, T]], *, stage: str) -> dict[str, T]:
         """Advance all searches in lock-step, one walk a round, and return what each returns."""
         found: dict[str, T] = {}
         asked: dict[str, Request] = {}
@@ -114,14 +115,24 @@ class Engine:
 
     @staticmethod
     def _step(
-        name: str, search: Generator[Request, Summary, T], answer: Summary | None, asked: dict[str, Request], found: dict[str, T]
+        name: str,
+        search: Generator[Request, Statistic, T],
+        answer: Statistic | None,
+        asked: dict[str, Request],
+        found: dict[str, T],
     ) -> None:
         try:
             asked[name] = next(search) if answer is None else search.send(answer)
         except StopIteration as stop:
             found[name] = stop.value
 
-    def run_pass(self, asking: Generator[Mapping[str, Request], Mapping[str, Summary], T], *, stage: str, model: Model | None = None) -> T:
+    def run_pass(
+        self,
+        asking: Generator[Mapping[str, Request], Mapping[str, Statistic], T],
+        *,
+        stage: str,
+        model: Model | None = None,
+    ) -> T:
         """Answer a pass's requests, on the model as it is at each of them, and return what the pass returns."""
         try:
             requests = next(asking)
@@ -135,14 +146,18 @@ class Engine:
     def _constant(tensor: gs.Tensor | None, node: gs.Node | None, job: Job) -> bool:
         """Answer a job on a constant, or on the constant operand of a node, without a walk."""
         if tensor is None:
-            constants = [operand for operand in node.inputs[:2] if value(operand) is not None] if node is not None else []
+            constants = (
+                [operand for operand in node.inputs[:2] if value(operand) is not None] if node is not None else []
+            )
             if not constants:
-                raise KeyError(f"no tensor {job.tensor!r} in the graph, and no node of that name with a constant operand")
+                raise KeyError(
+                    f"no tensor {job.tensor!r} in the graph, and no node of that name with a constant operand"
+                )
             tensor = constants[-1]
         held = value(tensor)
         if held is None:
             return False
-        job.summary.update(np.asarray(held, np.float32))
+        job.statistic.update(np.asarray(held, np.float32))
         return True
 
     def _walk(self, model: Model, jobs: list[Job], stage: str) -> None:
@@ -153,7 +168,7 @@ class Engine:
         if state is not None:
             for job, seen, arrays in zip(jobs, state.seen, state.arrays, strict=True):
                 if seen:
-                    job.summary.load(arrays)
+                    job.statistic.load(arrays)
                 job.seen = seen
         total = len(self.source)
         groups = list(self._groups(model, [job for job in jobs if job.seen < job.end(total)], total))
@@ -165,15 +180,16 @@ class Engine:
                         self._save(number, mark, jobs)
         if self._checkpoint is not None and groups:
             self._save(number, mark, jobs)
-        tapped = sum(self._taps and can_tap(job) for job in jobs)
+        tapped = sum(self._taps and can_observe(job) for job in jobs)
         self.walks.append(Walk(stage, time.monotonic() - start, forwards, tapped, len(jobs) - tapped))
 
     def _save(self, number: int, mark: str, jobs: list[Job]) -> None:
         assert self._checkpoint is not None
-        self._checkpoint.save(number, mark, [job.seen for job in jobs], [job.summary.arrays() for job in jobs])
+        self._checkpoint.save(number, mark, [job.seen for job in jobs], [job.statistic.arrays() for job in jobs])
 
     def _groups(self, model: Model, jobs: list[Job], total: int) -> Iterator[list[Job]]:
-        """Jobs that share a session: equally far, with as far to go, and fetching no more than the limit allows, in graph order."""
+        """Jobs that share a session: equally far, with as far to go, and fetching no more than the limit allows, in
+        graph order."""
         limit = self._limit if self._limit is not None else machine.available() // _SHARE
         position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
         for stretch in sorted({(job.seen, job.end(total)) for job in jobs}, reverse=True):
@@ -194,13 +210,17 @@ class Engine:
 
     def _fetches(self, job: Job) -> tuple[str, ...]:
         """The tensors a job needs outside of the runtime."""
-        return job.partners if self._taps and can_tap(job) else (job.tensor, *job.partners)
+        return job.partners if self._taps and can_observe(job) else (job.tensor, *job.partners)
 
     def _sizes(self, model: Model, names: list[str]) -> dict[str, int]:
         """Bytes of tensors: from the inferred shapes, or measured on the first sample where those are open."""
         tensors = model.graph.tensors()
         shapes = {name: tensors[name].shape for name in names}
-        known = {name: shape for name, shape in shapes.items() if shape is not None and all(isinstance(n, int) for n in shape)}
+        known = {
+            name: shape
+            for name, shape in shapes.items()
+            if shape is not None and all(isinstance(n, int) for n in shape)
+        }
         self._sized |= {name: 4 * math.prod(shape) for name, shape in known.items()}
         missing = [name for name in names if name not in self._sized]
         if missing:
@@ -213,11 +233,15 @@ class Engine:
     def _session(self, model: Model, changed: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ort.InferenceSession:
         """A session of the model as ``changed`` leaves it."""
         try:
-            return runtime.session(lambda: changed(model.to_proto()), executor=None if self._taps else "function", threads=self._threads)
+            return runtime.session(
+                lambda: changed(model.to_proto()), executor=None if self._taps else "function", threads=self._threads
+            )
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"onnxruntime does not load the model, read as opset {model.opset}: {one_line(error)}") from error
+            raise InputError(
+                f"onnxruntime does not load the model, read as opset {model.opset}: {one_line(error)}"
+            ) from error
 
     @staticmethod
     def _feed(session: ort.InferenceSession, sample: Sample) -> dict[str, NDArray[Any]]:
@@ -225,12 +249,14 @@ class Engine:
 
     def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
         """Fold the samples not yet seen into a group of jobs; yields after each."""
-        wires = wired(group, taps=self._taps)
+        wires = wired(group, observers=self._taps)
         runs = needed(wires, {tensor.name for tensor in model.graph.inputs})
         session = self._session(model, partial(instrument, wires=wires)) if runs else None
         first = group[0].seen
         weights = Weights(self.gradients, model, [name for wire in wires for name in wire.outputs])
-        for index, sample in enumerate(itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first):
+        for index, sample in enumerate(
+            itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first
+        ):
             values = self._forward(session, sample, index) if session is not None else {}
             self._fold(wires, values, {**sample, **weights(sample, index)}, index)
             advance()
@@ -244,7 +270,9 @@ class Engine:
         try:
             return dict(zip(outputs, session.run_with_ort_values(outputs, feed), strict=True))
         except Exception as error:
-            raise InputError(f"calibration {self.source.label(index)}: onnxruntime cannot run it: {one_line(error)}") from error
+            raise InputError(
+                f"calibration {self.source.label(index)}: onnxruntime cannot run it: {one_line(error)}"
+            ) from error
 
     def _fold(self, wires: list[Wire], values: dict[str, Any], sample: Sample, index: int) -> None:
         """Fold one sample's outputs in; each fetched tensor is copied out, used, and let go."""

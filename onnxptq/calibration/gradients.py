@@ -1,4 +1,5 @@
-"""Gradients as partners of requests: how searches ask for them, and how the engine gets them from whoever computes them.
+"""Gradients as partners of requests: how searches ask for them, and how the engine gets them from whoever computes
+them.
 
 ``onnxptq.learn.fisher`` computes some; it is handed in, since it needs torch and nothing here does.
 """
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.summary import F32
+from onnxptq.calibration.statistics.base import F32
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 
@@ -22,7 +23,8 @@ Take = Callable[[Sample, int], Mapping[str, F32]]
 
 
 class NoGradient(InputError):
-    """No gradient reaches a tensor, or it is zero everywhere: as the weight of an error it would call every error nothing."""
+    """No gradient reaches a tensor, or it is zero everywhere: as the weight of an error it would call every error
+    nothing."""
 
 
 class Gradients(Protocol):
@@ -69,4 +71,7 @@ class Weights:
     def check(self) -> None:
         """Raise NoGradient where a gradient was zero on all samples."""
         if self._zero:
-            raise NoGradient(f"the gradient at tensor {min(self._zero)!r} is zero on every sample; choose a metric without gradients there")
+            raise NoGradient(
+                f"the gradient at tensor {min(self._zero)!r} is zero on every sample; choose a metric without "
+                f"gradients there"
+            )

@@ -1,4 +1,5 @@
-"""Jobs: what a walk has to find out, equal requests brought together, and how one sample's tensor becomes a statistic."""
+"""Jobs: what a walk has to find out, equal requests brought together, and how one sample's tensor becomes a
+statistic."""
 
 from __future__ import annotations
 
@@ -10,20 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.padding import Padding, valid_rows
-from onnxptq.calibration.summary import NotFinite, Observed, Request, Summary
+from onnxptq.calibration.padding import valid_rows
+from onnxptq.calibration.statistics.base import NotFinite, Observed, Request, Statistic
 from onnxptq.errors import InputError
+from onnxptq.graph.dataflow.tokens import Padding
 
 
 @dataclass
 class Job:
-    """One tensor and one summary to fill with it; ``twins`` are equal ones that get the same answer."""
+    """One tensor and one statistic to fill with it; ``twins`` are equal ones that get the same answer."""
 
     tensor: str
-    summary: Summary
+    statistic: Statistic
     padding: Padding | None = None
     partners: tuple[str, ...] = ()
-    twins: list[Summary] = field(default_factory=list)
+    twins: list[Statistic] = field(default_factory=list)
     seen: int = 0
     """Samples folded in so far."""
     samples: int | None = None
@@ -37,22 +39,26 @@ class Job:
         """Fold in one sample's tensor and its partners, padding left out."""
         held = [np.asarray(value, np.float32), *partners]
         if self.padding is not None:
-            axis = self.summary.axis if isinstance(self.summary, Observed) and hasattr(self.summary, "axis") else None
+            axis = (
+                self.statistic.axis
+                if isinstance(self.statistic, Observed) and hasattr(self.statistic, "axis")
+                else None
+            )
             held = [valid_rows(x, np.asarray(sample[self.padding.mask]), self.padding.axis, axis) for x in held]
-        self.summary.update(*held)
+        self.statistic.update(*held)
 
     def answer(self) -> None:
         """Hand what was found to the twins."""
         for twin in self.twins:
-            twin.load(self.summary.arrays())
+            twin.load(self.statistic.arrays())
 
 
 def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) -> list[Job]:
-    """The jobs behind some requests, in order of first mention; summaries of several parts are taken apart."""
+    """The jobs behind some requests, in order of first mention; statistics of several parts are taken apart."""
     jobs: dict[Hashable, Job] = {}
     for request in requests.values():
         padding = Padding(request.mask, request.rows) if request.mask is not None else paddings.get(request.tensor)
-        parts = request.summary.parts() if isinstance(request.summary, Observed) else (request.summary,)
+        parts = request.statistic.parts() if isinstance(request.statistic, Observed) else (request.statistic,)
         for part in parts:
             kind = part.kind() if isinstance(part, Observed) else id(part)
             whole = bool(request.partners) and not (isinstance(part, Observed) and part.row_by_row)
@@ -69,7 +75,13 @@ def signature(jobs: list[Job]) -> str:
     """Equal for two lists of jobs that ask the same, across processes."""
     text = "\n".join(
         repr(
-            (j.tensor, j.padding, j.partners, j.samples, j.summary.kind() if isinstance(j.summary, Observed) else type(j.summary).__name__)
+            (
+                j.tensor,
+                j.padding,
+                j.partners,
+                j.samples,
+                j.statistic.kind() if isinstance(j.statistic, Observed) else type(j.statistic).__name__,
+            )
         )
         for j in jobs
     )
@@ -79,7 +91,8 @@ def signature(jobs: list[Job]) -> str:
 def not_finite(job: Job, label: str) -> InputError:
     """The error of a tensor that holds NaN or infinity."""
     return InputError(
-        f"calibration {label}: tensor {job.tensor!r} holds NaN or infinity; leave this sample out, or check the model on it in FP32"
+        f"calibration {label}: tensor {job.tensor!r} holds NaN or infinity; leave this sample out, or check the "
+        f"model on it in FP32"
     )
 
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.summary import F32, Axes
-
-
-@dataclass(frozen=True)
-class Padding:
-    """Which mask input says which tokens count, and the axis of the tensor that counts tokens (from the end)."""
-
-    mask: str
-    axis: int
+from onnxptq.calibration.statistics.base import F32, Axes
+from onnxptq.graph.dataflow.tokens import token_axes
+from onnxptq.graph.model import Model
+from onnxptq.running.runner import Cut, Outputs, Sample
 
 
 def channels_follow(channels: Axes, axis: int) -> bool:
@@ -28,9 +23,9 @@ def channels_follow(channels: Axes, axis: int) -> bool:
 def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
     """``x`` without its padded tokens; ``mask`` is [batch, ..., tokens], zero where padded.
 
-    What stands before the tokens is the batch, or the batch times something else (heads). Where tokens and mask do not fit,
-    or where the tokens themselves are the channels, ``x`` is whole. All axes up to the tokens become one, unless channels
-    are among them.
+    What stands before the tokens is the batch, or the batch times something else (heads). Where tokens and mask do not
+    fit, or where the tokens themselves are the channels, ``x`` is whole. All axes up to the tokens become one, unless
+    channels are among them.
     """
     tokens = (mask if mask.ndim > 1 else mask.reshape(1, -1)) != 0
     tokens = tokens.reshape(len(tokens), -1)
@@ -51,3 +46,19 @@ def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
     parts = [x[b * repeat : (b + 1) * repeat].compress(tokens[b], axis=axis) for b in range(len(tokens))]
     whole: F32 = np.concatenate(parts, axis=axis)
     return whole
+
+
+def unpadded(model: Model, masks: Mapping[str, str]) -> Cut:
+    """Cuts the padded tokens out of a sample's outputs, or inner tensors: nobody reads them, so no figure should count
+    them."""
+    paddings = token_axes(model, masks)
+
+    def cut(outputs: Outputs, sample: Sample) -> Outputs:
+        return {
+            name: valid_rows(x, np.asarray(sample[paddings[name].mask]), paddings[name].axis, ())
+            if name in paddings
+            else x
+            for name, x in outputs.items()
+        }
+
+    return cut

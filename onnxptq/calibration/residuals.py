@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnxptq import runtime
-from onnxptq.graph.flow import MOVES
+from onnxptq.graph.dataflow.flow import MOVES
 from onnxptq.graph.reduce import reads
+from onnxptq.running import sessions as runtime
 
 I64 = NDArray[np.int64]
 
@@ -46,7 +46,9 @@ class Residual:
         session = runtime.session(self.moves, threads=1)
         rows = np.broadcast_to(np.arange(1, count + 1, dtype=np.float32).reshape(*shape[:-1], 1), shape)
         columns = np.broadcast_to(np.arange(1, shape[-1] + 1, dtype=np.float32), shape)
-        moved, across = (session.run(None, {self.output: np.ascontiguousarray(numbers)})[0] for numbers in (rows, columns))
+        moved, across = (
+            session.run(None, {self.output: np.ascontiguousarray(numbers)})[0] for numbers in (rows, columns)
+        )
         if moved.shape != stream or stream[-1] != shape[-1]:
             return None
         moved, across = moved.reshape(-1, shape[-1]), across.reshape(-1, shape[-1])

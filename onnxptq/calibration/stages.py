@@ -14,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnxptq import runtime
-from onnxptq.calibration.sources import Source
+from onnxptq.calibration.sources.source import Source
 from onnxptq.graph.reduce import reads
-from onnxptq.verify import save_temporary
+from onnxptq.running import sessions as runtime
+from onnxptq.running.runner import save_temporary
 
 Array = NDArray[Any]
 
@@ -44,7 +44,9 @@ class Shelf:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -79,16 +81,19 @@ class Shelf:
 
 
 class Stages:
-    """Stage 0 is what needs no target; stage s the targets behind s - 1 others on the longest way, and what follows them up to the next.
+    """Stage 0 is what needs no target; stage s the targets behind s - 1 others on the longest way, and what follows
+    them up to the next.
 
-    What depends on constants alone belongs to every stage that reads it. ``keep`` names inputs that stay to the end, as the
-    graph's outputs do.
+    What depends on constants alone belongs to every stage that reads it. ``keep`` names inputs that stay to the end, as
+    the graph's outputs do.
     """
 
     def __init__(self, proto: onnx.ModelProto, targets: Iterable[str], *, keep: Iterable[str] = ()) -> None:
         self.proto, self.targets = proto, frozenset(targets)
         graph = proto.graph
-        self.inputs = [given.name for given in graph.input if given.name not in {held.name for held in graph.initializer}]
+        self.inputs = [
+            given.name for given in graph.input if given.name not in {held.name for held in graph.initializer}
+        ]
         self.outputs = [output.name for output in graph.output]
         self._constants = {held.name: held for held in graph.initializer}
         self._maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
@@ -120,7 +125,9 @@ class Stages:
     def fed(self, stage: int) -> list[str]:
         """What a stage reads of earlier ones."""
         made = {name for index in self.nodes[stage] for name in self.proto.graph.node[index].output}
-        found = (name for index in self._whole(stage) for name in self._reads[index] if name in self.of and name not in made)
+        found = (
+            name for index in self._whole(stage) for name in self._reads[index] if name in self.of and name not in made
+        )
         return list(dict.fromkeys(found))
 
     def left(self, stage: int) -> list[str]:
@@ -165,7 +172,9 @@ class Stages:
         for name in self.fed(stage):
             kind = helper.np_dtype_to_tensor_dtype(kinds[name].dtype)
             model.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * kinds[name].ndim))
-        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in self.left(stage) if name not in self.inputs)
+        model.graph.output.extend(
+            helper.make_empty_tensor_value_info(name) for name in self.left(stage) if name not in self.inputs
+        )
         return model
 
 

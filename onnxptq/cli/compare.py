@@ -12,17 +12,19 @@ def add(parser: ArgumentParser) -> None:
     """Options."""
     parser.add_argument("reference", metavar="REF", help="the model to compare with, usually the FP32 one")
     parser.add_argument("quantized", metavar="QUANT", help="the model to judge")
-    parser.add_argument("--layers", action="store_true", help="also the error of every linear, convolution and attention, by depth")
+    parser.add_argument(
+        "--layers", action="store_true", help="also the error of every linear, convolution and attention, by depth"
+    )
     add_samples(parser, "--data")
     add_run(parser)
 
 
 def run(args: Namespace, out: Output) -> int:
     """SQNR, cosine, largest error per output; for masks the agreement."""
-    from onnxptq import compare
-    from onnxptq.calibration.tokens import unpadded
+    from onnxptq.calibration.padding import unpadded
     from onnxptq.cli.samples import SYNTHETIC, found_in, open_for
     from onnxptq.report.text import outputs_table
+    from onnxptq.running import compare
 
     model, structure = found_in(args.reference, args)
     samples = open_for(model, structure, args.data, args)
@@ -37,7 +39,14 @@ def run(args: Namespace, out: Output) -> int:
         order = [t.name for node in model.graph.nodes for t in node.outputs if t.name in made]
         pairs = [(name, name) for name in order]
         layers = compare.layers(model.to_proto, args.quantized, pairs, list(samples), **how)
-        out.say("\n" + (outputs_table(layers, title="layer") if layers else "no inner tensor carries the same name in both models"))
+        out.say(
+            "\n"
+            + (
+                outputs_table(layers, title="layer")
+                if layers
+                else "no inner tensor carries the same name in both models"
+            )
+        )
         data["layers"] = {name: one.to_json() for name, one in layers.items()}
     if args.data == "synthetic":
         out.warn(SYNTHETIC)

@@ -23,12 +23,20 @@ PICTURES = 12
 
 def add(parser: ArgumentParser) -> None:
     """Options."""
-    parser.add_argument("-o", "--output", metavar="DIR", default="onnxptq-demo", help="folder for the files (default onnxptq-demo)")
-    parser.add_argument("--ris", action="store_true", help="referring segmentation (LAVT) instead of segmentation by boxes (SAM)")
-    parser.add_argument("--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", default="onnxptq-demo", help="folder for the files (default onnxptq-demo)"
+    )
+    parser.add_argument(
+        "--ris", action="store_true", help="referring segmentation (LAVT) instead of segmentation by boxes (SAM)"
+    )
+    parser.add_argument(
+        "--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)"
+    )
     parser.add_argument("--bits", action="append", metavar="wXaY", help=f"may be repeated (default {', '.join(BITS)})")
     parser.add_argument("--samples", type=positive, default=16, metavar="N", help="scenes to calibrate on (default 16)")
-    parser.add_argument("--limit", type=positive, default=30, metavar="N", help="scenes to compare masks on (default 30)")
+    parser.add_argument(
+        "--limit", type=positive, default=30, metavar="N", help="scenes to compare masks on (default 30)"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
     add_json(parser)
 
@@ -60,7 +68,9 @@ def run(args: Namespace, out: Output) -> int:
     rows, entries = [], []
     for row in found.rows:
         size = sum(path.stat().st_size for path in files[row.model])
-        worst = min((m.sqnr for r in reports[row.model] for m in r.outputs.values() if m.sqnr is not None), default=None)
+        worst = min(
+            (m.sqnr for r in reports[row.model] for m in r.outputs.values() if m.sqnr is not None), default=None
+        )
         entries.append({"model": row.model, "bytes": size, "sqnr": worst, "agreement": row.agreement, **row.figures})
         cells = [f"{row.figures[task.main]:.1f}", "-" if row.agreement is None else f"{row.agreement:.1f}"]
         rows.append([row.model, megabytes(size), "-" if worst is None else f"{worst:.1f}", *cells])
@@ -120,7 +130,7 @@ def _page(header: list[str], rows: list[list[str]], about: str, files: dict[str,
 
 def _samples(name: str, args: Namespace) -> Iterable[dict[str, Any]]:
     from onnxptq.datasets import zoo
-    from onnxptq.runtime import session
+    from onnxptq.running.sessions import session
 
     if name == "lavt-mini":
         return zoo.lavt_calibration(args.samples)

@@ -29,24 +29,54 @@ DEFAULT_SPLIT = {"ade20k": "validation"}
 
 def add(parser: ArgumentParser) -> None:
     """Options."""
-    parser.add_argument("task", metavar="TASK", choices=list(TASKS), help="; ".join(f"{name}: {about}" for name, about in TASKS.items()))
     parser.add_argument(
-        "--model", metavar="M", help="the FP32 model: FILE.onnx for ris and refcoco; else ENCODER.onnx,DECODER.onnx or a folder with both"
+        "task", metavar="TASK", choices=list(TASKS), help="; ".join(f"{name}: {about}" for name, about in TASKS.items())
     )
     parser.add_argument(
-        "--quantized", metavar="Q", action="append", default=[], help="a model to judge, given like --model; may be repeated"
+        "--model",
+        metavar="M",
+        help="the FP32 model: FILE.onnx for ris and refcoco; else ENCODER.onnx,DECODER.onnx or a folder with both",
+    )
+    parser.add_argument(
+        "--quantized",
+        metavar="Q",
+        action="append",
+        default=[],
+        help="a model to judge, given like --model; may be repeated",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="use the first N samples")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write pictures of the first 24 samples' masks")
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, metavar="D", help="instances.json (coco) or the data set's folder (refcoco, ade20k, dota)")
-    data.add_argument("--images", type=Path, metavar="DIR", help="where photographs lie, if not beside the annotations (coco, refcoco)")
-    data.add_argument("--split", metavar="S", help="val (default), testA, testB, train, ...; validation (default) or training for ade20k")
-    data.add_argument("--benchmark", metavar="B", default="refscene", help="of ris: refscene (default), refscene+ or refscene-g")
+    data.add_argument(
+        "--data", type=Path, metavar="D", help="instances.json (coco) or the data set's folder (refcoco, ade20k, dota)"
+    )
+    data.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="where photographs lie, if not beside the annotations (coco, refcoco)",
+    )
+    data.add_argument(
+        "--split",
+        metavar="S",
+        help="val (default), testA, testB, train, ...; validation (default) or training for ade20k",
+    )
+    data.add_argument(
+        "--benchmark", metavar="B", default="refscene", help="of ris: refscene (default), refscene+ or refscene-g"
+    )
     data.add_argument("--partition", metavar="P", help="of refcoco: unc, umd or google, where there are several")
-    data.add_argument("--boxes", type=Path, metavar="JSON", help="of coco: a detector's results; without it the true boxes are the prompts")
-    data.add_argument("--coarse", type=Path, metavar="DIR", help="of ade20k: class maps to refine (default: D/predictions)")
-    data.add_argument("--vocab", type=Path, metavar="FILE", help="of ris and refcoco: the model's vocab.txt (default: the zoo's)")
+    data.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="JSON",
+        help="of coco: a detector's results; without it the true boxes are the prompts",
+    )
+    data.add_argument(
+        "--coarse", type=Path, metavar="DIR", help="of ade20k: class maps to refine (default: D/predictions)"
+    )
+    data.add_argument(
+        "--vocab", type=Path, metavar="FILE", help="of ris and refcoco: the model's vocab.txt (default: the zoo's)"
+    )
     add_run(parser)
 
 
@@ -75,7 +105,10 @@ def table(found: Evaluation) -> str:
     header = ["model", *figures, *(["agreement"] if len(found.rows) > 1 else [])]
     rows = []
     for row in found.rows:
-        cells = [f"{row.figures[name]:.0f}" if name in ("masks", "sentences") else f"{row.figures[name]:.2f}" for name in figures]
+        cells = [
+            f"{row.figures[name]:.0f}" if name in ("masks", "sentences") else f"{row.figures[name]:.2f}"
+            for name in figures
+        ]
         shown = "-" if row.agreement is None else f"{row.agreement:.2f}"
         rows.append([row.model, *cells, *([shown] if len(found.rows) > 1 else [])])
     return f"{found.task}: {found.samples} samples\n" + aligned(header, rows, right=range(1, len(header)))
@@ -85,7 +118,8 @@ def open_task(args: Namespace) -> Task[Any]:
     """The task with its data."""
     if args.task not in ("sam", "ris") and args.data is None:
         raise InputError(
-            f"evaluate {args.task}: --data is missing; give {'instances.json' if args.task == 'coco' else 'the folder of the data set'}"
+            f"evaluate {args.task}: --data is missing; give "
+            f"{'instances.json' if args.task == 'coco' else 'the folder of the data set'}"
         )
     split = args.split or DEFAULT_SPLIT.get(args.task, "val")
     if args.task == "sam":

@@ -17,34 +17,59 @@ if TYPE_CHECKING:
     from onnxptq.models.export import Exported
 
 TOLERANCE = 1e-3
-"""Largest difference from torch, relative to an output's largest value. Deep models reach 1e-4 by order of summation alone."""
+"""Largest difference from torch, relative to an output's largest value. Deep models reach 1e-4 by order of summation
+alone."""
 
 
 def add(parser: ArgumentParser) -> None:
     """Options."""
     kinds = parser.add_subparsers(metavar="KIND", dest="kind", required=True)
     sam = kinds.add_parser("sam", help="Segment Anything: an encoder and a decoder", allow_abbrev=False)
-    sam.add_argument("--checkpoint", type=Path, metavar="FILE", help="segment_anything's .pth, or a folder saved by transformers' SamModel")
-    sam.add_argument("--model", metavar="NAME", help="vit_b, vit_l or vit_h; needed with --random-weights, else read off the checkpoint")
+    sam.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="segment_anything's .pth, or a folder saved by transformers' SamModel",
+    )
+    sam.add_argument(
+        "--model",
+        metavar="NAME",
+        help="vit_b, vit_l or vit_h; needed with --random-weights, else read off the checkpoint",
+    )
     sam.add_argument("--random-weights", type=int, metavar="SEED", help="instead of a checkpoint, for timing")
     sam.add_argument(
-        "--image-size", type=positive, metavar="N", help="side of the input (default: the checkpoint's); position tables are resampled"
+        "--image-size",
+        type=positive,
+        metavar="N",
+        help="side of the input (default: the checkpoint's); position tables are resampled",
     )
     sam.add_argument("--mask-input", action="store_true", help="give the decoder the inputs of a previous mask")
     _add_common(sam, "folder for encoder.onnx and decoder.onnx")
     lavt = kinds.add_parser("lavt", help="LAVT referring segmentation", allow_abbrev=False)
     lavt.add_argument("--checkpoint", type=Path, metavar="FILE", help="official layout, lavt or lavt_one")
-    lavt.add_argument("--random-weights", type=int, metavar="SEED", help="instead of a checkpoint, the released sizes, for timing")
+    lavt.add_argument(
+        "--random-weights", type=int, metavar="SEED", help="instead of a checkpoint, the released sizes, for timing"
+    )
     lavt.add_argument("--image-size", type=positive, metavar="N", default=480, help="side of the input (default 480)")
-    lavt.add_argument("--max-tokens", type=positive, metavar="N", default=20, help="length of a sentence in tokens (default 20)")
-    lavt.add_argument("--text-heads", type=positive, metavar="N", help="heads of the text encoder (default: 64 channels each)")
+    lavt.add_argument(
+        "--max-tokens", type=positive, metavar="N", default=20, help="length of a sentence in tokens (default 20)"
+    )
+    lavt.add_argument(
+        "--text-heads", type=positive, metavar="N", help="heads of the text encoder (default: 64 channels each)"
+    )
     lavt.add_argument("--fusion-heads", type=positive, metavar="N", default=1, help="heads of the fusion (default 1)")
     _add_common(lavt, "file to write")
-    zoo = kinds.add_parser("zoo", help="trained zoo checkpoints, stored as the package carries them", allow_abbrev=False)
+    zoo = kinds.add_parser(
+        "zoo", help="trained zoo checkpoints, stored as the package carries them", allow_abbrev=False
+    )
     zoo.add_argument("--sam", type=Path, metavar="FILE", help="sam-mini.safetensors")
     zoo.add_argument("--lavt", type=Path, metavar="FILE", help="lavt-mini.safetensors")
     zoo.add_argument("--vocab", type=Path, metavar="FILE", help="lavt-mini.vocab.txt, copied beside")
-    zoo.add_argument("--measure", action="store_true", help="evaluate what was written on every split and write metrics.json (minutes)")
+    zoo.add_argument(
+        "--measure",
+        action="store_true",
+        help="evaluate what was written on every split and write metrics.json (minutes)",
+    )
     zoo.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder to write to")
     add_json(zoo)
 
@@ -52,7 +77,10 @@ def add(parser: ArgumentParser) -> None:
 def _add_common(parser: ArgumentParser, about: str) -> None:
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", required=True, help=about)
     parser.add_argument(
-        "--exporter", choices=("torchscript", "dynamo"), default="torchscript", help="torchscript (default, opset 17) or dynamo"
+        "--exporter",
+        choices=("torchscript", "dynamo"),
+        default="torchscript",
+        help="torchscript (default, opset 17) or dynamo",
     )
     parser.add_argument("--dynamic-batch", action="store_true", help="any number of images a call")
     add_json(parser)
@@ -62,7 +90,9 @@ def run(args: Namespace, out: Output) -> int:
     """Export, run, compare."""
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"export needs torch and transformers ({package} is missing): pip install 'onnxptq[models]'")
+            raise InputError(
+                f"export needs torch and transformers ({package} is missing): pip install 'onnxptq[models]'"
+            )
     written = {"sam": _sam, "lavt": _lavt, "zoo": _zoo}[args.kind](args)
     files = []
     for one in written:
@@ -80,7 +110,7 @@ def run(args: Namespace, out: Output) -> int:
 def check(exported: Exported) -> float:
     """The largest relative difference from torch; an ArtifactError, and no file, above the tolerance."""
     from onnxptq.models.export import largest_error
-    from onnxptq.runtime import session
+    from onnxptq.running.sessions import session
 
     names = list(exported.expected)
     found = session(exported.path, executor="function").run(names, exported.feeds)
@@ -133,7 +163,9 @@ def _lavt(args: Namespace) -> list[Exported]:
         raise InputError(f"-o {args.out}: is a directory; give the name of a file")
     if args.checkpoint is None:
         heads = (args.fusion_heads,) * 4
-        model = random_lavt(LavtConfig(image_size=args.image_size, max_tokens=args.max_tokens, fusion_heads=heads), args.random_weights)
+        model = random_lavt(
+            LavtConfig(image_size=args.image_size, max_tokens=args.max_tokens, fusion_heads=heads), args.random_weights
+        )
     else:
         model = load_lavt(
             args.checkpoint,
@@ -159,7 +191,9 @@ def _zoo(args: Namespace) -> list[Exported]:
         target = args.out / "lavt-mini.vocab.txt"
         if not (target.exists() and target.samefile(args.vocab)):
             shutil.copyfile(args.vocab, target)
-    return (embed_sam(args.sam, args.out) if args.sam else []) + ([embed_lavt(args.lavt, args.out)] if args.lavt else [])
+    return (embed_sam(args.sam, args.out) if args.sam else []) + (
+        [embed_lavt(args.lavt, args.out)] if args.lavt else []
+    )
 
 
 def _measure(args: Namespace) -> None:

@@ -13,10 +13,10 @@ from onnxptq.errors import InputError
 
 if TYPE_CHECKING:
     from onnxptq.calibration.engine import Engine
-    from onnxptq.calibration.histogram import Histogram
+    from onnxptq.calibration.statistics.histogram import Histogram
     from onnxptq.plan import Plan
     from onnxptq.quantizer import Inspection, Quantizer
-    from onnxptq.sites import Attention, Site
+    from onnxptq.structure import Attention, Site
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -26,7 +26,12 @@ def add(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--cost", action="store_true", help="operations and storage by width")
     add_samples(parser, "--calib", default=None)
-    parser.add_argument("--figures", type=Path, metavar="FILE", help="page with drawings of keys, softmax and GELU outputs; needs --calib")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FILE",
+        help="page with drawings of keys, softmax and GELU outputs; needs --calib",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
     parser.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors held at a time")
     add_json(parser)
@@ -82,7 +87,11 @@ def _structure(name: str, inspection: Inspection, out: Output) -> dict[str, Any]
     out.say("  " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
     out.say("  sites by part: " + (", ".join(f"{number} {part}" for part, number in parts.items()) or "none"))
     for mask, tokens in found.masks.items():
-        out.say(f"  mask {mask}" + (f" marks the padding of {tokens}" if tokens else "") + "; what it hides is left out of every statistic")
+        out.say(
+            f"  mask {mask}"
+            + (f" marks the padding of {tokens}" if tokens else "")
+            + "; what it hides is left out of every statistic"
+        )
     for note in model.notes:
         out.say(f"  note: {note}")
     header = ["attention", "part", "heads", "dim", "queries", "keys", "also added", "what"]
@@ -103,7 +112,11 @@ def _structure(name: str, inspection: Inspection, out: Output) -> dict[str, Any]
 
 
 def _attention(one: Attention) -> list[str]:
-    added = [f"{len(one.additive)} terms"] * bool(one.additive) + ["relative position"] * (one.rel_h is not None) + ["mask"] * one.masked
+    added = (
+        [f"{len(one.additive)} terms"] * bool(one.additive)
+        + ["relative position"] * (one.rel_h is not None)
+        + ["mask"] * one.masked
+    )
     kind = "token to image" if one.token_to_image else "" if one.fusable else "not fused"
     sizes = [str(n) if n is not None else "?" for n in (one.queries, one.keys)]
     return [one.name, one.part.value, str(one.heads), str(one.dim), *sizes, ", ".join(added), kind]
@@ -111,34 +124,63 @@ def _attention(one: Attention) -> list[str]:
 
 def _site(site: Site, plan: Plan) -> list[str]:
     choice = plan.get(site.key)
-    chosen = [choice.scheme, str(choice.bits), choice.calibrator, choice.granularity] if choice else ["float", "32", "", ""]
+    chosen = (
+        [choice.scheme, str(choice.bits), choice.calibrator, choice.granularity] if choice else ["float", "32", "", ""]
+    )
     return [site.key, site.tensor, site.role.value, site.part.value, str(site.channels or "?"), *chosen]
 
 
 def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> list[dict[str, Any]]:
     """Range, mean and shape of every activation in the plan."""
-    from onnxptq.calibration.histogram import Histogram
-    from onnxptq.calibration.summary import Request
+    from onnxptq.calibration.statistics.base import Request
+    from onnxptq.calibration.statistics.histogram import Histogram
     from onnxptq.cli.samples import SYNTHETIC
     from onnxptq.report.text import table
-    from onnxptq.sites import Role
+    from onnxptq.structure import Role
 
     found = q.inspect()
     tensors = dict.fromkeys(site.tensor for site in plan.sites.values() if site.role is not Role.WEIGHT)
-    filled = _engine(found, args, out).fill({name: Request(name, Histogram()) for name in tensors}, stage="distributions")
+    filled = _engine(found, args, out).fill(
+        {name: Request(name, Histogram()) for name in tensors}, stage="distributions"
+    )
     entries, rows = [], []
     for name, summary in filled.items():
         assert isinstance(summary, Histogram)
         tail = summary.quantile(0.9999), summary.quantile(0.0001)
         outliers = max(summary.high, -summary.low) / max(*map(abs, tail), 1e-30) if summary.count else 1.0
-        entries.append({"tensor": name, "low": summary.low, "high": summary.high, "p0.01": tail[1], "p99.99": tail[0], "reach": outliers})
-        rows.append(
-            [name, f"{summary.low:.4g}", f"{summary.high:.4g}", f"{tail[1]:.4g}", f"{tail[0]:.4g}", f"{outliers:.1f}", _sketch(summary)]
+        entries.append(
+            {
+                "tensor": name,
+                "low": summary.low,
+                "high": summary.high,
+                "p0.01": tail[1],
+                "p99.99": tail[0],
+                "reach": outliers,
+            }
         )
-    out.say("\n" + table(["tensor", "low", "high", "0.01 %", "99.99 %", "reach", "log counts, low to high"], rows, right=range(1, 6)))
+        rows.append(
+            [
+                name,
+                f"{summary.low:.4g}",
+                f"{summary.high:.4g}",
+                f"{tail[1]:.4g}",
+                f"{tail[0]:.4g}",
+                f"{outliers:.1f}",
+                _sketch(summary),
+            ]
+        )
+    out.say(
+        "\n"
+        + table(
+            ["tensor", "low", "high", "0.01 %", "99.99 %", "reach", "log counts, low to high"], rows, right=range(1, 6)
+        )
+    )
     if args.calib == "synthetic":
         out.warn(SYNTHETIC)
-    out.say("\nreach: the largest magnitude over that of the 0.01 and 99.99 percentiles; above about 2 a few outliers set the range")
+    out.say(
+        "\nreach: the largest magnitude over that of the 0.01 and 99.99 percentiles; above about 2 a few outliers "
+        "set the range"
+    )
     return entries
 
 
@@ -175,7 +217,9 @@ def _figures(q: Quantizer, args: Namespace, out: Output) -> dict[str, Any]:
         q.changes,
         lambda model, requests: engine.fill(requests, stage="figures", model=model),
     )
-    write_atomic(args.figures, page(figures, model=args.model, recipe=q.recipe.name, samples=engine.source.name).encode())
+    write_atomic(
+        args.figures, page(figures, model=args.model, recipe=q.recipe.name, samples=engine.source.name).encode()
+    )
     out.say(f"\nfigures: {args.figures}")
     return {"path": str(args.figures), "above 0.01": {one.name: one.above for one in figures.attentions}}
 

@@ -22,7 +22,8 @@ def run(args: Namespace, out: Output) -> int:
     path = library.path()
     if path is None:
         raise InputError(
-            "no native library: this installation was built without a C++ compiler; artifacts run through their function bodies"
+            "no native library: this installation was built without a C++ compiler; artifacts run through their "
+            "function bodies"
         )
     isa = library.isa()
     out.emit({"path": str(path), "isa": isa, "isas": library.isas()})

@@ -19,7 +19,8 @@ class Output:
 
     @property
     def stream(self) -> TextIO:
-        """Where progress goes: a terminal if there is one, else with the words for people, so that stderr holds errors only."""
+        """Where progress goes: a terminal if there is one, else with the words for people, so that stderr holds errors
+        only."""
         return sys.stderr if self.json or sys.stderr.isatty() else sys.stdout
 
     def say(self, text: str = "") -> None:
@@ -37,7 +38,8 @@ class Output:
 
 
 def writable(path: str | Path, *, model: Path | None = None) -> Path:
-    """``path``, if a file can be written there, else an InputError before any work is done. Never over the model itself."""
+    """``path``, if a file can be written there, else an InputError before any work is done. Never over the model
+    itself."""
     from onnxptq.graph.save import check_writable
 
     path = Path(path)

@@ -17,18 +17,27 @@ if TYPE_CHECKING:
     from onnxptq.evaluate.predictors import Masks
 
 AGREEMENT = 95.0
-"""Least agreement, in percent, of the package's masks with those of the parts run from Python; resizing differs in last bits."""
+"""Least agreement, in percent, of the package's masks with those of the parts run from Python; resizing differs in last
+bits."""
 
 
 def add(parser: ArgumentParser) -> None:
     """Options."""
     parser.add_argument(
-        "kind", metavar="KIND", choices=("sam", "lavt"), help="sam: image and boxes in, masks out; lavt: image and sentence in, mask out"
+        "kind",
+        metavar="KIND",
+        choices=("sam", "lavt"),
+        help="sam: image and boxes in, masks out; lavt: image and sentence in, mask out",
     )
     parser.add_argument(
-        "--model", metavar="M", required=True, help="ENCODER.onnx,DECODER.onnx or a folder with both (sam), FILE.onnx (lavt)"
+        "--model",
+        metavar="M",
+        required=True,
+        help="ENCODER.onnx,DECODER.onnx or a folder with both (sam), FILE.onnx (lavt)",
     )
-    parser.add_argument("--vocab", type=Path, metavar="FILE", help="of lavt: the model's vocab.txt (default: the zoo's)")
+    parser.add_argument(
+        "--vocab", type=Path, metavar="FILE", help="of lavt: the model's vocab.txt (default: the zoo's)"
+    )
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", required=True, help="file to write")
     add_json(parser)
 
@@ -56,7 +65,7 @@ def _sam(args: Namespace) -> tuple[onnx.ModelProto, float]:
     from onnxptq.evaluate.models import sam_files
     from onnxptq.evaluate.predictors import SamPredictor
     from onnxptq.package.sam import package_sam
-    from onnxptq.runtime import session
+    from onnxptq.running.sessions import session
 
     encoder, decoder = sam_files(args.model)
     package = package_sam(encoder, decoder)
@@ -75,10 +84,12 @@ def _lavt(args: Namespace) -> tuple[onnx.ModelProto, float]:
     from onnxptq.evaluate.models import lavt_file, open_lavt
     from onnxptq.evaluate.predictors import Masks
     from onnxptq.package.lavt import package_lavt
-    from onnxptq.runtime import session
+    from onnxptq.running.sessions import session
 
     if importlib.util.find_spec("onnxruntime_extensions") is None:
-        raise InputError("package lavt needs onnxruntime-extensions for its tokenizer: pip install 'onnxptq[extensions]'")
+        raise InputError(
+            "package lavt needs onnxruntime-extensions for its tokenizer: pip install 'onnxptq[extensions]'"
+        )
     from onnxruntime_extensions import get_library_path
 
     predictor = open_lavt(args.model, vocabulary=args.vocab)

@@ -20,25 +20,37 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Options."""
     add_model(parser)
-    parser.add_argument("-o", "--output", metavar="OUT", help="file to write (default: MODEL.wXaY.onnx beside the model)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="file to write (default: MODEL.wXaY.onnx beside the model)"
+    )
     method = parser.add_argument_group("method")
     method.add_argument("--no-bimodal", action="store_true", help="the recipe without the fold of bimodal keys")
     method.add_argument("--no-agq", action="store_true", help="the recipe without adaptive granularity of softmax")
-    method.add_argument("--plan-in", metavar="FILE", help="take schemes, bits and parameters from a plan instead of the recipe")
+    method.add_argument(
+        "--plan-in", metavar="FILE", help="take schemes, bits and parameters from a plan instead of the recipe"
+    )
     method.add_argument("--plan-out", metavar="FILE", help="write the finished plan: it can be edited and used again")
     written = parser.add_argument_group("artifact")
     written.add_argument(
-        "--format", choices=FORMATS, default="native", help="native: our ops, function bodies inside (default); portable; qdq"
+        "--format",
+        choices=FORMATS,
+        default="native",
+        help="native: our ops, function bodies inside (default); portable; qdq",
     )
     written.add_argument(
-        "--constants", choices=CONSTANTS, default="fp16", help="how constants no quantizer claims are stored (default fp16)"
+        "--constants",
+        choices=CONSTANTS,
+        default="fp16",
+        help="how constants no quantizer claims are stored (default fp16)",
     )
     written.add_argument("--strict", action="store_true", help="an error where the format cannot say what was planned")
     written.add_argument("--report", metavar="OUT.html", help="write a page about what was done and why")
     add_samples(parser, "--calib")
     engine = parser.add_argument_group("run")
     engine.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
-    engine.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time")
+    engine.add_argument(
+        "--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time"
+    )
     engine.add_argument("--resume", action="store_true", help="go on with a run that was killed")
     add_json(parser)
 
@@ -55,7 +67,11 @@ def run(args: Namespace, out: Output) -> int:
     output = Path(args.output) if args.output else default_output(model, str(Bits.parse(args.bits)))
     if args.output or model.is_file():
         writable(output, model=model)
-    extra = {option: writable(path, model=model) for option, path in (("report", args.report), ("plan", args.plan_out)) if path}
+    extra = {
+        option: writable(path, model=model)
+        for option, path in (("report", args.report), ("plan", args.plan_out))
+        if path
+    }
     plan = Plan.read(args.plan_in) if args.plan_in else None
     q = quantizer(args, out)
     if plan is not None:

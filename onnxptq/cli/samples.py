@@ -6,9 +6,9 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxptq.calibration.sources import Source
+    from onnxptq.calibration.sources.source import Source
     from onnxptq.graph.model import Model
-    from onnxptq.sites import Structure
+    from onnxptq.structure import Structure
 
 
 SYNTHETIC = "synthetic samples: real ones say more; give a folder"
@@ -16,8 +16,8 @@ SYNTHETIC = "synthetic samples: real ones say more; give a folder"
 
 def open_for(model: Model, structure: Structure, spec: str, args: Namespace) -> Source:
     """The samples ``spec`` names, for the inputs of ``model``."""
-    from onnxptq.calibration.inputs import input_specs
-    from onnxptq.calibration.sources import open_source
+    from onnxptq.calibration.sources.inputs import input_specs
+    from onnxptq.calibration.sources.opening import open_source
 
     return open_source(
         spec,
@@ -33,7 +33,7 @@ def found_in(path: str, args: Namespace) -> tuple[Model, Structure]:
     """A model in canonical form, and what is in it."""
     from onnxptq.graph.canonical import canonicalise
     from onnxptq.graph.load import load
-    from onnxptq.sites import discover
+    from onnxptq.structure import discover
 
     model = canonicalise(load(path, shapes=dict(args.shape)))
     return model, discover(model, mask=getattr(args, "mask", None), roles=dict(getattr(args, "role", ())))

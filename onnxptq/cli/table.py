@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 BITS = "w8a8,w6a6,w4a8,w4a4,w3a3"
 RECIPES = "rtn,minmax,percentile,omse"
 SHOWN = {"sam": ("mIoU", "P@0.75", "P@0.9", "agreement"), "ris": ("MIoU", "OIoU", "P@0.7", "P@0.9", "agreement")}
-SHOWN |= {"coco": ("AP", "AP50", "AP75", "agreement"), "refcoco": SHOWN["ris"], "ade20k": ("mIoU", "accuracy", "agreement")}
+SHOWN |= {
+    "coco": ("AP", "AP50", "AP75", "agreement"),
+    "refcoco": SHOWN["ris"],
+    "ade20k": ("mIoU", "accuracy", "agreement"),
+}
 SHOWN |= {"dota": ("mAP", "mAP50", "mAP75", "agreement")}
 
 
@@ -34,13 +38,24 @@ def add(parser: ArgumentParser) -> None:
         help=f"recipes by name or TOML file, each with settings like auto+folds=off (default {RECIPES})",
     )
     grid.add_argument("--bits", metavar="wXaY,..", default=BITS, help=f"bit widths (default {BITS})")
-    grid.add_argument("--splits", metavar="S[:N],..", help="splits, each with its own limit (default: --split and --limit)")
-    grid.add_argument("--calib", metavar="SRC", help="as of quantize (default zoo:sam-mini or zoo:lavt-mini for sam and ris)")
+    grid.add_argument(
+        "--splits", metavar="S[:N],..", help="splits, each with its own limit (default: --split and --limit)"
+    )
+    grid.add_argument(
+        "--calib", metavar="SRC", help="as of quantize (default zoo:sam-mini or zoo:lavt-mini for sam and ris)"
+    )
     grid.add_argument("--samples", type=positive, default=32, metavar="N", help="calibration samples (default 32)")
     grid.add_argument("--seed", type=int, default=0, metavar="N", help="seed of calibration samples (default 0)")
-    grid.add_argument("--format", choices=FORMATS, default="native", help="of the files that are judged (default native)")
     grid.add_argument(
-        "-o", "--out", type=Path, metavar="DIR", required=True, help="folder for table.md, table.csv, drawings and finished cells"
+        "--format", choices=FORMATS, default="native", help="of the files that are judged (default native)"
+    )
+    grid.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder for table.md, table.csv, drawings and finished cells",
     )
 
 
@@ -60,7 +75,9 @@ def run(args: Namespace, out: Output) -> int:
     if args.calib is None:
         raise InputError(f"table {args.task}: --calib is missing")
     keys = ("task", "model", "data", "benchmark", "partition", "boxes", "coarse", "calib", "samples", "seed", "format")
-    folder = Folder(args.out, {key: str(getattr(args, key)) for key in keys} | {"splits": [f"{s}:{n}" for s, n in splits]})
+    folder = Folder(
+        args.out, {key: str(getattr(args, key)) for key in keys} | {"splits": [f"{s}:{n}" for s, n in splits]}
+    )
     cells = [_cell(args, folder, FULL, "w32a32", split, []) for split in splits]
     for width in widths:
         for recipe in recipes:
@@ -68,7 +85,9 @@ def run(args: Namespace, out: Output) -> int:
                 made: list[Path] = []
                 for split in splits:
                     cells.append(_cell(args, folder, recipe, width, split, made, Path(scratch)))
-                    shown = ", ".join(f"{n} {cells[-1].figures[n]:.2f}" for n in SHOWN[args.task] if n in cells[-1].figures)
+                    shown = ", ".join(
+                        f"{n} {cells[-1].figures[n]:.2f}" for n in SHOWN[args.task] if n in cells[-1].figures
+                    )
                     out.say(f"{width} {recipe} {split[0]}: {shown}")
             _write(args.out / "table.md", markdown(cells, SHOWN[args.task]))
     text = markdown(cells, SHOWN[args.task])
@@ -82,7 +101,13 @@ def run(args: Namespace, out: Output) -> int:
 
 
 def _cell(
-    args: Namespace, folder: Folder, recipe: str, bits: str, split: tuple[str, int | None], made: list[Path], scratch: Path | None = None
+    args: Namespace,
+    folder: Folder,
+    recipe: str,
+    bits: str,
+    split: tuple[str, int | None],
+    made: list[Path],
+    scratch: Path | None = None,
 ) -> Cell:
     """One cell, finished before or now; ``made`` holds the quantized files once they are needed."""
     from onnxptq.evaluate.grid import Cell

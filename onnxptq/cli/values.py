@@ -7,7 +7,18 @@ from argparse import ArgumentParser, ArgumentTypeError
 
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
 EXECUTORS = ("native", "function", "python")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
 
 
 def positive(text: str) -> int:
@@ -59,17 +70,31 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 def add_model(parser: ArgumentParser) -> None:
     """The model, and the options that say what is done to which of its sites."""
     parser.add_argument("model", metavar="MODEL", help="ONNX model")
-    parser.add_argument("--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)")
     parser.add_argument(
-        "--bits", default="w8a8", metavar="wXaY", help="bits of weights and activations, 2 to 8, or 32 for float (default w8a8)"
+        "--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)"
+    )
+    parser.add_argument(
+        "--bits",
+        default="w8a8",
+        metavar="wXaY",
+        help="bits of weights and activations, 2 to 8, or 32 for float (default w8a8)",
     )
     parser.add_argument("--set", type=pair, action="append", default=[], metavar="K=V", help="a setting of the recipe")
     group = parser.add_argument_group("scope")
-    group.add_argument("--exclude", type=regex, action="append", default=[], metavar="REGEX", help="leave matching sites in float")
     group.add_argument(
-        "--include", type=regex, action="append", default=[], metavar="REGEX", help="quantize matching sites that are out of scope"
+        "--exclude", type=regex, action="append", default=[], metavar="REGEX", help="leave matching sites in float"
     )
-    group.add_argument("--mask", metavar="NAME", help="the input that marks padding, or none (default: found by structure)")
+    group.add_argument(
+        "--include",
+        type=regex,
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="quantize matching sites that are out of scope",
+    )
+    group.add_argument(
+        "--mask", metavar="NAME", help="the input that marks padding, or none (default: found by structure)"
+    )
     group.add_argument(
         "--role",
         type=named_regex,
@@ -88,9 +113,16 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
     about = f"folder of images, of .npz or of .npy; one .npz; {named}; or synthetic{note}"
     group.add_argument(option, metavar="SRC", default=default, help=about)
     group.add_argument("--samples", type=positive, metavar="N", help="use at most N samples")
-    group.add_argument("--preprocess", choices=PREPROCESSING, default="imagenet", help="how images become inputs (default imagenet)")
     group.add_argument(
-        "--shape", type=shape, action="append", default=[], metavar="NAME=2,3,..", help="shape of an input with dynamic sizes"
+        "--preprocess", choices=PREPROCESSING, default="imagenet", help="how images become inputs (default imagenet)"
+    )
+    group.add_argument(
+        "--shape",
+        type=shape,
+        action="append",
+        default=[],
+        metavar="NAME=2,3,..",
+        help="shape of an input with dynamic sizes",
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
 
@@ -98,7 +130,9 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
 def add_run(parser: ArgumentParser) -> None:
     """The options that say how models are run, and ``--json``."""
     parser.add_argument(
-        "--executor", choices=EXECUTORS, help="native (compiled ops), function (bodies only) or python (default: the best there is)"
+        "--executor",
+        choices=EXECUTORS,
+        help="native (compiled ops), function (bodies only) or python (default: the best there is)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
     add_json(parser)

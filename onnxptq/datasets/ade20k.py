@@ -39,7 +39,9 @@ class Scene:
     def _labels(self, path: Path) -> NDArray[np.int64]:
         labels, image = read_labels(path), self.image().shape[:2]
         if labels.shape != image:
-            raise InputError(f"label image {path}: is {labels.shape[1]} x {labels.shape[0]}, but its image {image[1]} x {image[0]}")
+            raise InputError(
+                f"label image {path}: is {labels.shape[1]} x {labels.shape[0]}, but its image {image[1]} x {image[0]}"
+            )
         if labels.size and labels.max() > CLASSES:
             raise InputError(f"label image {path}: class {labels.max()}; the benchmark has 0 (other) to {CLASSES}")
         return labels

@@ -56,7 +56,8 @@ class Photo:
         pixels = read_image(self.path)
         if pixels.shape[:2] != (self.height, self.width):
             raise InputError(
-                f"image {self.path}: is {pixels.shape[1]} x {pixels.shape[0]}, but {self.source} says {self.width} x {self.height}"
+                f"image {self.path}: is {pixels.shape[1]} x {pixels.shape[0]}, but {self.source} says {self.width} x "
+                f"{self.height}"
             )
         return pixels
 
@@ -75,7 +76,8 @@ class Coco:
 
     @classmethod
     def load(cls, annotations: str | Path, images: str | Path | None = None) -> Coco:
-        """Read an instances file; images lie in ``images``, by default the folder `images` beside it or its own folder."""
+        """Read an instances file; images lie in ``images``, by default the folder `images` beside it or its own
+        folder."""
         path = Path(annotations)
         folders = [require_folder(Path(images), "images")] if images else [path.parent / "images", path.parent]
         return cls.from_data(read_json(path), path, folders)
@@ -117,7 +119,9 @@ class Coco:
                 image, category = int(entry["image_id"]), int(entry["category_id"])
                 detection = Detection(category, _box(entry["bbox"]), float(entry["score"]))
             except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{path}: a detection without usable image_id, category_id, bbox or score ({error})") from None
+                raise InputError(
+                    f"{path}: a detection without usable image_id, category_id, bbox or score ({error})"
+                ) from None
             if image not in known:
                 raise InputError(f"{path}: a detection of image {image}, which the annotations do not have")
             if category not in self.categories:
@@ -130,7 +134,9 @@ def _instance(a: Mapping[str, Any], categories: Mapping[int, str], path: Path) -
     category = int(a["category_id"])
     if category not in categories:
         raise InputError(f"{path}: annotation {a['id']} has category {category}, which is not in its list 'categories'")
-    return Instance(int(a["id"]), category, _box(a["bbox"]), float(a["area"]), bool(a.get("iscrowd", 0)), a["segmentation"])
+    return Instance(
+        int(a["id"]), category, _box(a["bbox"]), float(a["area"]), bool(a.get("iscrowd", 0)), a["segmentation"]
+    )
 
 
 def _photo(i: Mapping[str, Any], folders: Sequence[Path], objects: Mapping[int, list[Instance]], path: Path) -> Photo:

@@ -25,7 +25,9 @@ def sam_pixels(planes: NDArray[Any]) -> NDArray[np.float32]:
 
 def imagenet(planes: NDArray[Any]) -> NDArray[np.float32]:
     """RGB planes [..., 3, H, W] in 0..255 to the usual ImageNet normalisation, LAVT's too."""
-    out: NDArray[np.float32] = (planes.astype(np.float32) / np.float32(255) - IMAGENET_MEAN[:, None, None]) / IMAGENET_STD[:, None, None]
+    out: NDArray[np.float32] = (
+        planes.astype(np.float32) / np.float32(255) - IMAGENET_MEAN[:, None, None]
+    ) / IMAGENET_STD[:, None, None]
     return out
 
 

@@ -1,4 +1,5 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg (G-Ref): `refs(PARTITION).p` beside `instances.json`, as the refer API lays them out."""
+"""RefCOCO, RefCOCO+ and RefCOCOg (G-Ref): `refs(PARTITION).p` beside `instances.json`, as the refer API lays them
+out."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ from onnxptq.datasets.rle import Mask
 from onnxptq.errors import InputError
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
-IMAGE_FOLDERS = ("mscoco/images/train2014", "images/mscoco/images/train2014", "train2014", "images/train2014", "images", "images/coco", ".")
+IMAGE_FOLDERS = (
+    "mscoco/images/train2014",
+    "images/mscoco/images/train2014",
+    "train2014",
+    "images/train2014",
+    "images",
+    "images/coco",
+    ".",
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class RefCoco:
     splits: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: str | Path, *, split: str, partition: str | None = None, images: str | Path | None = None) -> RefCoco:
+    def load(
+        cls, folder: str | Path, *, split: str, partition: str | None = None, images: str | Path | None = None
+    ) -> RefCoco:
         """Read one data set from its folder (which holds `refs(...).p` and `instances.json`).
 
-        ``partition`` is unc, umd or google and may be left out where there is one file only. Photographs are looked for in
-        ``images`` or in the usual places around ``folder``.
+        ``partition`` is unc, umd or google and may be left out where there is one file only. Photographs are looked for
+        in ``images`` or in the usual places around ``folder``.
         """
         folder = Path(folder)
         file = _refs_file(folder, partition)
@@ -62,9 +73,14 @@ class RefCoco:
             if ref["split"] != split:
                 continue
             if ref["image_id"] not in photos or ref["ann_id"] not in objects:
-                raise InputError(f"{file}: ref {ref['ref_id']} names annotation {ref['ann_id']}, which {annotations} does not have")
+                raise InputError(
+                    f"{file}: ref {ref['ref_id']} names annotation {ref['ann_id']}, which {annotations} does not have"
+                )
             photo, target = objects[ref["ann_id"]]
-            found += [Expression(photo, target, str(s.get("raw", s.get("sent"))), int(ref["ref_id"])) for s in ref["sentences"]]
+            found += [
+                Expression(photo, target, str(s.get("raw", s.get("sent"))), int(ref["ref_id"]))
+                for s in ref["sentences"]
+            ]
         return cls(tuple(found), splits)
 
     def __len__(self) -> int:

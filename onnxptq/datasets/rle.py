@@ -1,7 +1,7 @@
 """COCO's mask encodings: run lengths, plain or compressed to text, and polygons, rasterised as COCO's own tools do.
 
-Runs go down the columns and begin with background. A polygon's outline is drawn at five times the resolution; where it crosses
-a pixel column, the column's pixels change sides, so that a running parity over the columns fills the shape.
+Runs go down the columns and begin with background. A polygon's outline is drawn at five times the resolution; where it
+crosses a pixel column, the column's pixels change sides, so that a running parity over the columns fills the shape.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def to_counts(mask: Mask) -> list[int]:
 
 
 def uncompress(text: str | bytes, where: str) -> list[int]:
-    """Run lengths of COCO's text form: six bits a character from '0' on, every run but the first three as a difference."""
+    """Run lengths of COCO's text form: six bits a character from '0' on, every run but the first three as a
+    difference."""
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     counts: list[int] = []
     value, shift = 0, 0

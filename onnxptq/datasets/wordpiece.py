@@ -1,7 +1,7 @@
 """BERT's uncased WordPiece tokenizer over an explicit vocabulary file, without a dependency.
 
-The zoo ships a subset of the bert-base-uncased vocabulary, so token ids are line numbers of that file; the full vocabulary is
-read by the same class.
+The zoo ships a subset of the bert-base-uncased vocabulary, so token ids are line numbers of that file; the full
+vocabulary is read by the same class.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class WordPiece:
         self.max_tokens = max_tokens
         missing = [token for token in ("[CLS]", "[SEP]", "[UNK]", "[PAD]") if token not in self.ids]
         if missing:
-            raise InputError(f"vocabulary of {len(self.vocab)} tokens lacks {missing[0]}: give a BERT vocab.txt, one token a line")
+            raise InputError(
+                f"vocabulary of {len(self.vocab)} tokens lacks {missing[0]}: give a BERT vocab.txt, one token a line"
+            )
         self._cls, self._sep, self.pad = (self.ids[t] for t in ("[CLS]", "[SEP]", "[PAD]"))
         self._cache: dict[str, list[str]] = {}
 
@@ -38,7 +40,9 @@ class WordPiece:
         try:
             return cls(Path(path).read_text(encoding="utf-8").splitlines(), max_tokens)
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"vocabulary {path} cannot be read ({error}): give a BERT vocab.txt, one token a line") from None
+            raise InputError(
+                f"vocabulary {path} cannot be read ({error}): give a BERT vocab.txt, one token a line"
+            ) from None
 
     def tokenize(self, text: str) -> list[str]:
         """Word pieces of a sentence."""

@@ -105,7 +105,9 @@ def prompt_samples(split: str, count: int, *, start: int = 0, size: int = IMAGE_
         yield PromptSample(planes, masks, np.array([mask_box(mask) for mask in masks], np.float32))
 
 
-def ref_samples(benchmark: str, split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE) -> Iterator[RefSample]:
+def ref_samples(
+    benchmark: str, split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE
+) -> Iterator[RefSample]:
     """``count`` (scene, expression, mask) triples of a benchmark split from index ``start`` on."""
     _known("split", split, scenes.SPLITS)
     _known("benchmark", benchmark, scenes.BENCHMARKS)
@@ -152,7 +154,9 @@ def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Calibrat
 
 def lavt_calibration(count: int, *, seed: int = 0) -> Calibration:
     """LAVT inputs, the three benchmarks in turn."""
-    return Calibration(count, seed, lambda index: next(ref_samples(scenes.BENCHMARKS[index % 3], "train", 1, start=index)).feeds)
+    return Calibration(
+        count, seed, lambda index: next(ref_samples(scenes.BENCHMARKS[index % 3], "train", 1, start=index)).feeds
+    )
 
 
 def _prompts(index: int) -> PromptSample:

@@ -34,7 +34,14 @@ class CocoAp:
     pairs: dict[int, list[_Pairs]] = field(default_factory=dict)
 
     def add(
-        self, masks: Array, scores: Array, labels: Array, true_masks: Array, true_labels: Array, true_areas: Array, crowd: Array
+        self,
+        masks: Array,
+        scores: Array,
+        labels: Array,
+        true_masks: Array,
+        true_labels: Array,
+        true_areas: Array,
+        crowd: Array,
     ) -> None:
         """One image: predicted masks [d, H, W] with scores and categories, true masks [g, H, W] with theirs."""
         for category in sorted(set(labels.tolist()) | set(true_labels.tolist())):
@@ -45,7 +52,8 @@ class CocoAp:
             self.pairs.setdefault(int(category), []).append(found)
 
     def table(self, area: str = "all") -> Array:
-        """Average precision [categories, 10 thresholds] of objects of one size class; categories without such objects are left out."""
+        """Average precision [categories, 10 thresholds] of objects of one size class; categories without such objects
+        are left out."""
         found = [ap for images in self.pairs.values() if (ap := _category(images, AREAS[area])) is not None]
         return np.stack(found) if found else np.zeros((0, len(THRESHOLDS)))
 
@@ -66,7 +74,9 @@ def mask_iou(masks: Array, true_masks: Array, crowd: Array) -> tuple[Array, Arra
     true = true_masks.reshape(len(true_masks), flat.shape[1]).astype(np.float32)
     areas = flat.sum(1, dtype=np.float64)
     inter = (flat @ true.T).astype(np.float64) if len(flat) and len(true) else np.zeros((len(flat), len(true)))
-    union = np.where(crowd[None].astype(np.bool_), areas[:, None], areas[:, None] + true.sum(1, dtype=np.float64)[None] - inter)
+    union = np.where(
+        crowd[None].astype(np.bool_), areas[:, None], areas[:, None] + true.sum(1, dtype=np.float64)[None] - inter
+    )
     return inter / np.maximum(union, 1e-9), areas
 
 
@@ -93,8 +103,8 @@ def _category(images: list[_Pairs], area: tuple[float, float]) -> Array | None:
 def _match(p: _Pairs, area: tuple[float, float]) -> tuple[Array, Array]:
     """Greedy matching in score order: (hit, ignored), both [10, d].
 
-    Every detection takes the free object it overlaps most; objects that do not count (crowds, other sizes) come last, may hide a
-    detection, and only crowds do so more than once.
+    Every detection takes the free object it overlaps most; objects that do not count (crowds, other sizes) come last,
+    may hide a detection, and only crowds do so more than once.
     """
     skip = p.crowd | (p.true_areas < area[0]) | (p.true_areas > area[1])
     order = np.argsort(skip, kind="mergesort")

@@ -19,7 +19,10 @@ SCENES, SENTENCES = 250, 1000
 def measure_sam(folder: Path, progress: Progress, *, count: int = SCENES) -> dict[str, Any]:
     """By split: every object of ``count`` scenes by its box."""
     predictor = SamPredictor(folder / "sam-mini-encoder.onnx", folder / "sam-mini-decoder.onnx")
-    return {split: _figures(SceneBoxes(split, count, size=predictor.size), predictor, f"sam {split}", progress) for split in SPLITS}
+    return {
+        split: _figures(SceneBoxes(split, count, size=predictor.size), predictor, f"sam {split}", progress)
+        for split in SPLITS
+    }
 
 
 def measure_lavt(folder: Path, progress: Progress, *, count: int = SENTENCES) -> dict[str, Any]:
@@ -27,7 +30,9 @@ def measure_lavt(folder: Path, progress: Progress, *, count: int = SENTENCES) ->
     predictor = LavtPredictor(folder / "lavt-mini.onnx", WordPiece.load(folder / "lavt-mini.vocab.txt"))
     return {
         benchmark: {
-            split: _figures(SceneRefs(benchmark, split, count, size=predictor.size), predictor, f"{benchmark} {split}", progress)
+            split: _figures(
+                SceneRefs(benchmark, split, count, size=predictor.size), predictor, f"{benchmark} {split}", progress
+            )
             for split in SPLITS
         }
         for benchmark in scenes.BENCHMARKS

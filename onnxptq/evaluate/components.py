@@ -11,7 +11,8 @@ Array = NDArray[Any]
 
 
 def label(mask: Array) -> tuple[Array, int]:
-    """Number every 8-connected component of a mask [H, W] from 1 on, in reading order; the map and how many there are."""
+    """Number every 8-connected component of a mask [H, W] from 1 on, in reading order; the map and how many there
+    are."""
     height, width = mask.shape
     padded = np.zeros((height, width + 2), np.int8)
     padded[:, 1:-1] = mask
@@ -28,7 +29,8 @@ def label(mask: Array) -> tuple[Array, int]:
 
 
 def _join(row: Array, first: Array, past: Array) -> Array:
-    """Least run number of each run's component; runs touch if they lie in neighbouring rows and overlap or meet at a corner."""
+    """Least run number of each run's component; runs touch if they lie in neighbouring rows and overlap or meet at a
+    corner."""
     runs = len(row)
     span = int(past.max(initial=0)) + 2
     below = (row + 1) * span

@@ -2,10 +2,10 @@
 
     python -m onnxptq.evaluate.distributions -o docs/distributions.md      the zoo's models on held-out scenes
 
-Kurtosis is excess kurtosis (0 for a normal distribution). `max / 3 sigma` is the largest deviation from the mean over three
-standard deviations: how much a min-max range wastes. Of keys, `between channels` is the variance of the channel means over the
-whole variance: near 1, each channel sits on its own side; `one-sided` is the share of channels whose mean exceeds their
-deviation.
+Kurtosis is excess kurtosis (0 for a normal distribution). `max / 3 sigma` is the largest deviation from the mean over
+three standard deviations: how much a min-max range wastes. Of keys, `between channels` is the variance of the channel
+means over the whole variance: near 1, each channel sits on its own side; `one-sided` is the share of channels whose
+mean exceeds their deviation.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
-from onnxptq.sites import Part, Role, discover
-from onnxptq.verify import Sample, Tapped, run
+from onnxptq.running.runner import InnerTensors, Sample, run
+from onnxptq.structure import Part, Role, discover
 
 Array = NDArray[Any]
 Facts = Callable[[Array], Mapping[str, float]]
@@ -127,18 +127,22 @@ def tables(path: str | Path, samples: Sequence[Sample]) -> list[Table]:
             (s.tensor, s.consumer, text_facts) for s in sites if s.role is Role.LINEAR_INPUT and s.part is Part.TEXT
         ],
     }
-    tapped = Tapped(model.to_proto)
+    tapped = InnerTensors(model.to_proto)
     found = []
     for title, wanted in chosen.items():
         held = _collect(tapped, list(dict.fromkeys(tensor for tensor, *_ in wanted)), samples)
         rows = [(label, facts(held[tensor])) for tensor, label, facts in wanted]
         if rows:
             columns = ("tensor", *rows[0][1])
-            found.append(Table(title, columns, tuple((_short(label), *(f"{v:.3g}" for v in row.values())) for label, row in rows)))
+            found.append(
+                Table(
+                    title, columns, tuple((_short(label), *(f"{v:.3g}" for v in row.values())) for label, row in rows)
+                )
+            )
     return found
 
 
-def _collect(tapped: Tapped, tensors: list[str], samples: Iterable[Sample]) -> dict[str, Array]:
+def _collect(tapped: InnerTensors, tensors: list[str], samples: Iterable[Sample]) -> dict[str, Array]:
     """Tensors over all samples, stacked as one batch; where their length varies, those of the greatest length."""
     if not tensors:
         return {}
@@ -152,14 +156,16 @@ def _collect(tapped: Tapped, tensors: list[str], samples: Iterable[Sample]) -> d
 
 def _short(name: str) -> str:
     """A node's name without the words that say nothing."""
-    parts = [p for p in name.strip("/").split("/") if p not in ("Softmax", "MatMul", "MatMul_1", "attn", "image_encoder")]
+    parts = [
+        p for p in name.strip("/").split("/") if p not in ("Softmax", "MatMul", "MatMul_1", "attn", "image_encoder")
+    ]
     return ".".join(parts) or name
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     from onnxptq.datasets import zoo
-    from onnxptq.runtime import session
+    from onnxptq.running.sessions import session
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, required=True)

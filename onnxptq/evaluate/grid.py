@@ -1,4 +1,5 @@
-"""Tables of methods and bit widths, as the papers print them: Markdown, CSV and a drawing from a folder of finished cells."""
+"""Tables of methods and bit widths, as the papers print them: Markdown, CSV and a drawing from a folder of finished
+cells."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Folder:
         elif record.read_text(encoding="utf-8") != text:
             old = json.loads(record.read_text(encoding="utf-8"))
             name = next(key for key in sorted({*old, *settings}) if old.get(key) != settings.get(key))
-            raise InputError(f"{path}: holds a table made with {name} {old.get(name)}, not {settings.get(name)}; give another folder")
+            raise InputError(
+                f"{path}: holds a table made with {name} {old.get(name)}, not {settings.get(name)}; give another folder"
+            )
 
     def get(self, recipe: str, bits: str, split: str) -> Cell | None:
         """A finished cell."""
@@ -74,7 +77,11 @@ def markdown(cells: Sequence[Cell], wanted: Sequence[str]) -> str:
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---", "---", *["---:"] * (len(header) - 2)]) + " |"]
     for bits in dict.fromkeys(cell.bits for cell in cells):
         block = [cell for cell in cells if cell.bits == bits]
-        best = {(s, n): max((c.figures.get(n, 0.0) for c in block if c.split == s), default=0.0) for s in splits for n in names}
+        best = {
+            (s, n): max((c.figures.get(n, 0.0) for c in block if c.split == s), default=0.0)
+            for s in splits
+            for n in names
+        }
         recipes = list(dict.fromkeys(cell.recipe for cell in block))
         for recipe in recipes:
             held = {cell.split: cell.figures for cell in block if cell.recipe == recipe}
@@ -83,7 +90,9 @@ def markdown(cells: Sequence[Cell], wanted: Sequence[str]) -> str:
                 for name in names:
                     value = held.get(split, {}).get(name)
                     text = "" if value is None else f"{value:.2f}"
-                    row.append(f"**{text}**" if value is not None and len(recipes) > 1 and value == best[split, name] else text)
+                    row.append(
+                        f"**{text}**" if value is not None and len(recipes) > 1 and value == best[split, name] else text
+                    )
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
@@ -95,7 +104,14 @@ def comma_separated(cells: Sequence[Cell]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["recipe", "bits", "split", *names])
     for cell in cells:
-        writer.writerow([cell.recipe, cell.bits, cell.split, *(f"{cell.figures[n]:.4f}" if n in cell.figures else "" for n in names)])
+        writer.writerow(
+            [
+                cell.recipe,
+                cell.bits,
+                cell.split,
+                *(f"{cell.figures[n]:.4f}" if n in cell.figures else "" for n in names),
+            ]
+        )
     return out.getvalue()
 
 
@@ -119,7 +135,8 @@ def drawing(cells: Sequence[Cell], name: str, split: str) -> str:
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - value) / (high - low)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
+        f'font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="20" font-size="14">{name} on {split}</text>',
     ]

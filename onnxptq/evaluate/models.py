@@ -8,7 +8,7 @@ from onnxptq.datasets import zoo
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
 from onnxptq.evaluate.predictors import LavtPredictor, SamPredictor
-from onnxptq.runtime import Executor
+from onnxptq.running.sessions import Executor
 
 ZOO_SAM, ZOO_LAVT = "zoo:sam-mini", "zoo:lavt-mini"
 
@@ -52,7 +52,9 @@ def _only(folder: Path, part: str) -> Path:
     files = sorted(folder.glob(f"*{part}*.onnx"))
     if len(files) != 1:
         found = ", ".join(f.name for f in files) or "none"
-        raise InputError(f"model {folder}: expected one *{part}*.onnx, found {found}; name the files: ENCODER.onnx,DECODER.onnx")
+        raise InputError(
+            f"model {folder}: expected one *{part}*.onnx, found {found}; name the files: ENCODER.onnx,DECODER.onnx"
+        )
     return files[0]
 
 

@@ -17,7 +17,16 @@ from onnxptq.evaluate.task import View
 Array = NDArray[Any]
 
 COLORS = np.array(
-    [[230, 57, 70], [29, 143, 225], [42, 181, 110], [244, 162, 28], [153, 88, 214], [0, 176, 185], [236, 98, 173], [150, 150, 40]],
+    [
+        [230, 57, 70],
+        [29, 143, 225],
+        [42, 181, 110],
+        [244, 162, 28],
+        [153, 88, 214],
+        [0, 176, 185],
+        [236, 98, 173],
+        [150, 150, 40],
+    ],
     np.float32,
 )
 _BAR = 18
@@ -78,7 +87,11 @@ def _panel(image: Array, masks: Array, name: str, side: int) -> Image.Image:
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    shapes = np.stack([nearest(mask, size[1], size[0]) for mask in masks]) if len(masks) else np.zeros((0, size[1], size[0]), np.bool_)
+    shapes = (
+        np.stack([nearest(mask, size[1], size[0]) for mask in masks])
+        if len(masks)
+        else np.zeros((0, size[1], size[0]), np.bool_)
+    )
     framed = Image.new("RGB", (size[0] + 4, size[1] + _BAR + 4), "white")
     framed.paste(Image.fromarray(overlay(pixels, shapes)), (2, _BAR + 2))
     ImageDraw.Draw(framed).text((4, 3), name, fill="black")

@@ -15,7 +15,7 @@ from onnxptq.datasets.prompts import box_feeds, imagenet, longest_side, sam_inpu
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError, one_line
 from onnxptq.evaluate.resize import bilinear
-from onnxptq.runtime import Executor, session
+from onnxptq.running.sessions import Executor, session
 
 Array = NDArray[Any]
 Source = str | Path | bytes | onnx.ModelProto
@@ -36,13 +36,17 @@ class Masks:
 class SamPredictor:
     """Box prompts to masks, with segment_anything's pre- and post-processing and mask 0 (its single-mask output)."""
 
-    def __init__(self, encoder: Source, decoder: Source, *, executor: Executor | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, encoder: Source, decoder: Source, *, executor: Executor | None = None, threads: int | None = None
+    ) -> None:
         """Two models: image to embeddings, and embeddings with prompts to masks."""
         self._encoder = _start(encoder, "SAM encoder", executor, threads)
         self._decoder = _start(decoder, "SAM decoder", executor, threads)
         pixels = self._encoder.get_inputs()
         if len(pixels) != 1 or len(pixels[0].shape) != 4:
-            raise InputError(f"SAM encoder: expected one image input of rank 4, found {[f'{i.name} {i.shape}' for i in pixels]}")
+            raise InputError(
+                f"SAM encoder: expected one image input of rank 4, found {[f'{i.name} {i.shape}' for i in pixels]}"
+            )
         self._pixels: str = pixels[0].name
         self.size = _side(pixels[0].shape, "SAM encoder")
         self._inputs = {i.name: i.shape for i in self._decoder.get_inputs()}
@@ -50,7 +54,9 @@ class SamPredictor:
         shapes = {o.name: o.shape for o in self._decoder.get_outputs()}
         low = [name for name, shape in shapes.items() if len(shape) == 4]
         if not low:
-            raise InputError(f"SAM decoder: none of its outputs {', '.join(shapes)} holds masks [prompts, masks, height, width]")
+            raise InputError(
+                f"SAM decoder: none of its outputs {', '.join(shapes)} holds masks [prompts, masks, height, width]"
+            )
         self._masks = next((name for name in low if "low" in name), low[0])
         self._scores = next((name for name, shape in shapes.items() if len(shape) == 2), None)
 
@@ -65,7 +71,11 @@ class SamPredictor:
         roles = {"embed": "image_embeddings", "coords": "point_coords", "labels": "point_labels"}
         feeds: dict[str, Array] = {self._prompts[role]: prompts[name] for role, name in roles.items()}
         side = 4 * embeddings.shape[-1]
-        spare = {"mask_input": np.zeros((1, 1, side, side)), "has_mask_input": np.zeros(1), "orig_im_size": np.full(2, self.size)}
+        spare = {
+            "mask_input": np.zeros((1, 1, side, side)),
+            "has_mask_input": np.zeros(1),
+            "orig_im_size": np.full(2, self.size),
+        }
         feeds |= {name: spare[name].astype(np.float32) for name in self._inputs if name in spare}
         names = [self._masks, *([self._scores] if self._scores else [])]
         outputs = self._decoder.run(names, feeds)
@@ -95,7 +105,8 @@ class SamPredictor:
         name: str | None = next((name for name in self._inputs if role in name), None)
         if name is None:
             raise InputError(
-                f"SAM decoder: no input named like '{role}' among {', '.join(self._inputs)}; export it with `onnxptq export sam`"
+                f"SAM decoder: no input named like '{role}' among {', '.join(self._inputs)}; export it with `onnxptq "
+                f"export sam`"
             )
         return name
 
@@ -103,7 +114,9 @@ class SamPredictor:
 class LavtPredictor:
     """Image and sentence to one mask at the model's size, with LAVT's pre-processing."""
 
-    def __init__(self, model: Source, tokenizer: WordPiece, *, executor: Executor | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Source, tokenizer: WordPiece, *, executor: Executor | None = None, threads: int | None = None
+    ) -> None:
         """``tokenizer`` must have the model's vocabulary."""
         self._session = _start(model, "LAVT", executor, threads)
         inputs = {i.name: i for i in self._session.get_inputs()}
@@ -117,7 +130,8 @@ class LavtPredictor:
         self._tokenizer = tokenizer
 
     def mask(self, image: Array, text: str) -> Array:
-        """Mask, bool [S, S], of what ``text`` names in ``image`` (uint8 [H, W, 3], resized to S x S, aspect ratio not kept)."""
+        """Mask, bool [S, S], of what ``text`` names in ``image`` (uint8 [H, W, 3], resized to S x S, aspect ratio not
+        kept)."""
         if image.shape[:2] != (self.size, self.size):
             image = np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BILINEAR))
         return self.mask_of_planes(image.transpose(2, 0, 1), text)

@@ -11,7 +11,8 @@ Array = NDArray[Any]
 
 
 def around(mask: Array) -> Array | None:
-    """Corners [4, 2] (x, y, in order) of the smallest rectangle that holds every pixel of a mask; None for an empty mask."""
+    """Corners [4, 2] (x, y, in order) of the smallest rectangle that holds every pixel of a mask; None for an empty
+    mask."""
     rows, columns = np.flatnonzero(mask.any(1)), mask.any(0)
     if not len(rows) or not columns.any():
         return None

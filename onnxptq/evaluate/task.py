@@ -87,7 +87,10 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        rows = [{"model": r.model, **r.figures, **({} if r.agreement is None else {"agreement": r.agreement})} for r in self.rows]
+        rows = [
+            {"model": r.model, **r.figures, **({} if r.agreement is None else {"agreement": r.agreement})}
+            for r in self.rows
+        ]
         return {"task": self.task, "samples": self.samples, "models": rows}
 
 
@@ -106,7 +109,8 @@ def evaluate(
     watch: Watcher | None = None,
     paint: Painter | None = None,
 ) -> Evaluation:
-    """Score every model (name to predictor) on the first ``limit`` samples; the first is the reference of the agreement."""
+    """Score every model (name to predictor) on the first ``limit`` samples; the first is the reference of the
+    agreement."""
     total = len(task) if limit is None else min(limit, len(task))
     if total < 1:
         raise InputError(f"{task.name}: no samples to evaluate")
@@ -125,7 +129,9 @@ def evaluate(
             paint(index, task.view(sample), found)
         if watch is not None:
             watch(index + 1, total)
-    rows = [Row(name, scorers[name].summary(), agreements[name].percent if name in agreements else None) for name in models]
+    rows = [
+        Row(name, scorers[name].summary(), agreements[name].percent if name in agreements else None) for name in models
+    ]
     return Evaluation(task.name, total, rows)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.flow import scaling, standard, swaps_last
+from onnxptq.graph.dataflow.flow import scaling, standard, swaps_last
+from onnxptq.graph.edit import producer
 from onnxptq.graph.model import scalar
-from onnxptq.graph.surgery import producer
 
 STEPS = frozenset({"Mul", "Div", "Add", "Reshape", "Where"})
 
@@ -26,7 +26,8 @@ class Scores:
     guard: tuple[gs.Node, ...] = ()
     """Nodes that make rows of nothing but -inf zero, where the graph has them between softmax and product."""
     thinned: bool = False
-    """Whether those nodes make other probabilities zero (a mask after the softmax), so that they are part of the meaning."""
+    """Whether those nodes make other probabilities zero (a mask after the softmax), so that they are part of the
+    meaning."""
     reshape: gs.Node | None = None
     """A Reshape of the axes before the last two, right before the product with the values."""
 
@@ -69,7 +70,11 @@ def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
         output = guard[-1].outputs[0]
     reshape = output.outputs[0] if len(output.outputs) == 1 and output.outputs[0].op == "Reshape" else None
     if reshape is not None:
-        if output.shape is None or reshape.outputs[0].shape is None or list(reshape.outputs[0].shape[-2:]) != list(output.shape[-2:]):
+        if (
+            output.shape is None
+            or reshape.outputs[0].shape is None
+            or list(reshape.outputs[0].shape[-2:]) != list(output.shape[-2:])
+        ):
             return None
         output = reshape.outputs[0]
     products = [n for n in output.outputs if n.op == "MatMul" and n.inputs[0] is output and n.inputs[1].name in varying]
@@ -90,7 +95,12 @@ def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
         if test.op == "IsNaN" and test.inputs[0] is output and len(output.outputs) == 2:
             return test, chosen
         highest = producer(test.inputs[0]) if test.op == "Equal" else None
-        if highest is not None and highest.op == "ReduceMax" and scalar(test.inputs[1]) == -math.inf and len(output.outputs) == 1:
+        if (
+            highest is not None
+            and highest.op == "ReduceMax"
+            and scalar(test.inputs[1]) == -math.inf
+            and len(output.outputs) == 1
+        ):
             return test, chosen
     return ()
 

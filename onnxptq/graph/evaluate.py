@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-UNSTEADY = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
+UNSTEADY = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 """Ops whose output is not a function of their inputs."""
 
 
@@ -28,7 +30,9 @@ def has_subgraph(node: gs.Node) -> bool:
     return any(isinstance(a, gs.Graph) for a in node.attrs.values())
 
 
-def evaluate(node: gs.Node, inputs: Sequence[NDArray[Any] | None], *, opsets: Mapping[str, int]) -> list[NDArray[Any]] | None:
+def evaluate(
+    node: gs.Node, inputs: Sequence[NDArray[Any] | None], *, opsets: Mapping[str, int]
+) -> list[NDArray[Any]] | None:
     """Outputs of a node for given inputs (None where an optional one is absent); None if NumPy cannot say."""
     if node.op in UNSTEADY or has_subgraph(node):
         return None
@@ -45,7 +49,9 @@ def evaluate(node: gs.Node, inputs: Sequence[NDArray[Any] | None], *, opsets: Ma
     del proto.output[:]
     proto.output.extend(outputs)
     empty = [onnx.helper.make_empty_tensor_value_info(n) for n in names if n]
-    graph = onnx.helper.make_graph([proto], "one", empty, [onnx.helper.make_empty_tensor_value_info(n) for n in outputs if n])
+    graph = onnx.helper.make_graph(
+        [proto], "one", empty, [onnx.helper.make_empty_tensor_value_info(n) for n in outputs if n]
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in opsets.items()])
     feeds = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
     try:

@@ -21,14 +21,29 @@ from onnxptq.graph.model import Model
 Source = str | Path | bytes | onnx.ModelProto
 NUMPY_HOLDS = frozenset(
     getattr(onnx.TensorProto, name)
-    for name in ["FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL"]
+    for name in [
+        "FLOAT",
+        "DOUBLE",
+        "FLOAT16",
+        "BFLOAT16",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "BOOL",
+    ]
 )
 KEEP = 1024
 """Bytes up to which a tensor stays inside the protobuf message while the graph is imported."""
 
 
 def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
-    """The model, its weights in memory once (those in external files are mapped, not read). ``shapes`` fixes input shapes."""
+    """The model, its weights in memory once (those in external files are mapped, not read). ``shapes`` fixes input
+    shapes."""
     proto, folder, name = _parse(source)
     _sound(proto, name)
     arrays = {t.name: _take(t, folder, name) for t in proto.graph.initializer if _heavy(t)}
@@ -63,7 +78,10 @@ def _connected(model: Model, name: str) -> None:
     for node in model.graph.nodes:
         for tensor in node.inputs:
             if tensor.name and not tensor.inputs and not isinstance(tensor, gs.Constant) and id(tensor) not in given:
-                raise InputError(f"{name}: {node.op} {node.name!r} reads {tensor.name!r}, which nothing makes; export the model again")
+                raise InputError(
+                    f"{name}: {node.op} {node.name!r} reads {tensor.name!r}, which nothing makes; export the model "
+                    f"again"
+                )
     try:
         model.graph.toposort()
     except Exception as error:
@@ -85,7 +103,9 @@ def _parse(source: Source) -> tuple[onnx.ModelProto, Path | None, str]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.onnx")] if path.parent.is_dir() else [], 1)
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.onnx")] if path.parent.is_dir() else [], 1
+        )
         raise InputError(f"{path}: no such file" + (f"; did you mean {near[0]}?" if near else "")) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -99,7 +119,11 @@ def _decode(data: bytes, name: str) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except DecodeError:
-        kind = "a text file, not an ONNX model" if _is_text(data) else "not an ONNX model, or cut off; export or download it again"
+        kind = (
+            "a text file, not an ONNX model"
+            if _is_text(data)
+            else "not an ONNX model, or cut off; export or download it again"
+        )
         raise InputError(f"{name}: {kind}") from None
     return proto
 
@@ -119,7 +143,8 @@ def _sound(proto: onnx.ModelProto, name: str) -> None:
         newest = onnx.defs.onnx_opset_version()
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
             raise InputError(
-                f"{name}: uses opset {opset.version}, but the installed onnx knows {newest}: update onnx or export an older opset"
+                f"{name}: uses opset {opset.version}, but the installed onnx knows {newest}: update onnx or export "
+                f"an older opset"
             )
 
 
@@ -143,14 +168,18 @@ def _take(tensor: onnx.TensorProto, folder: Path | None, name: str) -> NDArray[A
         path, offset, length = _external(tensor, folder, name)
         wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if length is not None and length != wanted:
-            raise InputError(f"{name}: tensor {tensor.name!r} needs {wanted} bytes, its external data has {length}; export the model again")
+            raise InputError(
+                f"{name}: tensor {tensor.name!r} needs {wanted} bytes, its external data has {length}; export the "
+                f"model again"
+            )
         return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
     if tensor.HasField("raw_data"):
         data = np.frombuffer(tensor.raw_data, dtype=dtype)
         tensor.ClearField("raw_data")
         if data.size != int(np.prod(shape, dtype=np.int64)):
             raise InputError(
-                f"{name}: tensor {tensor.name!r} holds {data.size} values where its shape {list(shape)} asks for another number"
+                f"{name}: tensor {tensor.name!r} holds {data.size} values where its shape {list(shape)} asks for "
+                f"another number"
             )
         return data.reshape(shape)
     try:
@@ -176,20 +205,26 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, name: str) -> tuple
     info = ExternalDataInfo(tensor)
     if folder is None:
         raise InputError(
-            f"{name}: tensor {tensor.name!r} lies in the external file {info.location!r}; give the model's path instead of its bytes"
+            f"{name}: tensor {tensor.name!r} lies in the external file {info.location!r}; give the model's path "
+            f"instead of its bytes"
         )
     location = Path(info.location)
     path = folder / location
     if location.is_absolute() or ".." in location.parts:
         raise InputError(f"{name}: external data {info.location!r} lies outside the model's folder")
     if not path.is_file():
-        raise InputError(f"{name}: external data file {info.location!r} is missing beside the model; copy it to {folder}")
+        raise InputError(
+            f"{name}: external data file {info.location!r} is missing beside the model; copy it to {folder}"
+        )
     offset = int(info.offset or 0)
     length = int(info.length) if info.length else None
     width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize if tensor.data_type in NUMPY_HOLDS else 0
     end = offset + (length if length is not None else int(np.prod(tensor.dims, dtype=np.int64)) * width)
     if os.path.getsize(path) < end:
-        raise InputError(f"{name}: external data file {info.location!r} has {os.path.getsize(path)} bytes, {end} are needed; copy it again")
+        raise InputError(
+            f"{name}: external data file {info.location!r} has {os.path.getsize(path)} bytes, {end} are needed; copy "
+            f"it again"
+        )
     return path, offset, length
 
 
@@ -199,13 +234,16 @@ def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]], name: str) ->
         if key not in inputs:
             near = difflib.get_close_matches(key, list(inputs), 1)
             raise InputError(
-                f"--shape {key}: {name} has no such input" + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(inputs)}")
+                f"--shape {key}: {name} has no such input"
+                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(inputs)}")
             )
         tensor: gs.Tensor = inputs[key]
         given = [int(d) for d in wanted]
         declared = list(tensor.shape) if tensor.shape is not None else [None] * len(given)
         text = ",".join(str(d) if d is not None else "?" for d in declared)
-        if len(given) != len(declared) or any(isinstance(d, int) and d != g for d, g in zip(declared, given, strict=False)):
+        if len(given) != len(declared) or any(
+            isinstance(d, int) and d != g for d, g in zip(declared, given, strict=False)
+        ):
             raise InputError(f"--shape {key}={','.join(map(str, given))}: does not fit the input's shape {text}")
         if any(d < 1 for d in given):
             raise InputError(f"--shape {key}={','.join(map(str, given))}: sizes must be at least 1")

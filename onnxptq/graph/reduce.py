@@ -13,7 +13,9 @@ def reads(node: onnx.NodeProto) -> list[str]:
     for attribute in node.attribute:
         graphs: Iterable[onnx.GraphProto] = [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else ()
         for graph in graphs:
-            inner = {o for n in graph.node for o in n.output} | {held.name for held in (*graph.initializer, *graph.input)}
+            inner = {o for n in graph.node for o in n.output} | {
+                held.name for held in (*graph.initializer, *graph.input)
+            }
             used = [name for n in graph.node for name in reads(n)]
             names |= dict.fromkeys(name for name in used if name not in inner)
     return list(names)
@@ -50,7 +52,9 @@ def reduced(proto: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> o
 def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """``proto`` changed to output nothing but the shapes of some tensors, in order."""
     shapes = [f"onnxptq_shape:{name}" for name in names]
-    proto.graph.node.extend(onnx.helper.make_node("Shape", [name], [shape], shape) for name, shape in zip(names, shapes, strict=True))
+    proto.graph.node.extend(
+        onnx.helper.make_node("Shape", [name], [shape], shape) for name, shape in zip(names, shapes, strict=True)
+    )
     return reduced(proto, [onnx.helper.make_empty_tensor_value_info(shape) for shape in shapes])
 
 

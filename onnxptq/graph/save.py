@@ -24,7 +24,8 @@ Writer = Callable[[IO[bytes]], None]
 
 
 def save(proto: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> None:
-    """Write a model; above ``limit`` bytes its tensors go to ``NAME.data`` beside it. An existing file is replaced at the end."""
+    """Write a model; above ``limit`` bytes its tensors go to ``NAME.data`` beside it. An existing file is replaced at
+    the end."""
     target = Path(path)
     if payload(proto) <= limit:
         write_atomic(target, proto.SerializeToString(deterministic=True))

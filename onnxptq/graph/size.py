@@ -38,7 +38,9 @@ def digest(model: Model) -> str:
     held = hashlib.sha256()
     for node in model.graph.nodes:
         names = [t.name for t in (*node.inputs, *node.outputs)]
-        held.update(f"{node.op} {node.domain} {names} {sorted(node.attrs.items(), key=lambda item: item[0])!r}".encode())
+        held.update(
+            f"{node.op} {node.domain} {names} {sorted(node.attrs.items(), key=lambda item: item[0])!r}".encode()
+        )
     for constant in sorted(model.constants(), key=lambda c: str(c.name)):
         values = np.ascontiguousarray(constant.values)
         held.update(f"{constant.name} {values.dtype} {values.shape}".encode())

@@ -31,14 +31,19 @@ Key = tuple[str, str, str]
 class Executor:
     """A model ready to run in torch.
 
-    Ops named in ``straight_through`` (``Round``, ``Clip``) pass gradients on as if they were not there. Whether gradients
-    are kept is the caller's to say, as anywhere in torch: nothing here needs any until an input or a hook does.
+    Ops named in ``straight_through`` (``Round``, ``Clip``) pass gradients on as if they were not there. Whether
+    gradients are kept is the caller's to say, as anywhere in torch: nothing here needs any until an input or a hook
+    does.
     """
 
-    def __init__(self, model: Model | onnx.ModelProto, *, straight_through: Collection[str] = (), device: str = "cpu") -> None:
+    def __init__(
+        self, model: Model | onnx.ModelProto, *, straight_through: Collection[str] = (), device: str = "cpu"
+    ) -> None:
         proto = model.to_proto() if isinstance(model, Model) else model
         self.device = torch.device(device)
-        self._compiler = _Compiler({(f.domain, f.name, f.overload): f for f in proto.functions}, frozenset(straight_through), self.device)
+        self._compiler = _Compiler(
+            {(f.domain, f.name, f.overload): f for f in proto.functions}, frozenset(straight_through), self.device
+        )
         constants = {i.name: self._compiler.constant(numpy_helper.to_array(i)) for i in proto.graph.initializer}
         self._program = self._compiler.program(proto.graph.node, proto.opset_import, constants)
         self.inputs = tuple(i.name for i in proto.graph.input if i.name not in constants)
@@ -46,7 +51,11 @@ class Executor:
         self._types = {o.name: o.type.tensor_type.elem_type for o in proto.graph.output}
 
     def __call__(
-        self, feeds: Mapping[str, NDArray[Any] | Tensor], outputs: Sequence[str] | None = None, *, hooks: Mapping[str, Hook] | None = None
+        self,
+        feeds: Mapping[str, NDArray[Any] | Tensor],
+        outputs: Sequence[str] | None = None,
+        *,
+        hooks: Mapping[str, Hook] | None = None,
     ) -> dict[str, Tensor]:
         """Values by name, by default the outputs of the graph; only what they need is run.
 
@@ -55,7 +64,9 @@ class Executor:
         """
         hooks = hooks or {}
         given = {name: x if isinstance(x, Tensor) else from_array(x) for name, x in feeds.items()}
-        values: Values = {name: hooks[name](x.to(self.device)) if name in hooks else x.to(self.device) for name, x in given.items()}
+        values: Values = {
+            name: hooks[name](x.to(self.device)) if name in hooks else x.to(self.device) for name, x in given.items()
+        }
         wanted = self.outputs if outputs is None else tuple(outputs)
         return dict(zip(wanted, self._program.run(values, wanted, hooks), strict=True))
 
@@ -69,10 +80,14 @@ class Executor:
 class _Compiler:
     """Makes programs of graphs and functions."""
 
-    def __init__(self, functions: Mapping[Key, onnx.FunctionProto], straight_through: frozenset[str], device: torch.device) -> None:
+    def __init__(
+        self, functions: Mapping[Key, onnx.FunctionProto], straight_through: frozenset[str], device: torch.device
+    ) -> None:
         unknown = straight_through - {"Round", "Clip"}
         if unknown:
-            raise InputError(f"torch executor: no straight-through form of {min(unknown)!r}; there is one of Round and of Clip")
+            raise InputError(
+                f"torch executor: no straight-through form of {min(unknown)!r}; there is one of Round and of Clip"
+            )
         self.functions, self.straight_through, self.device = functions, straight_through, device
 
     def constant(self, array: NDArray[Any]) -> Tensor:
@@ -84,12 +99,18 @@ class _Compiler:
         return x if x.ndim < 2 and not x.is_floating_point() else x.to(self.device)
 
     def program(
-        self, nodes: Iterable[onnx.NodeProto], opsets: Iterable[onnx.OperatorSetIdProto], constants: Mapping[str, Tensor]
+        self,
+        nodes: Iterable[onnx.NodeProto],
+        opsets: Iterable[onnx.OperatorSetIdProto],
+        constants: Mapping[str, Tensor],
     ) -> Program:
         """The nodes as steps; constants among them are made at once."""
         for opset in opsets:
             if opset.domain in STANDARD and opset.version < OPSET:
-                raise InputError(f"torch executor: opset {opset.version} is not supported; convert the model to opset {OPSET} or later")
+                raise InputError(
+                    f"torch executor: opset {opset.version} is not supported; convert the model to opset {OPSET} or "
+                    f"later"
+                )
         held = dict(constants)
         steps = []
         for node in nodes:
@@ -113,11 +134,15 @@ class _Compiler:
         attributes = {a.name: self._attribute(a) for a in node.attribute}
         strange = sorted(set(attributes) - kernel.attributes)
         if strange:
-            raise InputError(f"torch executor: node {name!r}: attribute {strange[0]!r} of op {node.op_type} is not supported")
+            raise InputError(
+                f"torch executor: node {name!r}: attribute {strange[0]!r} of op {node.op_type} is not supported"
+            )
         if kernel.counts:
             attributes["outputs"] = len(outputs)
         call = partial(kernel.call, **attributes)
-        return Step(name, straight(call) if node.op_type in self.straight_through else call, inputs, outputs, kernel.plain)
+        return Step(
+            name, straight(call) if node.op_type in self.straight_through else call, inputs, outputs, kernel.plain
+        )
 
     def _attribute(self, attribute: AttributeProto) -> Any:
         held = helper.get_attribute_value(attribute)

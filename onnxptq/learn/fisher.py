@@ -1,8 +1,9 @@
 """Gradients of a model's log-likelihood at inner tensors: the weights of a Hessian-guided metric.
 
-With y drawn from the model's own prediction, E[g g'] of g = d(-log p(y)) / d(tensor) is the Fisher information, and g' (change
-of the tensor) squared is in expectation what that change costs. Published code takes KL(p || p) instead, whose gradient is
-zero but for rounding, and its softmax over the image's width; here labels are drawn, and the axis of classes is named.
+With y drawn from the model's own prediction, E[g g'] of g = d(-log p(y)) / d(tensor) is the Fisher information, and g'
+(change of the tensor) squared is in expectation what that change costs. Published code takes KL(p || p) instead, whose
+gradient is zero but for rounding, and its softmax over the image's width; here labels are drawn, and the axis of
+classes is named.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ LIKELIHOODS = ("gaussian", "categorical", "bernoulli")
 
 
 class Fisher:
-    """Gradients at a model's tensors, one draw of labels for each sample. Implements ``calibration.gradients.Gradients``.
+    """Gradients at a model's tensors, one draw of labels for each sample. Implements
+    ``calibration.gradients.Gradients``.
 
-    ``output`` (by default the first) is read as ``categorical``: scores of classes along ``class_axis``, a label for each
-    place of the other axes; ``bernoulli``: each element the score of a yes; ``gaussian``: means of unit variance, for features
-    or where nothing is known: then a change counts by how far it moves the output.
-    Labels are drawn by NumPy from seed and sample number, so they are the same on every machine and device.
+    ``output`` (by default the first) is read as ``categorical``: scores of classes along ``class_axis``, a label for
+    each place of the other axes; ``bernoulli``: each element the score of a yes; ``gaussian``: means of unit variance,
+    for features or where nothing is known: then a change counts by how far it moves the output. Labels are drawn by
+    NumPy from seed and sample number, so they are the same on every machine and device.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class Fisher:
             if name not in held:
                 raise NoGradient(f"fisher: output {output!r} does not depend on tensor {name!r}")
             if not np.isfinite(held[name]).all():
-                raise NoGradient(f"fisher: the gradient of output {output!r} at tensor {name!r} is not finite on sample {index}")
+                raise NoGradient(
+                    f"fisher: the gradient of output {output!r} at tensor {name!r} is not finite on sample {index}"
+                )
         return {name: held[name] for name in tensors}
 
     def _score(self, output: Tensor, index: int) -> Tensor:
@@ -106,7 +110,10 @@ class Fisher:
 
     def _categorical(self, z: F64, source: np.random.Generator) -> F64:
         if not -z.ndim <= self.class_axis < z.ndim or z.shape[self.class_axis] < 2:
-            raise InputError(f"fisher: an output of shape {z.shape} has no classes along axis {self.class_axis}; name another class axis")
+            raise InputError(
+                f"fisher: an output of shape {z.shape} has no classes along axis {self.class_axis}; name another "
+                f"class axis"
+            )
         classes = np.moveaxis(z, self.class_axis, -1)
         p = np.exp(classes - classes.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
@@ -131,7 +138,9 @@ def _sigmoid(z: F64) -> F64:
     return held
 
 
-def gradients(model: Model, values: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, index: int = 0, **options: Any) -> dict[str, F32]:
+def gradients(
+    model: Model, values: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, index: int = 0, **options: Any
+) -> dict[str, F32]:
     """The gradients at ``values`` on one sample; ``index`` numbers the draw, ``options`` are those of ``Fisher``."""
     found = dict(Fisher(**options).at(model, values)(feeds, index))
     _require_any(found)
@@ -139,9 +148,15 @@ def gradients(model: Model, values: Sequence[str], feeds: Mapping[str, NDArray[A
 
 
 def mean_squares(
-    model: Model, values: Sequence[str], samples: Iterable[Mapping[str, NDArray[Any]]], *, draws: int = 1, **options: Any
+    model: Model,
+    values: Sequence[str],
+    samples: Iterable[Mapping[str, NDArray[Any]]],
+    *,
+    draws: int = 1,
+    **options: Any,
 ) -> dict[str, F64]:
-    """Mean squared gradient of each element of ``values`` over samples of one shape and ``draws`` labels for each: Fisher's diagonal."""
+    """Mean squared gradient of each element of ``values`` over samples of one shape and ``draws`` labels for each:
+    Fisher's diagonal."""
     take = Fisher(**options).at(model, values)
     sums: dict[str, F64] = {}
     count = 0
@@ -149,7 +164,10 @@ def mean_squares(
         for name, gradient in take(sample, count - 1).items():
             squares = np.square(gradient, dtype=np.float64)
             if name in sums and sums[name].shape != squares.shape:
-                raise InputError(f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of one shape")
+                raise InputError(
+                    f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of "
+                    f"one shape"
+                )
             sums[name] = sums.get(name, 0.0) + squares
     if not count:
         raise InputError("fisher: there are no samples")

@@ -1,4 +1,5 @@
-"""Programs: the nodes of a graph or of a function body as steps in torch, run in order with no value kept longer than it is read."""
+"""Programs: the nodes of a graph or of a function body as steps in torch, run in order with no value kept longer than
+it is read."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ class Step:
             made = self.call(*(_numbers(x) if i in self.plain else x for i, x in enumerate(given)))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             shapes = ", ".join("none" if x is None else str(tuple(x.shape)) for x in given)
-            raise InputError(f"torch executor: node {self.name!r} fails on inputs of shapes {shapes}: {one_line(error)}") from error
+            raise InputError(
+                f"torch executor: node {self.name!r} fails on inputs of shapes {shapes}: {one_line(error)}"
+            ) from error
         results = made if isinstance(made, tuple | list) else (made,)
         for name, result in zip(self.outputs, results, strict=False):
             if name:
@@ -89,7 +92,9 @@ class Program:
         plan = []
         for step in reversed(chosen):
             readers.subtract(set(step.inputs))
-            done = [name for name in {*step.inputs, *step.outputs} if name and not readers[name] and name not in outputs]
+            done = [
+                name for name in {*step.inputs, *step.outputs} if name and not readers[name] and name not in outputs
+            ]
             plan.append((step, done))
         return plan
 

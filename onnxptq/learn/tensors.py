@@ -1,6 +1,7 @@
 """Arrays and element types of ONNX as torch holds them.
 
-Torch computes neither with unsigned integers wider than a byte nor with four bits: those are carried by the next wider type.
+Torch computes neither with unsigned integers wider than a byte nor with four bits: those are carried by the next wider
+type.
 """
 
 from __future__ import annotations

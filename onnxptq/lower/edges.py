@@ -25,7 +25,11 @@ def scheme_inputs(writer: Writer, base: str, choice: Choice) -> list[gs.Tensor |
 
 def scheme_attributes(choice: Choice, prefix: str = "") -> dict[str, Any]:
     """What a choice's scheme needs to say besides its width; ``x_`` stands before the names in fused ops."""
-    return {prefix + name: value for name, value in choice.params.attributes().items()} if choice.params is not None else {}
+    return (
+        {prefix + name: value for name, value in choice.params.attributes().items()}
+        if choice.params is not None
+        else {}
+    )
 
 
 def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
@@ -44,13 +48,25 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
     kind = onnx.helper.tensor_dtype_to_np_dtype(scheme.code_type(choice.bits, attributes))
     codes, decoded = writer.variable(f"{name}_codes", like, kind), writer.variable(f"{name}_decoded", like)
     for op, source, result in (("Quantize", tensor, codes), ("Dequantize", codes, decoded)):
-        writer.call(f"{scheme.ops}{op}Linear", [source, *parameters], [result], name=f"{name}_{op.lower()}", bits=choice.bits, **attributes)
+        writer.call(
+            f"{scheme.ops}{op}Linear",
+            [source, *parameters],
+            [result],
+            name=f"{name}_{op.lower()}",
+            bits=choice.bits,
+            **attributes,
+        )
     return decoded
 
 
-def normalised_edge(writer: Writer, tensor: gs.Tensor, coded: Callable[[gs.Tensor], gs.Tensor], *, name: str) -> gs.Tensor:
+def normalised_edge(
+    writer: Writer, tensor: gs.Tensor, coded: Callable[[gs.Tensor], gs.Tensor], *, name: str
+) -> gs.Tensor:
     """A softmax relative to each row's maximum, after ``coded`` divided by the sum of the row."""
-    last, tiny = writer.constant(f"{name}_axis", np.array([-1])), writer.constant(f"{name}_tiny", np.array(SMALLEST, np.float32))
+    last, tiny = (
+        writer.constant(f"{name}_axis", np.array([-1])),
+        writer.constant(f"{name}_tiny", np.array(SMALLEST, np.float32)),
+    )
 
     def divided(by: str, source: gs.Tensor, stage: str) -> gs.Tensor:
         found, raised, result = (writer.variable(f"{name}_{stage}_{part}") for part in ("found", "raised", "result"))
@@ -96,11 +112,19 @@ def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:
 def heads_apart(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
     """``coded_edge`` of [batch * heads, N, d] with an axis for the heads alone."""
     heads = choice.options["heads"]
-    whole, matrix, parted = (writer.variable(f"{name}_{stage}", dtype=np.int64) for stage in ("whole", "matrix", "parted"))
+    whole, matrix, parted = (
+        writer.variable(f"{name}_{stage}", dtype=np.int64) for stage in ("whole", "matrix", "parted")
+    )
     split, decoded = writer.variable(f"{name}_heads"), writer.variable(f"{name}_merged", tensor)
     split.shape = [f"{name}_batch", heads, *tensor.shape[-2:]]
     writer.node("Shape", [tensor], [matrix], name=f"{name}_matrix", start=-2)
-    writer.node("Concat", [writer.constant(f"{name}_lead", np.array([-1, heads])), matrix], [parted], name=f"{name}_parted", axis=0)
+    writer.node(
+        "Concat",
+        [writer.constant(f"{name}_lead", np.array([-1, heads])), matrix],
+        [parted],
+        name=f"{name}_parted",
+        axis=0,
+    )
     writer.node("Reshape", [tensor, parted], [split], name=f"{name}_split")
     writer.node("Shape", [tensor], [whole], name=f"{name}_whole")
     writer.node("Reshape", [coded_edge(writer, split, choice, name=name), whole], [decoded], name=f"{name}_merge")

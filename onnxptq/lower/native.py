@@ -14,7 +14,7 @@ from onnxptq.lower.weights import store
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.sites import Attention, Conv, Linear, Role, Structure
+from onnxptq.structure import Attention, Conv, Linear, Role, Structure
 
 LINEAR_ROLES = (Role.LINEAR_INPUT, Role.GELU)
 CONV_ROLES = (Role.CONV_INPUT, Role.GELU)
@@ -47,7 +47,9 @@ def _epilogue(output: gs.Tensor) -> tuple[str, gs.Tensor]:
 def take_over(output: gs.Tensor) -> None:
     """Detach a tensor from the node that makes it, so that a new node can."""
     for maker in list(output.inputs):
-        maker.outputs = [gs.Variable(f"{t.name}__replaced", t.dtype, t.shape) if t is output else t for t in maker.outputs]
+        maker.outputs = [
+            gs.Variable(f"{t.name}__replaced", t.dtype, t.shape) if t is output else t for t in maker.outputs
+        ]
 
 
 def _linear(writer: Writer, linear: Linear) -> None:
@@ -83,7 +85,12 @@ def _conv(writer: Writer, conv: Conv) -> None:
     node = writer.nodes[conv.name]
     weight, x = writer.choice(conv.name, Role.WEIGHT), writer.choice(conv.name, *CONV_ROLES)
     spatial = len(writer.weight(conv.weight).shape) - 2
-    fused = weight is not None and not conv.transpose and spatial in (1, 2) and node.attrs.get("auto_pad", "NOTSET") == "NOTSET"
+    fused = (
+        weight is not None
+        and not conv.transpose
+        and spatial in (1, 2)
+        and node.attrs.get("auto_pad", "NOTSET") == "NOTSET"
+    )
     if not fused or (x is not None and not _static(x[1])):
         if x is not None:
             code_edge(writer, conv.input, conv.name, x[1], "input")
@@ -147,7 +154,12 @@ def _attention(writer: Writer, attention: Attention) -> None:
         Role.VALUE: writer.choice(attention.av, Role.VALUE),
         Role.SOFTMAX: writer.choice(attention.av, Role.SOFTMAX),
     }
-    tensors = {Role.QUERY: attention.q, Role.KEY: attention.k, Role.VALUE: attention.v, Role.SOFTMAX: attention.probabilities}
+    tensors = {
+        Role.QUERY: attention.q,
+        Role.KEY: attention.k,
+        Role.VALUE: attention.v,
+        Role.SOFTMAX: attention.probabilities,
+    }
     consumers = {Role.QUERY: attention.qk, Role.KEY: attention.qk, Role.VALUE: attention.av, Role.SOFTMAX: attention.av}
     whole = {role: found[1] for role, found in chosen.items() if found is not None}
     if attention.fusable and len(whole) == 4 and _fusable(writer, attention, whole):

@@ -11,7 +11,7 @@ from onnxptq.graph.model import Model
 from onnxptq.lower import Constants, native
 from onnxptq.lower.writer import Lowered
 from onnxptq.plan import Plan
-from onnxptq.sites import Structure
+from onnxptq.structure import Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:

@@ -1,4 +1,5 @@
-"""Format ``qdq``: standard QuantizeLinear and DequantizeLinear around float ops, for TensorRT, OpenVINO, QNN and onnxruntime.
+"""Format ``qdq``: standard QuantizeLinear and DequantizeLinear around float ops, for TensorRT, OpenVINO, QNN and
+onnxruntime.
 
 Widths the standard ops lack are said with the next wider one: weights keep their k-bit codes in a wider type, and
 activations are clipped to the k-bit range before an 8-bit pair of the same scale, so that the arithmetic is the same.
@@ -21,18 +22,22 @@ from onnxptq.lower.weights import coded
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.sites import Role, Site, Structure
+from onnxptq.structure import Role, Site, Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
     """Coded edges around float ops. An InputError where the plan has dynamic or non-uniform schemes."""
     beyond = unsaid(plan)
     if beyond:
-        raise InputError(f"format qdq: {words(plan, beyond)}; first: {beyond[0]}; use format native or portable, or a uniform recipe")
+        raise InputError(
+            f"format qdq: {words(plan, beyond)}; first: {beyond[0]}; use format native or portable, or a uniform recipe"
+        )
     writer = Writer(model.copy(), structure, plan)
     widths = {choice.bits for choice in plan.values()} - {4, 8}
     if widths:
-        writer.notes.append(f"format qdq: {', '.join(map(str, sorted(widths)))}-bit codes are stored in the next wider standard type")
+        writer.notes.append(
+            f"format qdq: {', '.join(map(str, sorted(widths)))}-bit codes are stored in the next wider standard type"
+        )
     for key, choice in plan.items():
         site = plan.sites[key]
         if site.role is Role.WEIGHT:
@@ -46,7 +51,8 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
 
 
 def unsaid(plan: Plan) -> list[str]:
-    """The sites whose codes standard ops cannot say: all but static uniform ones, for activations with one scale as runtimes want it."""
+    """The sites whose codes standard ops cannot say: all but static uniform ones, for activations with one scale as
+    runtimes want it."""
 
     def said(site: Site, choice: Choice) -> bool:
         return isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
@@ -56,7 +62,9 @@ def unsaid(plan: Plan) -> list[str]:
 
 def words(plan: Plan, sites: Sequence[str]) -> str:
     """How many sites standard ops cannot say, and of what schemes."""
-    kinds = sorted({f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, sites)})
+    kinds = sorted(
+        {f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, sites)}
+    )
     return f"{len(sites)} sites use a scheme standard ops cannot say ({', '.join(kinds)})"
 
 
@@ -68,7 +76,8 @@ def _edge(writer: Writer, site: Site, choice: Choice) -> None:
     pair = partial(_pair, writer, choice=choice, params=params, name=name, signed=signed)
 
     def float_pair(tensor: gs.Tensor) -> gs.Tensor:
-        """OpenVINO 2026.4 adds up a row of 8-bit codes in 8 bits; it does not where an operation comes first that changes nothing here."""
+        """OpenVINO 2026.4 adds up a row of 8-bit codes in 8 bits; it does not where an operation comes first that
+        changes nothing here."""
         decoded = pair(tensor)
         result = writer.variable(f"{name}_float", decoded)
         writer.node("Abs", [decoded], [result], name=f"{name}_abs")
@@ -78,7 +87,9 @@ def _edge(writer: Writer, site: Site, choice: Choice) -> None:
     on_edge(writer, site.tensor, site.consumer, normalised if choice.options.get("norm") else pair)
 
 
-def _pair(writer: Writer, tensor: gs.Tensor, *, choice: Choice, params: UniformParams, name: str, signed: bool = False) -> gs.Tensor:
+def _pair(
+    writer: Writer, tensor: gs.Tensor, *, choice: Choice, params: UniformParams, name: str, signed: bool = False
+) -> gs.Tensor:
     """QuantizeLinear and DequantizeLinear; ``signed`` stores the same codes as INT8 instead of UINT8."""
     scale, zero = params.scale.astype(np.float32).reshape(()), params.zero.reshape(())
     if choice.bits not in (4, 8):

@@ -25,7 +25,9 @@ class CodedWeight:
     shape: tuple[int, ...]
 
 
-def coded(writer: Writer, name: str, choice: Choice) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+def coded(
+    writer: Writer, name: str, choice: Choice
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
     """Unsigned codes, and scale and zero-point as vectors over the output channels."""
     params = writer.float_params(choice)
     weight = writer.weight(name)

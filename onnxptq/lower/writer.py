@@ -15,7 +15,7 @@ from onnxptq.graph.model import OVERLOAD, Model, value
 from onnxptq.ops import DOMAIN, VERSION, specs
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.sites import Role, Site, Structure
+from onnxptq.structure import Role, Site, Structure
 
 HALF_MINIMUM = 32
 """Constants of fewer elements stay FP32: nothing to save, and scalars are often epsilons and masks."""
@@ -77,14 +77,18 @@ class Writer:
         """A new intermediate tensor, shaped like another."""
         return gs.Variable(self.fresh(base), dtype, like.shape if like is not None else None)
 
-    def node(self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any) -> gs.Node:
+    def node(
+        self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any
+    ) -> gs.Node:
         """A new node of the standard domain."""
         given = [tensor if tensor is not None else gs.Variable.empty() for tensor in inputs]
         made = gs.Node(op, self.fresh(name), attributes, given, list(outputs))
         self.model.graph.nodes.append(made)
         return made
 
-    def call(self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any) -> gs.Node:
+    def call(
+        self, op: str, inputs: Sequence[gs.Tensor | None], outputs: Sequence[gs.Tensor], *, name: str, **attributes: Any
+    ) -> gs.Node:
         """A new node of our domain; its function body joins the model."""
         spec = specs()[op]
         given = list(inputs)
@@ -95,7 +99,12 @@ class Writer:
         self.model.functions[(DOMAIN, op, function.overload)] = function
         named = [tensor if tensor is not None else gs.Variable.empty() for tensor in given]
         made = gs.Node(
-            op, self.fresh(name), {**spec.complete(attributes), OVERLOAD: function.overload}, named, list(outputs), domain=DOMAIN
+            op,
+            self.fresh(name),
+            {**spec.complete(attributes), OVERLOAD: function.overload},
+            named,
+            list(outputs),
+            domain=DOMAIN,
         )
         self.model.graph.nodes.append(made)
         return made
@@ -124,7 +133,8 @@ class Writer:
     # -- edges
 
     def reads(self, tensor: gs.Tensor, consumer: str) -> list[tuple[gs.Node, int]]:
-        """Where on the way to ``consumer`` the tensor is read: by it, or by the first of the single-reader nodes before it."""
+        """Where on the way to ``consumer`` the tensor is read: by it, or by the first of the single-reader nodes before
+        it."""
         target = self.nodes[consumer]
         direct = [(target, i) for i, read in enumerate(target.inputs) if read is tensor]
         if direct:

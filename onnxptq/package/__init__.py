@@ -1,1 +1,2 @@
-"""Pre- and post-processing baked into one ONNX file: an RGB image and boxes or a sentence in, masks at image size out."""
+"""Pre- and post-processing baked into one ONNX file: an RGB image and boxes or a sentence in, masks at image size
+out."""

@@ -1,7 +1,7 @@
 """Image pre- and post-processing as ONNX text.
 
-Everything follows the Python pre-processing that the models were made with: Pillow's bilinear resize with its wider filter when
-shrinking, rounded to whole grey levels, then normalised; masks are resized bilinearly and cut at zero.
+Everything follows the Python pre-processing that the models were made with: Pillow's bilinear resize with its wider
+filter when shrinking, rounded to whole grey levels, then normalised; masks are resized bilinearly and cut at zero.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from onnx import numpy_helper, parser
 _RESIZE = 'mode = "linear", coordinate_transformation_mode = "half_pixel"'
 
 
-def to_square(size: int, mean: NDArray[np.float32], std: NDArray[np.float32], *, divide: float = 1.0) -> onnx.GraphProto:
+def to_square(
+    size: int, mean: NDArray[np.float32], std: NDArray[np.float32], *, divide: float = 1.0
+) -> onnx.GraphProto:
     """image uint8 [H, W, 3] -> pixels [1, 3, S, S], aspect ratio not kept; size_hw [2] beside."""
     return _graph(
         f"""
@@ -34,11 +36,13 @@ def to_square(size: int, mean: NDArray[np.float32], std: NDArray[np.float32], *,
 
 
 def to_longest_side(size: int, mean: NDArray[np.float32], std: NDArray[np.float32]) -> onnx.GraphProto:
-    """image uint8 [H, W, 3] -> pixels [1, 3, S, S], longer side S, the rest zero; size_hw [2] and inner_hw [2] beside."""
+    """image uint8 [H, W, 3] -> pixels [1, 3, S, S], longer side S, the rest zero; size_hw [2] and inner_hw [2]
+    beside."""
     return _graph(
         f"""
         pre (uint8[h, w, 3] image) => (float[1, 3, {size}, {size}] pixels, int64[2] size_hw, int64[2] chosen)
-        <int64[2] target = {{{size}, {size}}}, float side = {{{size}.0}}, float half = {{0.5}}, int64[6] zeros6 = {{0, 0, 0, 0, 0, 0}}>
+        <int64[2] target = {{{size}, {size}}}, float side = {{{size}.0}}, float half = {{0.5}},
+         int64[6] zeros6 = {{0, 0, 0, 0, 0, 0}}>
         {{
             {_measure()}
             size_f = Cast <to = 1> (size_hw)
@@ -87,8 +91,8 @@ def masks_from_low_resolution(size: int) -> onnx.GraphProto:
         f"""
         post (float[n, m, l, l] low_res, float[n, m] all_scores, int64[2] size_hw, int64[2] chosen)
           => (bool[n, h, w] masks, float[n] scores)
-        <int64[1] only_first = {{0}}, int64[2] square = {{{size}, {size}}}, int64[2] origin = {{0, 0}}, int64[2] spatial = {{2, 3}},
-         float zero = {{0.0}}, int64[1] channel = {{1}}>
+        <int64[1] only_first = {{0}}, int64[2] square = {{{size}, {size}}}, int64[2] origin = {{0, 0}},
+         int64[2] spatial = {{2, 3}}, float zero = {{0.0}}, int64[1] channel = {{1}}>
         {{
             best = Gather <axis = 1> (low_res, only_first)
             low_shape = Shape <start = 0, end = 2> (best)

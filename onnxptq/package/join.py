@@ -22,7 +22,9 @@ def part(model: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
         try:
             model = version_converter.convert_version(model, opset)
         except RuntimeError as error:
-            raise InputError(f"model of opset {own} cannot be converted to {opset} ({str(error).splitlines()[0]})") from None
+            raise InputError(
+                f"model of opset {own} cannot be converted to {opset} ({str(error).splitlines()[0]})"
+            ) from None
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     compose.add_prefix_graph(copy.graph, prefix, inplace=True)

@@ -1,6 +1,7 @@
 """LAVT as one file: image uint8 [H, W, 3] and a sentence in, a mask bool [H, W] out.
 
-The tokenizer is onnxruntime-extensions' BertTokenizer with the vocabulary inside, so that library must be registered to run it.
+The tokenizer is onnxruntime-extensions' BertTokenizer with the vocabulary inside, so that library must be registered to
+run it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ def package_lavt(model: str | Path, vocabulary: str | Path) -> onnx.ModelProto:
     opset = max(OPSET, standard_opset(loaded))
     inputs = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in loaded.graph.input}
     if set(inputs) != {"image", "input_ids", "attention_mask"} or inputs["image"][2] != inputs["image"][3]:
-        raise InputError(f"model {model}: its inputs are {inputs}; package needs image [n, 3, S, S], input_ids, attention_mask")
+        raise InputError(
+            f"model {model}: its inputs are {inputs}; package needs image [n, 3, S, S], input_ids, attention_mask"
+        )
     size, length = inputs["image"][2], inputs["input_ids"][1]
     if size < 1 or length < 3:
-        raise InputError(f"model {model}: its image is {inputs['image']} and its input_ids {inputs['input_ids']}; fixed sizes are needed")
+        raise InputError(
+            f"model {model}: its image is {inputs['image']} and its input_ids {inputs['input_ids']}; fixed sizes are "
+            f"needed"
+        )
     post = mask_from_classes()
     for node in post.node:
         for i, name in enumerate(node.input):

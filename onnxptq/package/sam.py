@@ -1,4 +1,5 @@
-"""Segment Anything as one file: image uint8 [H, W, 3] and boxes [n, 4], at least one, in; masks bool [n, H, W], scores [n] out."""
+"""Segment Anything as one file: image uint8 [H, W, 3] and boxes [n, 4], at least one, in; masks bool [n, H, W], scores
+[n] out."""
 
 from __future__ import annotations
 
@@ -21,10 +22,15 @@ def package_sam(encoder: str | Path, decoder: str | Path) -> onnx.ModelProto:
     wanted = {"image_embeddings", "point_coords", "point_labels"}
     names = {i.name for i in models[1].graph.input}
     if names != wanted:
-        raise InputError(f"decoder {decoder}: its inputs are {', '.join(sorted(names))}; package needs {', '.join(sorted(wanted))}")
+        raise InputError(
+            f"decoder {decoder}: its inputs are {', '.join(sorted(names))}; package needs {', '.join(sorted(wanted))}"
+        )
     outputs = {o.name for o in models[1].graph.output}
     if not {"low_res_masks", "iou_predictions"} <= outputs:
-        raise InputError(f"decoder {decoder}: its outputs are {', '.join(sorted(outputs))}; package needs low_res_masks, iou_predictions")
+        raise InputError(
+            f"decoder {decoder}: its outputs are {', '.join(sorted(outputs))}; package needs low_res_masks, "
+            f"iou_predictions"
+        )
     image = models[0].graph.input[0].name
     embeddings = models[0].graph.output[0].name
     parts = [part(models[0], "encoder/", opset), part(models[1], "decoder/", opset)]
@@ -37,7 +43,9 @@ def package_sam(encoder: str | Path, decoder: str | Path) -> onnx.ModelProto:
     post = masks_from_low_resolution(size)
     for node in post.node:
         for i, name in enumerate(node.input):
-            node.input[i] = {"low_res": "decoder/low_res_masks", "all_scores": "decoder/iou_predictions"}.get(name, name)
+            node.input[i] = {"low_res": "decoder/low_res_masks", "all_scores": "decoder/iou_predictions"}.get(
+                name, name
+            )
     return join(
         "sam",
         parts,
@@ -60,5 +68,8 @@ def _side(model: onnx.ModelProto, path: str | Path) -> int:
     inputs = [i for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
     shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] < 1:
-        raise InputError(f"encoder {path}: expected one image input [n, 3, S, S] of a fixed size, found {[i.name for i in inputs]} {shape}")
+        raise InputError(
+            f"encoder {path}: expected one image input [n, 3, S, S] of a fixed size, found "
+            f"{[i.name for i in inputs]} {shape}"
+        )
     return int(shape[2])

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import operand, scale_output, unmatched
+from onnxptq.passes.linears import operand, scale_output, unmatched
 from onnxptq.passes.spread import Spread, ask
-from onnxptq.sites import Attention, Source, Structure
+from onnxptq.structure import Attention, Source, Structure
 
 
 class BalanceQueriesKeys(Pass):
@@ -56,7 +56,9 @@ class BalanceQueriesKeys(Pass):
         return changes
 
 
-def _factors(queries: NDArray[np.float64], keys: NDArray[np.float64], q: Source, k: Source, limit: float) -> NDArray[np.float64]:
+def _factors(
+    queries: NDArray[np.float64], keys: NDArray[np.float64], q: Source, k: Source, limit: float
+) -> NDArray[np.float64]:
     """For each output of the linear that makes the keys, what its query channels are to be multiplied by."""
     meeting = np.zeros(len(keys))
     np.maximum.at(meeting, k.channels, queries[q.channels])

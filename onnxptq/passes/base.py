@@ -7,17 +7,18 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from onnxptq.calibration.summary import Request, Summary
+from onnxptq.calibration.statistics.base import Request, Statistic
 from onnxptq.errors import InputError, nearest
 from onnxptq.graph.model import Model
 from onnxptq.passes.proof import Outputs, prove
-from onnxptq.sites import Structure
+from onnxptq.structure import Structure
 
 REGISTRY: dict[str, Pass] = {}
-Asking = Generator[Mapping[str, Request], Mapping[str, Summary], list["Change"]]
+Asking = Generator[Mapping[str, Request], Mapping[str, Statistic], list["Change"]]
 Discover = Callable[[Model], Structure]
-Fill = Callable[[Model, Mapping[str, Request], str], Mapping[str, Summary]]
-"""One walk over the samples with the model as it is now: (model, requests, stage name) -> the filled summaries. No name comes twice."""
+Fill = Callable[[Model, Mapping[str, Request], str], Mapping[str, Statistic]]
+"""One walk over the samples with the model as it is now: (model, requests, stage name) -> the filled statistics. No
+name comes twice."""
 TOLERANCE = 1e-4
 
 
@@ -40,15 +41,17 @@ class Passed:
     changes: tuple[Change, ...]
     structure: Structure
     drift: Mapping[str, float] = field(default_factory=dict)
-    """Output name -> signal to difference, dB (inf: not a bit moved). Empty where nothing was changed, so nothing was run."""
+    """Output name -> signal to difference, dB (inf: not a bit moved). Empty where nothing was changed, so nothing was
+    run."""
 
 
 class Pass(ABC):
     """An equivalence pass. Subclasses are registered by being defined.
 
-    ``run`` is a generator: it may yield requests for statistics (name -> which tensor, which empty summary), is answered
-    with the filled summaries, changes the model in place, and returns its changes; [] means there was nothing to do.
-    Up to its first request it only reads; what it needs to know of weights and biases it reads from the model after the answer.
+    ``run`` is a generator: it may yield requests for statistics (name -> which tensor, which empty statistic), is
+    answered with the filled statistics, changes the model in place, and returns its changes; [] means there was nothing
+    to do. Up to its first request it only reads; what it needs to know of weights and biases it reads from the model
+    after the answer.
     """
 
     name: ClassVar[str]
@@ -59,16 +62,20 @@ class Pass(ABC):
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """The lowest and the highest value of options that are numbers."""
     reads: ClassVar[frozenset[str]] = frozenset()
-    """Kinds of tensors it asks statistics of: any of ``query``, ``key``, ``value``, ``norm`` (what a LayerNormalization puts out)."""
+    """Kinds of tensors it asks statistics of: any of ``query``, ``key``, ``value``, ``norm`` (what a LayerNormalization
+    puts out)."""
     moves: ClassVar[frozenset[str]] = frozenset()
-    """Kinds of tensors whose values it changes. Passes that read nothing an earlier one moves share a walk over the samples."""
+    """Kinds of tensors whose values it changes. Passes that read nothing an earlier one moves share a walk over the
+    samples."""
     restructures: ClassVar[bool] = False
     """Whether nodes that the structure names may be gone afterwards."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.name in REGISTRY:
-            raise TypeError(f"two passes are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}")
+            raise TypeError(
+                f"two passes are named {cls.name!r}: {type(REGISTRY[cls.name]).__module__} and {cls.__module__}"
+            )
         REGISTRY[cls.name] = cls()
 
     @abstractmethod
@@ -85,14 +92,22 @@ class Pass(ABC):
             if key not in self.options:
                 raise InputError(f"pass {self.name!r} has no option {key!r}{nearest(key, self.options)}")
             if key in self.choices and setting not in self.choices[key]:
-                raise InputError(f"pass {self.name!r}, option {key!r}: {setting!r} is none of {', '.join(map(repr, self.choices[key]))}")
+                raise InputError(
+                    f"pass {self.name!r}, option {key!r}: {setting!r} is none of "
+                    f"{', '.join(map(repr, self.choices[key]))}"
+                )
             default = self.options[key]
-            fits = isinstance(setting, (int, float)) if isinstance(default, float) else isinstance(setting, type(default))
+            fits = (
+                isinstance(setting, (int, float)) if isinstance(default, float) else isinstance(setting, type(default))
+            )
             if not fits or isinstance(setting, bool) != isinstance(default, bool):
-                raise InputError(f"pass {self.name!r}, option {key!r}: expected {type(default).__name__}, got {setting!r}")
+                raise InputError(
+                    f"pass {self.name!r}, option {key!r}: expected {type(default).__name__}, got {setting!r}"
+                )
             if key in self.limits and not self.limits[key][0] <= setting <= self.limits[key][1]:
                 raise InputError(
-                    f"pass {self.name!r}, option {key!r}: {setting!r} is not in {self.limits[key][0]:g} .. {self.limits[key][1]:g}"
+                    f"pass {self.name!r}, option {key!r}: {setting!r} is not in {self.limits[key][0]:g} .. "
+                    f"{self.limits[key][1]:g}"
                 )
         return {**self.options, **given}
 
@@ -108,8 +123,9 @@ def run_passes(
 ) -> Passed:
     """Run the passes ``chosen`` (name -> options, in order) on ``model``, in place, and prove that its outputs stayed.
 
-    The outputs before and after are compared once for all passes; only when they differ by more than ``tolerance`` of an
-    output's maximum is the guilty pass searched for, by halving, and a PassError raised. Nothing is run where nothing changed.
+    The outputs before and after are compared once for all passes; only when they differ by more than ``tolerance`` of
+    an output's maximum is the guilty pass searched for, by halving, and a PassError raised. Nothing is run where
+    nothing changed.
     """
     from onnxptq.passes import passes
 
@@ -169,7 +185,9 @@ def _run_batch(
         yield one, finished[one.name]
 
 
-def _finish(name: str, running: Asking, answer: Mapping[str, Summary] | None, model: Model, fill: Fill) -> list[Change]:
+def _finish(
+    name: str, running: Asking, answer: Mapping[str, Statistic] | None, model: Model, fill: Fill
+) -> list[Change]:
     """Drive one pass to its end."""
     walk = 1 if answer is None else 2
     try:

@@ -1,4 +1,4 @@
-"""bimodal: keys that lie in two heaps are mirrored into one (Bimodal Integration of PTQ4SAM, section 3.2)."""
+"""bimodal: keys that lie in two modes are mirrored into one (Bimodal Integration of PTQ4SAM, section 3.2)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from onnxptq.calibration.summary import Request
+from onnxptq.calibration.statistics.base import Request
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.density import POINTS, Densities, peaks
-from onnxptq.passes.edit import operand, scale_output, unmatched
-from onnxptq.sites import Attention, Source, Structure
+from onnxptq.passes.linears import operand, scale_output, unmatched
+from onnxptq.structure import Attention, Source, Structure
 
 
 class Bimodal(Pass):
-    """Where the density of an attention's keys has exactly two peaks, turn the key channels whose mean is negative, and the queries'.
+    """Where the density of an attention's keys has exactly two peaks, turn the key channels whose mean is negative, and
+    the queries'.
 
     1. Scores stay: sign times sign is one. A mean of zero counts as positive; a sign of zero would erase the channel.
     2. Queries and keys are outputs of one linear each, and nothing else reads those channels (relative position reads
@@ -54,7 +55,10 @@ class Bimodal(Pass):
     def _mirror(self, model: Model, structure: Structure, name: str, q: Source, k: Source, seen: Densities) -> Change:
         places = [peaks(curve) for curve in seen.curves]
         votes = [len(place) == 2 for place in places]
-        where = [np.linspace(low, high, POINTS)[place].tolist() for place, (low, high) in zip(places, seen.ranges, strict=True)]
+        where = [
+            np.linspace(low, high, POINTS)[place].tolist()
+            for place, (low, high) in zip(places, seen.ranges, strict=True)
+        ]
         data = {"ranges": seen.ranges.tolist(), "densities": seen.curves.tolist(), "peaks": where, "bimodal": votes}
         if not votes:
             return Change(self.name, name, "left alone: no keys were seen", done=False, data=data)
@@ -67,13 +71,21 @@ class Bimodal(Pass):
         sign = np.ones(maker.outputs)
         sign[np.unique(k.channels)] = np.where(seen.means.mean(axis=0) >= 0, 1, -1)
         if (sign > 0).all():
-            return Change(self.name, name, f"left alone: {verdict}: bimodal, but no channel's mean is negative", done=False, data=data)
+            return Change(
+                self.name,
+                name,
+                f"left alone: {verdict}: bimodal, but no channel's mean is negative",
+                done=False,
+                data=data,
+            )
         asked = np.ones(asker.outputs)
         asked[q.channels] = sign[k.channels]
         scale_output(model, maker, sign)
         scale_output(model, asker, asked)
         turned = int((sign < 0).sum())
-        what = f"{verdict}: bimodal; {turned} of {seen.means.shape[1]} channels of {maker.name} and {asker.name} mirrored"
+        what = (
+            f"{verdict}: bimodal; {turned} of {seen.means.shape[1]} channels of {maker.name} and {asker.name} mirrored"
+        )
         return Change(self.name, name, what, data=data | {"mirrored": np.flatnonzero(sign < 0).tolist()})
 
 

@@ -1,4 +1,5 @@
-"""center-keys: softmax(q . (k - c) + b) = softmax(q . k + b), so every key channel can be put around zero for nothing."""
+"""center-keys: softmax(q . (k - c) + b) = softmax(q . k + b), so every key channel can be put around zero for
+nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ import numpy as np
 
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import operand, shift_output
+from onnxptq.passes.linears import operand, shift_output
 from onnxptq.passes.spread import Spread, ask
-from onnxptq.sites import Attention, Source, Structure
+from onnxptq.structure import Attention, Source, Structure
 
 
 class CenterKeys(Pass):
     """Take each key channel's centre out of the bias of the linear that makes the keys.
 
-    q . c is one number for all keys of a row, and a softmax does not see what is added to its whole row. Tokens that pad
-    a window are zeros before the linear, so their keys carry the bias too, and lose the same c.
+    q . c is one number for all keys of a row, and a softmax does not see what is added to its whole row. Tokens that
+    pad a window are zeros before the linear, so their keys carry the bias too, and lose the same c.
 
     1. Every key is an output of one linear, and nothing else reads those channels.
     2. The scores go to the softmax alone.
@@ -26,7 +27,8 @@ class CenterKeys(Pass):
 
     name = "center-keys"
     options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
-    """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean (which can widen a skewed channel)."""
+    """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean (which can widen a
+    skewed channel)."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49)}
     reads = moves = frozenset({"key"})
@@ -49,7 +51,11 @@ class CenterKeys(Pass):
             before = f"{spread.low.min():.3g} .. {spread.high.max():.3g}"
             after = f"{(spread.low - centre).min():.3g} .. {(spread.high - centre).max():.3g}"
             data = {"centre": centre.tolist(), "low": spread.low.tolist(), "high": spread.high.tolist()}
-            changes.append(Change(self.name, name, f"keys centred in the bias of {linear.name}: {before} became {after}", data=data))
+            changes.append(
+                Change(
+                    self.name, name, f"keys centred in the bias of {linear.name}: {before} became {after}", data=data
+                )
+            )
         return changes
 
 

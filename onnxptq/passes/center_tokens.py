@@ -1,4 +1,5 @@
-"""center-tokens: InstanceNormalization takes the mean over tokens away, so a linear in front of it need not be given that mean."""
+"""center-tokens: InstanceNormalization takes the mean over tokens away, so a linear in front of it need not be given
+that mean."""
 
 from __future__ import annotations
 
@@ -8,15 +9,16 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxptq.graph.edit import only_reader
 from onnxptq.graph.model import Model
-from onnxptq.graph.surgery import only_reader
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import position
-from onnxptq.sites import Structure
+from onnxptq.passes.linears import position
+from onnxptq.structure import Structure
 
 
 class CenterTokens(Pass):
-    """W x + b and W (x - mean x) differ by what is the same for all tokens of a sample; codes of x - mean x need not span the mean.
+    """W x + b and W (x - mean x) differ by what is the same for all tokens of a sample; codes of x - mean x need not
+    span the mean.
 
     1. The linear's output [B, N, C] is transposed to [B, C, N], and an InstanceNormalization alone reads that.
     """
@@ -35,7 +37,11 @@ class CenterTokens(Pass):
             norm = only_reader(swap.outputs[0], model)
             if norm is not None and norm.op == "InstanceNormalization":
                 _center(model, model.nodes()[linear.name])
-                changes.append(Change(self.name, linear.name, f"its input without its mean over tokens, as {norm.name} is behind it"))
+                changes.append(
+                    Change(
+                        self.name, linear.name, f"its input without its mean over tokens, as {norm.name} is behind it"
+                    )
+                )
         return changes
 
 

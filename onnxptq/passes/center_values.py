@@ -1,4 +1,5 @@
-"""center-values: the rows of a softmax sum to 1, so A V = A (V - 1c') + 1c', and c can go through the output projection."""
+"""center-values: the rows of a softmax sum to 1, so A V = A (V - 1c') + 1c', and c can go through the output
+projection."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import obstacle, operand, shift_output, weight
+from onnxptq.passes.linears import obstacle, operand, shift_output, weight
 from onnxptq.passes.spread import Spread, ask
-from onnxptq.sites import Attention, Linear, Source, Structure
+from onnxptq.structure import Attention, Linear, Source, Structure
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class _Fold:
 
 
 class CenterValues(Pass):
-    """Take each value channel's centre out of the bias of the linear that makes the values, and give the projection what it was worth.
+    """Take each value channel's centre out of the bias of the linear that makes the values, and give the projection
+    what it was worth.
 
     1. Every value is an output of one linear, and nothing else reads those channels.
-    2. The probabilities are what the softmax puts out: rows that something zeroes afterwards (fully masked ones) do not sum to 1.
+    2. The probabilities are what the softmax puts out: rows that something zeroes afterwards (fully masked ones) do not
+       sum to 1.
     3. The output goes to one linear and nowhere else, with nothing but copies between.
     """
 
@@ -57,7 +60,8 @@ class CenterValues(Pass):
             shift_output(model, fold.maker, -centre)
             shift_output(model, fold.projection, carried @ weight(model, fold.projection))
             what = (
-                f"values centred, from the bias of {fold.maker.name} to that of {fold.projection.name}: by up to {np.abs(centre).max():.3g}"
+                f"values centred, from the bias of {fold.maker.name} to that of {fold.projection.name}: "
+                f"by up to {np.abs(centre).max():.3g}"
             )
             data = {"centre": centre[channels].tolist(), "low": spread.low.tolist(), "high": spread.high.tolist()}
             changes.append(Change(self.name, name, what, data=data))

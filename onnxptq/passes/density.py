@@ -1,4 +1,5 @@
-"""Whether a tensor's values lie in two heaps: a kernel density on 128 points, its peaks, and the summary that takes them."""
+"""Whether a tensor's values lie in two modes: a kernel density on 128 points, its peaks, and the statistic that takes
+them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.summary import F32, NotFinite
+from onnxptq.calibration.statistics.base import F32, NotFinite
 
 F64 = NDArray[np.float64]
 POINTS = 128
@@ -19,8 +20,9 @@ BINS = 2**20
 def density(values: NDArray[Any]) -> tuple[float, float, F64]:
     """Lowest and highest value, and the Gaussian kernel density on POINTS points between them.
 
-    Scott's bandwidth n^(-1/5) times the sample deviation, n being all values. The values of a bin of 1/64 of the bandwidth
-    share one kernel at their mean, which moves the density by 1e-5 of itself. All zeros where all values are one.
+    Scott's bandwidth n^(-1/5) times the sample deviation, n being all values. The values of a bin of 1/64 of the
+    bandwidth share one kernel at their mean, which moves the density by 1e-5 of itself. All zeros where all values are
+    one.
     """
     x = np.asarray(values, np.float64).reshape(-1)
     if not x.size:
@@ -39,9 +41,11 @@ def density(values: NDArray[Any]) -> tuple[float, float, F64]:
 
 
 def peaks(y: F64, *, height: float = HEIGHT, distance: int = DISTANCE) -> NDArray[np.int64]:
-    """Where the density peaks: interior maxima of at least ``height`` of its sum, each ``distance`` or more from a taller one.
+    """Where the density peaks: interior maxima of at least ``height`` of its sum, each ``distance`` or more from a
+    taller one.
 
-    A plateau counts at its middle, the ends never. Of two that are too close the lower goes, the tallest being asked first.
+    A plateau counts at its middle, the ends never. Of two that are too close the lower goes, the tallest being asked
+    first.
     """
     found = _maxima(y)
     found = found[y[found] >= height * y.sum()]

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.model import Model, value
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import is_output, remove, scale_output, set_input, shift_output
-from onnxptq.sites import Conv, Linear, Structure
+from onnxptq.passes.linears import is_output, remove, scale_output, set_input, shift_output
+from onnxptq.structure import Conv, Linear, Structure
 
 F64 = NDArray[np.float64]
 
 
 class FoldBatchNorm(Pass):
-    """y = (x - mean) * gamma / sqrt(var + eps) + beta is a scale and a shift per channel; the layer before it takes both.
+    """y = (x - mean) * gamma / sqrt(var + eps) + beta is a scale and a shift per channel; the layer before it takes
+    both.
 
     1. The convolution or linear is read by the BatchNormalization alone.
     2. Behind a linear, a Reshape to [rows, channels] or a Transpose that moves channels to axis 1 may lie between.
@@ -89,7 +90,9 @@ def _source(model: Model, norm: gs.Node) -> tuple[gs.Tensor, str]:
         rank = len(tensor.shape) if tensor.shape is not None else 0
         if maker.op == "Reshape" and not (rank == 2 and _last(maker.inputs[0]) == _last(tensor) == channels):
             return tensor, f"Reshape {maker.name} lies between"
-        if maker.op == "Transpose" and (len(maker.attrs.get("perm", ())) < 3 or maker.attrs["perm"][1] != len(maker.attrs["perm"]) - 1):
+        if maker.op == "Transpose" and (
+            len(maker.attrs.get("perm", ())) < 3 or maker.attrs["perm"][1] != len(maker.attrs["perm"]) - 1
+        ):
             return tensor, f"Transpose {maker.name} lies between"
         tensor, direct = maker.inputs[0], False
     if maker.op in ("Add", "MatMul") and direct and (tensor.shape is None or len(tensor.shape) != 2):
@@ -108,7 +111,8 @@ def _fold_conv(model: Model, conv: gs.Node, scale: F64, shift: F64) -> None:
     if conv.op == "Conv":
         factor = scale.reshape(-1, *[1] * (old.ndim - 1))
     else:
-        # Weight of a transposed convolution: [inputs, outputs / group, ...]; rows of group g make output channels of group g.
+        # Weight of a transposed convolution: [inputs, outputs / group, ...]; rows of group g make output channels of
+        # group g.
         group = int(conv.attrs.get("group", 1))
         rows = np.repeat(scale.reshape(group, -1), old.shape[0] // group, axis=0)
         factor = rows.reshape(*rows.shape, *[1] * (old.ndim - 2))

@@ -1,4 +1,5 @@
-"""ln-reparam: what a quantizer per channel would do to a LayerNormalization's output becomes part of its scale and bias (RepQ-ViT)."""
+"""ln-reparam: what a quantizer per channel would do to a LayerNormalization's output becomes part of its scale and bias
+(RepQ-ViT)."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import Request
+from onnxptq.calibration.statistics.base import Request
+from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.norms import Reading, fold, readings
-from onnxptq.sites import Part, Structure
+from onnxptq.structure import Part, Structure
 
 F64 = NDArray[np.float64]
 ROWS = 2048
@@ -23,20 +24,28 @@ LIMIT = 20.0
 
 
 class ReparameterizeLayerNorm(Pass):
-    """Channel c goes out as x / r - m, so that one scale and zero-point fit all, and the linears behind take r and m back.
+    """Channel c goes out as x / r - m, so that one scale and zero-point fit all, and the linears behind take r and m
+    back.
 
     1. The LayerNormalization's output goes to linears alone, channels in order.
     2. Rule ``repq``: r and m make the affine quantizers of the channels (range by percentile, least squared error) one:
        r = s_c / mean s, m = mean s (mean z - z_c), the mean of z made a code (RepQ-ViT, equations 7 to 10).
     3. Rule ``balanced``: m is the middle of the robust range, r the square root of deviation over weight.
-    4. Where something else reads the output too (the residual stream of a post-norm encoder does), linears get a normalization
+    4. Where something else reads the output too (the residual stream of a post-norm encoder does), linears get a
+       normalization
        of their own: those that ``copies`` names.
     5. Tokens of zeros that pad windows have to become -m: with ``padded`` = ``add`` an addition in front of the linears
        sees to it, with ``scale`` such a normalization gets its r and no m.
     """
 
     name = "ln-reparam"
-    options: ClassVar[Mapping[str, Any]] = {"rule": "repq", "bits": 8, "quantile": 0.002, "padded": "add", "copies": "none"}
+    options: ClassVar[Mapping[str, Any]] = {
+        "rule": "repq",
+        "bits": 8,
+        "quantile": 0.002,
+        "padded": "add",
+        "copies": "none",
+    }
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "rule": ("repq", "balanced"),
         "padded": ("add", "scale"),
@@ -72,7 +81,10 @@ class ReparameterizeLayerNorm(Pass):
                 if read.shared
                 else ""
             )
-            what = f"channels divided by {factor.min():.3g} .. {factor.max():.3g} and centred for {len(read.linears)} linears{how}"
+            what = (
+                f"channels divided by {factor.min():.3g} .. {factor.max():.3g} and centred for "
+                f"{len(read.linears)} linears{how}"
+            )
             changes.append(Change(self.name, name, what, data={"factors": factor.tolist(), "offsets": offset.tolist()}))
         return changes
 

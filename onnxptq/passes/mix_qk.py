@@ -1,4 +1,5 @@
-"""mix-qk: q . k = (q A) . (k inv(A)') for any matrix A, so queries and keys can be given equal second moments, and even channels."""
+"""mix-qk: q . k = (q A) . (k inv(A)') for any matrix A, so queries and keys can be given equal second moments, and even
+channels."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from onnxptq.calibration.rows import RowSample
+from onnxptq.calibration.statistics.rows import RowSample
+from onnxptq.graph.dataflow.trace import Tracer
 from onnxptq.graph.model import Model
-from onnxptq.graph.trace import Tracer
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import obstacle, operand, unmatched
+from onnxptq.passes.linears import obstacle, operand, unmatched
 from onnxptq.passes.mixing import F64, balancing, mix_outputs, moment, repeated
 from onnxptq.passes.relative import Table, tables
 from onnxptq.passes.spread import ask
-from onnxptq.sites import Attention, Source, Structure
+from onnxptq.structure import Attention, Source, Structure
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class MixQueriesKeys(Pass):
     random signs: both then have the same moments, and no channel stands out.
 
     1. Queries and keys are outputs of one linear each, one to one, and no two heads share any.
-    2. Nothing else reads the keys. What else reads the queries multiplies them by constants, as Segment Anything's relative
+    2. Nothing else reads the keys. What else reads the queries multiplies them by constants, as Segment Anything's
+       relative
        positions do: these take the inverse too, and all heads the same A.
     """
 
     name = "mix-qk"
     options: ClassVar[Mapping[str, Any]] = {"ridge": 1e-3, "scope": "fused"}
-    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with queries and keys of one linear, or all."""
+    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with queries and keys of one
+    linear, or all."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("fused", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ridge": (1e-9, 1.0)}
     reads = moves = frozenset({"query", "key"})
@@ -47,7 +50,10 @@ class MixQueriesKeys(Pass):
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
         """See the class."""
         tracer = Tracer(model)
-        found = {name: _pair(model, structure, attention, tracer, options["scope"]) for name, attention in structure.attentions.items()}
+        found = {
+            name: _pair(model, structure, attention, tracer, options["scope"])
+            for name, attention in structure.attentions.items()
+        }
         legal = {name: pair for name, pair in found.items() if isinstance(pair, _Pair)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
         filled = yield {

@@ -1,4 +1,5 @@
-"""mix-values: P v W = P (v A) (inv(A) W) for any matrix A of each head, so values and their projection can share the difficulty evenly."""
+"""mix-values: P v W = P (v A) (inv(A) W) for any matrix A of each head, so values and their projection can share the
+difficulty evenly."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from onnxptq.calibration.rows import RowSample
+from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import obstacle, operand, weight
+from onnxptq.passes.linears import obstacle, operand, weight
 from onnxptq.passes.mixing import I64, balancing, mix_inputs, mix_outputs, moment, repeated
 from onnxptq.passes.spread import ask
-from onnxptq.sites import Attention, Linear, Source, Structure
+from onnxptq.structure import Attention, Linear, Source, Structure
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class _Fold:
 class MixValues(Pass):
     """Multiply each head's values by A where they are made, and what the projection multiplies them by by its inverse.
 
-    A is the geometric mean of the inverse of the values' second moments and of the projection's weights', times a Hadamard
-    matrix with random signs: the error of coded values then weighs the same whatever the channel.
+    A is the geometric mean of the inverse of the values' second moments and of the projection's weights', times a
+    Hadamard matrix with random signs: the error of coded values then weighs the same whatever the channel.
 
     1. Every value is an output of one linear, nothing else reads those channels, and no two heads share any.
     2. The output goes to one linear and nowhere else, with nothing but copies between.
@@ -37,14 +38,18 @@ class MixValues(Pass):
 
     name = "mix-values"
     options: ClassVar[Mapping[str, Any]] = {"ridge": 1e-2, "scope": "fused"}
-    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with keys and values of one linear, or all."""
+    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with keys and values of one
+    linear, or all."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("fused", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ridge": (1e-9, 1.0)}
     reads = moves = frozenset({"value"})
 
     def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
         """See the class."""
-        found = {name: _values(model, structure, attention, options["scope"]) for name, attention in structure.attentions.items()}
+        found = {
+            name: _values(model, structure, attention, options["scope"])
+            for name, attention in structure.attentions.items()
+        }
         legal = {name: fold for name, fold in found.items() if isinstance(fold, _Fold)}
         changes = [self.left(name, why) for name, why in found.items() if isinstance(why, str)]
         filled = yield {name: ask(fold.maker.output) for name, fold in legal.items()}
@@ -62,7 +67,10 @@ class MixValues(Pass):
             )
             mix_outputs(model, fold.maker, fold.source.channels, matrices)
             mix_inputs(model, fold.projection, fold.places, np.asarray(np.linalg.inv(matrices), np.float64))
-            what = f"channels of {fold.maker.name} mixed within {len(matrices)} heads, and inputs of {fold.projection.name} back"
+            what = (
+                f"channels of {fold.maker.name} mixed within {len(matrices)} heads, and inputs of "
+                f"{fold.projection.name} back"
+            )
             changes.append(Change(self.name, name, what))
         return changes
 

@@ -1,14 +1,15 @@
-"""Mixing the channels of a head by a matrix, undone where they are read: which matrix, and how it enters the weights."""
+"""Mixing the channels of a head by a matrix, undone where they are read: which matrix, and how it enters the
+weights."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.rows import split_mix
+from onnxptq.calibration.statistics.rows import split_mix
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.edit import bias_slot, set_input, weight
-from onnxptq.sites import Linear
+from onnxptq.passes.linears import bias_slot, set_input, weight
+from onnxptq.structure import Linear
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -22,7 +23,8 @@ def moment(rows: F64, ridge: float) -> F64:
 
 
 def balancing(a: F64, b: F64) -> F64:
-    """A with A' a A and inv(A) b inv(A)' equal: the root of the geometric mean of inv(a) and b, and a rotation that evens channels out."""
+    """A with A' a A and inv(A) b inv(A)' equal: the root of the geometric mean of inv(a) and b, and a rotation that
+    evens channels out."""
     inverse, root = power(a, -0.5), power(a, 0.5)
     middle = inverse @ power(root @ b @ root, 0.5) @ inverse
     return power((middle + middle.T) / 2, 0.5) @ rotation(len(a))

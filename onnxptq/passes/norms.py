@@ -1,4 +1,5 @@
-"""LayerNormalizations whose output goes to linears alone: finding them, and moving factors and offsets between the two."""
+"""LayerNormalizations whose output goes to linears alone: finding them, and moving factors and offsets between the
+two."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.edit import obstacle, position, scale_input, set_input, shift_output, weight
-from onnxptq.sites import Linear, Norm, Structure
+from onnxptq.passes.linears import obstacle, position, scale_input, set_input, shift_output, weight
+from onnxptq.structure import Linear, Norm, Structure
 
 F64 = NDArray[np.float64]
 
@@ -36,7 +37,8 @@ class Reading:
 def readings(model: Model, structure: Structure, *, own: Collection[str] = ()) -> dict[str, Reading | str]:
     """For each LayerNormalization the linears behind it, or why it cannot be changed.
 
-    ``own``: linears that may get a normalization of their own, where they read the output itself and something else reads it too.
+    ``own``: linears that may get a normalization of their own, where they read the output itself and something else
+    reads it too.
     """
     return {name: _reading(model, structure, norm, own) for name, norm in structure.norm_readers.items()}
 
@@ -50,7 +52,11 @@ def _reading(model: Model, structure: Structure, norm: Norm, own: Collection[str
     if norm.bias is not None and value(node.inputs[2]) is None:
         return "its bias is not constant"
     if not norm.exclusive:
-        direct = tuple(structure.linears[name] for name in norm.readers if name in own and structure.linears[name].input == norm.output)
+        direct = tuple(
+            structure.linears[name]
+            for name in norm.readers
+            if name in own and structure.linears[name].input == norm.output
+        )
         if direct:
             return Reading(norm.name, norm.output, direct, padded=False, shared=True)
         return "not linears alone read it, channels in order"
@@ -73,7 +79,11 @@ def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
         read = _split(model, read)
     norm = model.nodes()[read.name]
     scale = np.asarray(value(norm.inputs[1]), np.float64)
-    bias = np.asarray(value(norm.inputs[2]), np.float64) if len(norm.inputs) > 2 and not norm.inputs[2].is_empty() else np.zeros_like(scale)
+    bias = (
+        np.asarray(value(norm.inputs[2]), np.float64)
+        if len(norm.inputs) > 2 and not norm.inputs[2].is_empty()
+        else np.zeros_like(scale)
+    )
     set_input(model, norm, 1, scale / factor)
     moved = bias / factor - (0 if read.padded else offset)
     if len(norm.inputs) > 2 and not norm.inputs[2].is_empty():
@@ -98,11 +108,14 @@ def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
 
 
 def _split(model: Model, read: Reading) -> Reading:
-    """Give the linears of a ``shared`` normalization a copy of it; what else reads the output keeps the one there is."""
+    """Give the linears of a ``shared`` normalization a copy of it; what else reads the output keeps the one there
+    is."""
     norm = model.nodes()[read.name]
     output = norm.outputs[0]
     own = gs.Variable(model.unique(f"{output.name}_linears"), dtype=output.dtype, shape=output.shape)
-    copy = gs.Node("LayerNormalization", model.unique(f"{norm.name}_linears"), dict(norm.attrs), list(norm.inputs), [own])
+    copy = gs.Node(
+        "LayerNormalization", model.unique(f"{norm.name}_linears"), dict(norm.attrs), list(norm.inputs), [own]
+    )
     model.graph.nodes.insert(position(model, norm) + 1, copy)
     for linear in read.linears:
         model.nodes()[linear.name].inputs[0] = own

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.flow import swaps_last
+from onnxptq.graph.dataflow.flow import swaps_last
+from onnxptq.graph.edit import producer
 from onnxptq.graph.model import Model, value
-from onnxptq.graph.surgery import producer
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.edit import is_output, position, remove
-from onnxptq.sites import Structure
+from onnxptq.passes.linears import is_output, position, remove
+from onnxptq.structure import Structure
 
 SWAP = [0, 2, 1]
 PLAIN = {"auto_pad": "NOTSET", "group": 1, "strides": [1], "pads": [0, 0]}
 
 
 class PointwiseConvolutions(Pass):
-    """Conv of [B, C, N] becomes a MatMul of [B, N, C] between transpositions; one that stands in front already is undone instead.
+    """Conv of [B, C, N] becomes a MatMul of [B, N, C] between transpositions; one that stands in front already is
+    undone instead.
 
     1. The kernel is 1, so are stride and groups, nothing is padded, weight and bias are constant.
     """

@@ -36,16 +36,19 @@ def prove(states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: floa
         else:
             bad, worst = middle, there
     raise PassError(
-        f"pass {states[bad][0]!r}: output {worst[0]!r} moved by {worst[1]:.2g} of its maximum (allowed: {tolerance:g}); leave this pass out"
+        f"pass {states[bad][0]!r}: output {worst[0]!r} moved by {worst[1]:.2g} of its maximum (allowed: "
+        f"{tolerance:g}); leave this pass out"
     )
 
 
 def compare(
     reference: Sequence[Mapping[str, NDArray[Any]]], other: Sequence[Mapping[str, NDArray[Any]]]
 ) -> tuple[dict[str, float], tuple[str, float]]:
-    """Signal to difference in dB by output, and the output that moved most with the largest difference relative to its maximum.
+    """Signal to difference in dB by output, and the output that moved most with the largest difference relative to its
+    maximum.
 
-    Outputs that are no floats (class numbers, masks) step where a float output moves a hair: of them the share that differs counts.
+    Outputs that are no floats (class numbers, masks) step where a float output moves a hair: of them the share that
+    differs counts.
     """
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
@@ -58,7 +61,11 @@ def compare(
             if not moved <= worst[1]:
                 worst = (name, moved)
     decibels = {
-        name: 10 * math.log10(signal[name] / noise[name]) if noise[name] and signal[name] else -math.inf if noise[name] else math.inf
+        name: 10 * math.log10(signal[name] / noise[name])
+        if noise[name] and signal[name]
+        else -math.inf
+        if noise[name]
+        else math.inf
         for name in signal
     }
     return decibels, worst

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxptq.graph.flow import moves, scaling
+from onnxptq.graph.dataflow.flow import moves, scaling
+from onnxptq.graph.dataflow.trace import Numbers, Tracer
 from onnxptq.graph.model import Model, value
-from onnxptq.graph.trace import Numbers, Tracer
-from onnxptq.passes.edit import set_input
-from onnxptq.sites import Attention, Source
+from onnxptq.passes.linears import set_input
+from onnxptq.structure import Attention, Source
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def _leads_to(node: gs.Node, product: str) -> bool:
 
 
 def _table(node: gs.Node, tracer: Tracer) -> Table | None:
-    """The constant right operand of a product, as it is or behind moves that bring its last axis to the last but one."""
+    """The constant right operand of a product, as it is or behind moves that bring its last axis to the last but
+    one."""
     right = node.inputs[1]
     if value(right) is not None:
         return Table(node.name, 1, True)

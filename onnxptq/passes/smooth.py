@@ -1,4 +1,5 @@
-"""smooth: outlying channels of a LayerNormalization's output are divided down, its linears multiplied up (SmoothQuant)."""
+"""smooth: outlying channels of a LayerNormalization's output are divided down, its linears multiplied up
+(SmoothQuant)."""
 
 from __future__ import annotations
 
@@ -7,16 +8,17 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from onnxptq.calibration.ranges import Range
-from onnxptq.calibration.summary import Request
+from onnxptq.calibration.statistics.base import Request
+from onnxptq.calibration.statistics.ranges import Range
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.norms import Reading, fold, readings
-from onnxptq.sites import Structure
+from onnxptq.structure import Structure
 
 
 class Smooth(Pass):
-    """Divide channel j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), w over all linears that read it (SmoothQuant, equation 4).
+    """Divide channel j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), w over all linears that read it (SmoothQuant,
+    equation 4).
 
     1. The LayerNormalization's output goes to linears alone, channels in order; in a model that adds it to something
        as well (post-norm text encoders) it cannot be changed.
@@ -47,6 +49,9 @@ class Smooth(Pass):
             factor[alive] = inputs[alive] ** options["alpha"] / weights[alive] ** (1 - options["alpha"])
             fold(model, read, factor, np.zeros(len(inputs)))
             became = f"largest {inputs.max():.3g} became {(inputs / factor).max():.3g}"
-            what = f"channels divided by {factor.min():.3g} .. {factor.max():.3g} for {len(read.linears)} linears: {became}"
+            what = (
+                f"channels divided by {factor.min():.3g} .. {factor.max():.3g} for {len(read.linears)} "
+                f"linears: {became}"
+            )
             changes.append(Change(self.name, name, what, data={"factors": factor.tolist()}))
         return changes

@@ -1,4 +1,5 @@
-"""Spread: where the values of each channel lie, read off a sample of tokens; what the passes that centre and balance go by."""
+"""Spread: where the values of each channel lie, read off a sample of tokens; what the passes that centre and balance go
+by."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import Request, Summary
+from onnxptq.calibration.statistics.base import Request, Statistic
+from onnxptq.calibration.statistics.rows import RowSample
 
 F64 = NDArray[np.float64]
 ROWS = 1024
@@ -31,8 +32,9 @@ class Spread:
     deviation: F64
 
     @classmethod
-    def of(cls, answer: Summary, quantile: float, channels: NDArray[Any] | None = None) -> Spread | None:
-        """The spread of the chosen ``channels`` (None: all) in what ``ask`` was answered, between ``quantile`` and 1 - ``quantile``."""
+    def of(cls, answer: Statistic, quantile: float, channels: NDArray[Any] | None = None) -> Spread | None:
+        """The spread of the chosen ``channels`` (None: all) in what ``ask`` was answered, between ``quantile`` and 1 -
+        ``quantile``."""
         rows = cast(RowSample, answer).sample
         if not rows.size:
             return None

@@ -13,8 +13,8 @@ from onnxptq.graph.model import Model, value
 from onnxptq.plan import Plan
 from onnxptq.recipe import FLOAT
 from onnxptq.report.text import megabytes, table
-from onnxptq.sites import Role, Structure
-from onnxptq.verify import Sample, Tapped
+from onnxptq.running.runner import InnerTensors, Sample
+from onnxptq.structure import Role, Structure
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def elements(model: Model, names: list[str], sample: Sample) -> dict[str, int]:
         if shape is not None and all(isinstance(n, int) for n in shape):
             known[name] = int(np.prod(shape))
     open_ones = [name for name in names if name not in known]
-    shapes = Tapped(model.to_proto).shapes(open_ones, sample) if open_ones else {}
+    shapes = InnerTensors(model.to_proto).shapes(open_ones, sample) if open_ones else {}
     return known | {name: math.prod(shape) for name, shape in shapes.items()}
 
 
@@ -96,7 +96,9 @@ def _wanted(model: Model, structure: Structure) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _products(model: Model, structure: Structure, plan: Plan, sizes: Mapping[str, int]) -> Iterator[tuple[str, int, int, int]]:
+def _products(
+    model: Model, structure: Structure, plan: Plan, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, int, int, int]]:
     tensors, nodes = model.graph.tensors(), model.nodes()
 
     def bits(consumer: str, *roles: Role) -> int:
@@ -115,12 +117,25 @@ def _products(model: Model, structure: Structure, plan: Plan, sizes: Mapping[str
         pairs = sizes[attention.probabilities]
         yield "scores", bits(attention.qk, Role.QUERY), bits(attention.qk, Role.KEY), pairs * attention.dim
         values = sizes[attention.output] * (attention.keys or 0)
-        yield "attention x values", bits(attention.av, Role.SOFTMAX), bits(attention.av, Role.VALUE), values or pairs * attention.dim
+        yield (
+            "attention x values",
+            bits(attention.av, Role.SOFTMAX),
+            bits(attention.av, Role.VALUE),
+            values or pairs * attention.dim,
+        )
     for name in structure.matmuls:
         node = nodes[name]
-        operands = [plan[key].bits if (key := f"{name}:{Role.MATMUL_INPUT}:{t.name}") in plan else FLOAT for t in node.inputs[:2]]
+        operands = [
+            plan[key].bits if (key := f"{name}:{Role.MATMUL_INPUT}:{t.name}") in plan else FLOAT
+            for t in node.inputs[:2]
+        ]
         inner = node.inputs[0].shape[-1] if node.inputs[0].shape else None
-        yield "other products", operands[0], operands[1], sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1)
+        yield (
+            "other products",
+            operands[0],
+            operands[1],
+            sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1),
+        )
 
 
 def _stored(model: Model, plan: Plan) -> Iterator[Stored]:
@@ -160,14 +175,17 @@ def cost_tables(found: Cost) -> str:
     rows.append(["total", "", f"{total / 1e9:.3f}", "100.0%", f"{spent / 1e9:.3f}"])
     header = ["multiplications", "bits", "10^9 a sample", "share", "FP32 equivalent"]
     kept = [
-        [one.kind, _width(one.bits), f"{one.elements / 1e6:.3f}", megabytes(4 * one.elements), megabytes(one.bytes)] for one in found.stored
+        [one.kind, _width(one.bits), f"{one.elements / 1e6:.3f}", megabytes(4 * one.elements), megabytes(one.bytes)]
+        for one in found.stored
     ]
     before, after = sum(4 * one.elements for one in found.stored), sum(one.bytes for one in found.stored)
     kept.append(["total", "", f"{before / 4e6:.3f}", megabytes(before), megabytes(after)])
     says = f"{total / max(spent, 1):.2f} times less arithmetic (a product counts as its wider operand: bits / 32), "
     says += f"{before / max(after, 1):.2f} times less storage"
     first = table(header, rows, right=range(2, 5))
-    return f"{first}\n\n{table(['storage', 'bits', '10^6 elements', 'FP32', 'stored'], kept, right=range(1, 5))}\n\n{says}"
+    return (
+        f"{first}\n\n{table(['storage', 'bits', '10^6 elements', 'FP32', 'stored'], kept, right=range(1, 5))}\n\n{says}"
+    )
 
 
 def _width(bits: int) -> str:

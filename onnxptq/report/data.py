@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.compare import Metrics
 from onnxptq.errors import InputError
 from onnxptq.passes.base import Change
-from onnxptq.sites import Part, Role
+from onnxptq.running.compare import Metrics
+from onnxptq.structure import Part, Role
 
 FORMAT = 1
 WORST = 10
@@ -120,7 +120,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one way to quantize did at the gate: mean over the outputs. Higher SQNR can mean worse masks, so masks come first."""
+    """How one way to quantize did at the gate: mean over the outputs. Higher SQNR can mean worse masks, so masks come
+    first."""
 
     way: str
     agreement: float | None
@@ -172,7 +173,10 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``json.dumps``; infinities become the texts "inf" and "-inf"."""
-        plain: dict[str, Any] = {"report": FORMAT, **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+        plain: dict[str, Any] = {
+            "report": FORMAT,
+            **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)},
+        }
         return plain
 
     @classmethod
@@ -188,7 +192,8 @@ class Report:
             given["outputs"] = {key: Metrics.from_json(value) for key, value in given["outputs"].items()}
             given["stages"] = tuple(Stage(**entry) for entry in given["stages"])
             given["layers"] = tuple(
-                Layer(entry["name"], Part(entry["part"]), entry["kind"], Metrics.from_json(entry["metrics"])) for entry in given["layers"]
+                Layer(entry["name"], Part(entry["part"]), entry["kind"], Metrics.from_json(entry["metrics"]))
+                for entry in given["layers"]
             )
             given["drift"] = {key: float(value) for key, value in given["drift"].items()}
             given["changes"] = tuple(Change(**entry) for entry in given["changes"])
@@ -217,7 +222,12 @@ def _site(entry: Mapping[str, Any]) -> SiteReport:
     drawn = entry["drawing"]
     drawing = Drawing(**{key: tuple(held) for key, held in drawn.items()}) if drawn is not None else None
     sqnr = float(entry["sqnr"]) if entry["sqnr"] is not None else None
-    changed: dict[str, Any] = {"role": Role(entry["role"]), "part": Part(entry["part"]), "sqnr": sqnr, "drawing": drawing}
+    changed: dict[str, Any] = {
+        "role": Role(entry["role"]),
+        "part": Part(entry["part"]),
+        "sqnr": sqnr,
+        "drawing": drawing,
+    }
     return SiteReport(**{**entry, **changed})
 
 
@@ -240,7 +250,9 @@ def peak_memory() -> int | None:
     status = Path("/proc/self/status")
     if status.is_file():
         # Not getrusage here: Linux counts in the memory of the process that started this one.
-        return next((1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        return next(
+            (1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None
+        )
     try:
         import resource
     except ImportError:

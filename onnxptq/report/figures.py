@@ -8,18 +8,18 @@ from html import escape
 
 import numpy as np
 
-from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.ranges import Range
-from onnxptq.calibration.summary import Request, Summary
+from onnxptq.calibration.statistics.base import Request, Statistic
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.ranges import Range
 from onnxptq.graph.model import Model
 from onnxptq.passes import passes
 from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Drawing
 from onnxptq.report.html import document, section
-from onnxptq.sites import Role, Structure
+from onnxptq.structure import Role, Structure
 
-Fill = Callable[[Model, Mapping[str, Request]], Mapping[str, Summary]]
+Fill = Callable[[Model, Mapping[str, Request]], Mapping[str, Statistic]]
 SMALL = 0.01
 """The papers count the softmax outputs above it."""
 BINS = 1 << 16
@@ -28,7 +28,8 @@ BINS = 1 << 16
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys of an attention: all values together, and the range of each channel (none, where no single linear makes them)."""
+    """Keys of an attention: all values together, and the range of each channel (none, where no single linear makes
+    them)."""
 
     values: Drawing
     channels: tuple[tuple[float, float], ...] = ()
@@ -56,7 +57,9 @@ class Figures:
     gelus: Mapping[str, Drawing]
 
 
-def gather(model: Model, structure: Structure, folded: Model, refound: Structure, changes: Sequence[Change], fill: Fill) -> Figures:
+def gather(
+    model: Model, structure: Structure, folded: Model, refound: Structure, changes: Sequence[Change], fill: Fill
+) -> Figures:
     """Figures of ``model`` and of what its passes made of it, each from one walk over the samples by ``fill``."""
     first = dict(_requests(structure))
     for name, attention in structure.attentions.items():
@@ -71,28 +74,38 @@ def gather(model: Model, structure: Structure, folded: Model, refound: Structure
         probabilities = seen[f"softmax {name}"]
         assert isinstance(probabilities, Histogram)
         below = probabilities.integrals(np.array([SMALL]))[0][0] / max(probabilities.count, 1)
-        said = tuple(f"{c.pass_name}: {c.what}." for c in changes if c.where == name and "key" in moving[c.pass_name].moves)
+        said = tuple(
+            f"{c.pass_name}: {c.what}." for c in changes if c.where == name and "key" in moving[c.pass_name].moves
+        )
         before, after = (_keys(name, *of) for of in ((structure, seen), (refound, then)))
         attentions.append(AttentionFigure(name, before, after, said, _drawing(probabilities), 1 - float(below)))
     return Figures(
-        tuple(attentions), {key[5:]: _drawing(one) for key, one in seen.items() if key.startswith("gelu ") and isinstance(one, Histogram)}
+        tuple(attentions),
+        {key[5:]: _drawing(one) for key, one in seen.items() if key.startswith("gelu ") and isinstance(one, Histogram)},
     )
 
 
 def page(figures: Figures, *, model: str, recipe: str, samples: str) -> str:
     """One self-contained page."""
-    lead = f'<h1>{escape(model)}</h1>\n<p class="lead">Activations on {escape(samples)}; passes of recipe {escape(recipe)}</p>'
-    gelus = "".join(_card(name, "", plots.histogram(one, label=f"Outputs of {name}")) for name, one in figures.gelus.items())
+    lead = (
+        f'<h1>{escape(model)}</h1>\n<p class="lead">Activations on {escape(samples)}; passes of recipe '
+        f"{escape(recipe)}</p>"
+    )
+    gelus = "".join(
+        _card(name, "", plots.histogram(one, label=f"Outputs of {name}")) for name, one in figures.gelus.items()
+    )
     blocks = [
         lead,
         section(
             "Keys",
-            "Values of all channels (logarithmic counts), and the range of each channel; red before, blue after the passes.",
+            "Values of all channels (logarithmic counts), and the range of each channel; red before, blue after the "
+            "passes.",
             f'<div class="sites">{"".join(map(_key_card, figures.attentions))}</div>',
         ),
         section(
             "Softmax outputs",
-            f"Logarithmic counts. A log code spends its levels on the few values above {SMALL:g}, a uniform one on the many below.",
+            f"Logarithmic counts. A log code spends its levels on the few values above {SMALL:g}, a uniform one on "
+            f"the many below.",
             f'<div class="sites">{"".join(map(_softmax_card, figures.attentions))}</div>',
         ),
         section("GELU outputs", "Logarithmic counts.", f'<div class="sites">{gelus}</div>') if gelus else "",
@@ -107,7 +120,7 @@ def _requests(structure: Structure) -> Iterator[tuple[str, Request]]:
             yield f"channels {name}", Request(structure.linears[attention.k_source.linear].output, Range(-1))
 
 
-def _keys(name: str, structure: Structure, seen: Mapping[str, Summary]) -> Keys:
+def _keys(name: str, structure: Structure, seen: Mapping[str, Statistic]) -> Keys:
     if name not in structure.attentions:
         return Keys(Drawing((), (), ()))
     values, source = seen[f"key {name}"], structure.attentions[name].k_source
@@ -116,7 +129,9 @@ def _keys(name: str, structure: Structure, seen: Mapping[str, Summary]) -> Keys:
         return Keys(_drawing(values))
     extent, channels = seen[f"channels {name}"], np.unique(source.channels)
     assert isinstance(extent, Range)
-    return Keys(_drawing(values), tuple(zip(extent.low[channels].tolist(), extent.high[channels].tolist(), strict=True)))
+    return Keys(
+        _drawing(values), tuple(zip(extent.low[channels].tolist(), extent.high[channels].tolist(), strict=True))
+    )
 
 
 def _drawing(seen: Histogram) -> Drawing:
@@ -134,8 +149,15 @@ def _key_card(one: AttentionFigure) -> str:
 
 
 def _softmax_card(one: AttentionFigure) -> str:
-    return _card(one.name, f"{one.above:.2%} above {SMALL:g}", plots.histogram(one.softmax, label=f"Softmax outputs of {one.name}"))
+    return _card(
+        one.name,
+        f"{one.above:.2%} above {SMALL:g}",
+        plots.histogram(one.softmax, label=f"Softmax outputs of {one.name}"),
+    )
 
 
 def _card(name: str, about: str, body: str) -> str:
-    return f'<div class="card site"><header><code>{escape(name)}</code></header><p class="soft">{escape(about)}</p>{body}</div>'
+    return (
+        f'<div class="card site"><header><code>{escape(name)}</code></header><p '
+        f'class="soft">{escape(about)}</p>{body}</div>'
+    )

@@ -49,18 +49,24 @@ def depth(layers: Sequence[Layer]) -> str:
     drawn = [(i, layer, layer.metrics.sqnr) for i, layer in enumerate(layers) if layer.metrics.sqnr is not None]
     parts = [_open(DEPTH_WIDTH, DEPTH_HEIGHT, "Signal to error of each layer, by depth")]
     for tick in ticks(low, high):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{DEPTH_WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{DEPTH_WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        )
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{short(tick)}</text>')
     parts.append(f'<text class="tick" x="{LEFT - 8}" y="{DEPTH_HEIGHT - 8}" text-anchor="end">dB</text>')
     parts.append(f'<text class="tick" x="{LEFT}" y="{DEPTH_HEIGHT - 8}">first layer</text>')
-    parts.append(f'<text class="tick" x="{DEPTH_WIDTH - RIGHT}" y="{DEPTH_HEIGHT - 8}" text-anchor="end">last layer</text>')
+    parts.append(
+        f'<text class="tick" x="{DEPTH_WIDTH - RIGHT}" y="{DEPTH_HEIGHT - 8}" text-anchor="end">last layer</text>'
+    )
     if drawn:
         parts.append(f'<polyline class="curve" points="{" ".join(f"{x(i):.1f},{y(s):.1f}" for i, _, s in drawn)}"/>')
     for i, layer, sqnr in drawn:
         said = f"{sqnr:.1f} dB" if math.isfinite(sqnr) else "exact" if sqnr > 0 else "broken"
         label = escape(f"{layer.name}\n{layer.kind}, {layer.part.value}: {said}")
         hit = f'<circle class="hit" cx="{x(i):.1f}" cy="{y(sqnr):.1f}" r="9"/>'
-        parts.append(f'<g class="mark {layer.part.value}"><title>{label}</title>{hit}{_mark(layer.kind, x(i), y(sqnr))}</g>')
+        parts.append(
+            f'<g class="mark {layer.part.value}"><title>{label}</title>{hit}{_mark(layer.kind, x(i), y(sqnr))}</g>'
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -73,7 +79,8 @@ def _mark(kind: str, x: float, y: float) -> str:
 
 
 def histogram(drawing: Drawing, *, label: str, kind: str = "bars") -> str:
-    """Counts on a logarithmic scale, the grid's levels below and, where they are few, through it; what the grid cuts off is shaded.
+    """Counts on a logarithmic scale, the grid's levels below and, where they are few, through it; what the grid cuts
+    off is shaded.
 
     ``kind`` is the style of the bars: ``bars``, ``before`` or ``after``.
     """
@@ -92,7 +99,9 @@ def histogram(drawing: Drawing, *, label: str, kind: str = "bars") -> str:
     if levels:
         for start, end in ((edges[0], levels[0]), (levels[-1], edges[-1])):
             if end > start:
-                parts.append(f'<rect class="cut" x="{x(start):.1f}" y="0" width="{x(end) - x(start):.1f}" height="{height}"/>')
+                parts.append(
+                    f'<rect class="cut" x="{x(start):.1f}" y="0" width="{x(end) - x(start):.1f}" height="{height}"/>'
+                )
     path = [f"M{x(edges[0]):.1f} {height}"]
     for left, right, held in zip(edges[:-1], edges[1:], drawing.counts, strict=True):
         level = height * (1 - 0.96 * math.log1p(held) / top)
@@ -104,12 +113,15 @@ def histogram(drawing: Drawing, *, label: str, kind: str = "bars") -> str:
     parts.append(f'<line class="axis" x1="0" x2="{BARS_WIDTH}" y1="{height}" y2="{height}"/>')
     for tick in ticks(low, high, 6):
         anchor = "start" if x(tick) < 12 else "end" if x(tick) > BARS_WIDTH - 12 else "middle"
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{BARS_HEIGHT - 4}" text-anchor="{anchor}">{short(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{BARS_HEIGHT - 4}" text-anchor="{anchor}">{short(tick)}</text>'
+        )
     return "".join([*parts, "</svg>"])
 
 
 def change(data: Mapping[str, Any]) -> str:
-    """The numbers behind a pass's decision, by what they are: channel ranges with their centres, densities, or factors; else nothing."""
+    """The numbers behind a pass's decision, by what they are: channel ranges with their centres, densities, or factors;
+    else nothing."""
     if data.keys() >= {"low", "high", "centre"}:
         return _ranges(data["low"], data["high"], data["centre"])
     if data.keys() >= {"densities", "ranges", "peaks"} and data["densities"]:
@@ -145,12 +157,18 @@ def ranges(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, f
 def _density(curve: Sequence[float], ends: Sequence[float], peaks: Sequence[float]) -> str:
     """A smooth density with its peaks marked."""
     top, (low, high) = max(curve) or 1.0, ends
-    points = [(SMALL_WIDTH * i / max(len(curve) - 1, 1), SMALL_HEIGHT * (1 - 0.94 * value / top)) for i, value in enumerate(curve)]
+    points = [
+        (SMALL_WIDTH * i / max(len(curve) - 1, 1), SMALL_HEIGHT * (1 - 0.94 * value / top))
+        for i, value in enumerate(curve)
+    ]
     path = "".join(f"L{x:.1f} {y:.1f}" for x, y in points)
     places = [SMALL_WIDTH * (peak - low) / ((high - low) or 1.0) for peak in peaks]
     marks = "".join(f"M{x:.1f} 0V{SMALL_HEIGHT}" for x in places)
     head = _open(SMALL_WIDTH, SMALL_HEIGHT, f"Density from {short(low)} to {short(high)}")
-    return f'{head}<path class="bars" d="M0 {SMALL_HEIGHT}{path}V{SMALL_HEIGHT}Z"/><path class="levels" d="{marks}"/></svg>'
+    return (
+        f'{head}<path class="bars" d="M0 {SMALL_HEIGHT}{path}V{SMALL_HEIGHT}Z"/><path class="levels" '
+        f'd="{marks}"/></svg>'
+    )
 
 
 def _factors(factors: Sequence[float]) -> str:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from onnxptq.errors import InputError
-from onnxptq.runtime import Executor
-from onnxptq.verify import Runner, Sample
+from onnxptq.running.runner import Runner, Sample
+from onnxptq.running.sessions import Executor
 
 PEAK = """
 import json, sys
 import numpy as np
 from onnxptq.report.data import peak_memory
-from onnxptq.verify import Runner
+from onnxptq.running.runner import Runner
 model, sample, executor, threads = json.loads(sys.argv[1])
 with np.load(sample) as held:
     Runner(model, executor=executor, threads=threads)(dict(held))
@@ -46,8 +46,11 @@ class Speed:
     """Of the same ratio."""
 
 
-def timed(models: Sequence[str], sample: Sample, *, runs: int, executor: Executor | None = None, threads: int | None = None) -> list[Speed]:
-    """Each model once to warm up, then ``runs`` rounds in which they take turns: load that changes over time hits all alike."""
+def timed(
+    models: Sequence[str], sample: Sample, *, runs: int, executor: Executor | None = None, threads: int | None = None
+) -> list[Speed]:
+    """Each model once to warm up, then ``runs`` rounds in which they take turns: load that changes over time hits all
+    alike."""
     runners = [Runner(model, name=model, executor=executor, threads=threads, error=InputError) for model in models]
     for runner in runners:
         runner(sample)
@@ -62,7 +65,9 @@ def timed(models: Sequence[str], sample: Sample, *, runs: int, executor: Executo
     for wall, cpu in times:
         ratios = sorted(first / own for first, own in zip(times[0][0], wall, strict=True))
         quartiles = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-        found.append(Speed(1000 * statistics.median(wall), 1000 * statistics.median(cpu), statistics.median(ratios), quartiles))
+        found.append(
+            Speed(1000 * statistics.median(wall), 1000 * statistics.median(cpu), statistics.median(ratios), quartiles)
+        )
     return found
 
 

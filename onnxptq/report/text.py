@@ -6,18 +6,22 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from onnxptq.compare import Metrics
 from onnxptq.report.data import Report, Sizes, Verdict
+from onnxptq.running.compare import Metrics
 
 
 def summary(report: Report) -> str:
-    """Size, settings, SQNR per output and the worst ten sites. Warnings are not in it: they were said when they arose."""
+    """Size, settings, SQNR per output and the worst ten sites. Warnings are not in it: they were said when they
+    arose."""
     blocks = [_head(report), outputs_table(report.outputs)]
     if report.gate:
         header, rows = gate_table(report.gate)
         blocks.append(table(header, rows, right=range(1, len(header))))
     if report.worst:
-        rows = [[site.key, site.role.value, site.scheme, site.calibrator, str(site.bits), decibels(site.sqnr)] for site in report.worst]
+        rows = [
+            [site.key, site.role.value, site.scheme, site.calibrator, str(site.bits), decibels(site.sqnr)]
+            for site in report.worst
+        ]
         blocks.append(table(["worst sites", "role", "scheme", "calibrator", "bits", "SQNR dB"], rows, right=(4, 5)))
     if report.stages:
         blocks.append(_stages(report))
@@ -62,7 +66,9 @@ def outputs_columns(outputs: Mapping[str, Metrics], *, title: str = "output") ->
     if any(one.sqnr is None for one in held):
         columns.append(("equal", [f"{one.equal:.2%}" for one in held]))
     if any(one.agreement is not None for one in held):
-        columns.append(("mask agreement", [f"{one.agreement:.4f}" if one.agreement is not None else "-" for one in held]))
+        columns.append(
+            ("mask agreement", [f"{one.agreement:.4f}" if one.agreement is not None else "-" for one in held])
+        )
     if any(one.broken for one in held):
         columns.append(("NaN or inf", [str(one.broken) for one in held]))
     return columns
@@ -73,7 +79,12 @@ def gate_table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]
     masks, ratios = (any(getattr(v, figure) is not None for v in verdicts) for figure in ("agreement", "sqnr"))
     header = ["gate", *(["mask agreement %"] if masks else []), *(["SQNR dB"] if ratios else []), ""]
     rows = [
-        [v.way, *([decibels(v.agreement)] if masks else []), *([decibels(v.sqnr)] if ratios else []), "kept" if v.kept else ""]
+        [
+            v.way,
+            *([decibels(v.agreement)] if masks else []),
+            *([decibels(v.sqnr)] if ratios else []),
+            "kept" if v.kept else "",
+        ]
         for v in verdicts
     ]
     return header, rows
@@ -90,7 +101,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterab
     flushed = set(right)
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = (
-        "  ".join(cell.rjust(width) if i in flushed else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if i in flushed else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in (header, *rows)
     )
     return "\n".join(line.rstrip() for line in lines)

@@ -16,7 +16,8 @@ node = helper.make_node
 
 
 def attention(*, linear: bool, products: bool) -> onnx.ModelProto:
-    """x W, (x W) (x W)^T with a table of relative positions added, and a convolution in float; Q/DQ pairs where asked for."""
+    """x W, (x W) (x W)^T with a table of relative positions added, and a convolution in float; Q/DQ pairs where asked
+    for."""
     weight = np.eye(4, dtype=np.float32)
     constants = {
         "w": weight,

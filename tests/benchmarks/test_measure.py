@@ -47,14 +47,32 @@ def test_rows_have_files_of_their_own() -> None:
 
 
 def test_tables_are_whole(tmp_path: Path) -> None:
-    fine = {"row": "a", "sqnr": 1.0, "sqnr_in_float": 2.0, "coverage": "1/1 linears", "mib": 2.0, "cpu_seconds": 3.0, "peak_mib": 4.0}
+    fine = {
+        "row": "a",
+        "sqnr": 1.0,
+        "sqnr_in_float": 2.0,
+        "coverage": "1/1 linears",
+        "mib": 2.0,
+        "cpu_seconds": 3.0,
+        "peak_mib": 4.0,
+    }
     text = peers.table([fine, {"row": "b", "error": "no"}], original=8.0)
     lines = text.splitlines()
     assert {line.count("|") for line in lines} == {8}
     assert "2.0 (4.00x)" in lines[2]
     assert "fails: no" in lines[3]
-    speed = {"name": "a", "engine": "onnxptq", "row": "a", "sqnr": 1.0, "mib": 2.0, "peak_mib": 4.0, "ratio-1": {"ratio": 1.25}}
-    lines = models.table([speed, {"name": "b", "engine": "onnxruntime", "row": "b", "error": "no"}], [1, 2]).splitlines()
+    speed = {
+        "name": "a",
+        "engine": "onnxptq",
+        "row": "a",
+        "sqnr": 1.0,
+        "mib": 2.0,
+        "peak_mib": 4.0,
+        "ratio-1": {"ratio": 1.25},
+    }
+    lines = models.table(
+        [speed, {"name": "b", "engine": "onnxruntime", "row": "b", "error": "no"}], [1, 2]
+    ).splitlines()
     assert {line.count("|") for line in lines} == {7}
     assert "1.25x" in lines[2]
     json.loads(json.dumps(measure.machine()))

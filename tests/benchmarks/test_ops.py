@@ -10,16 +10,21 @@ import pytest
 
 from benchmarks.ops import CODINGS, Attention, Job, attention_jobs, measure, plot, product_jobs, text
 from onnxptq import session
-from onnxptq.compare import decibels
+from onnxptq.running.compare import decibels
 
 
 def errors(jobs: Iterator[Job]) -> dict[str, float]:
     """Distance of every job's result from the FP32 one, dB."""
-    results = {name: np.asarray(session(model, threads=1).run(None, feeds)[0], np.float64) for name, model, feeds in jobs}
+    results = {
+        name: np.asarray(session(model, threads=1).run(None, feeds)[0], np.float64) for name, model, feeds in jobs
+    }
     exact = results.pop("FP32")
     for result in results.values():
         assert result.shape == exact.shape
-    return {name: decibels(float((exact**2).sum()), float(((exact - result) ** 2).sum())) for name, result in results.items()}
+    return {
+        name: decibels(float((exact**2).sum()), float(((exact - result) ** 2).sum()))
+        for name, result in results.items()
+    }
 
 
 def test_products_are_one_product() -> None:
@@ -43,7 +48,12 @@ def test_tables_and_plot(tmp_path: Path) -> None:
     assert rows["7x40x33"]["FP32"]["speed"] == 1
     assert "| 7x40x33 |" in text("products", rows)
     plot(
-        {"portable": {"products": rows, "attentions": {"small": measure(attention_jobs(Attention("small", 2, 16, 8)), 2)}}},
+        {
+            "portable": {
+                "products": rows,
+                "attentions": {"small": measure(attention_jobs(Attention("small", 2, 16, 8)), 2)},
+            }
+        },
         tmp_path / "ops.png",
         "here",
     )

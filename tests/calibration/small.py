@@ -9,10 +9,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from onnxptq.calibration.inputs import input_specs
-from onnxptq.calibration.sources import Source, open_source
+from onnxptq.calibration.sources.inputs import input_specs
+from onnxptq.calibration.sources.opening import open_source
+from onnxptq.calibration.sources.source import Source
 from onnxptq.graph.model import Model
-from onnxptq.runtime import library_path
+from onnxptq.running.sessions import library_path
 
 HAS_LIBRARY = library_path() is not None
 
@@ -49,7 +50,8 @@ def source(held: Model, given: Any) -> Source:
 
 
 def encoder(*, dynamic: bool = True) -> Model:
-    """A text encoder of one block: ids and mask [batch, 5], embedding of 7 x 8, two heads, padding masked additively."""
+    """A text encoder of one block: ids and mask [batch, 5], embedding of 7 x 8, two heads, padding masked
+    additively."""
     rng = np.random.default_rng(3)
 
     def weights(*shape: int) -> NDArray[Any]:
@@ -60,7 +62,8 @@ def encoder(*, dynamic: bool = True) -> Model:
         f"(int64[{size}, 5] ids, int64[{size}, 5] mask) => (float[{size}, 5, 8] y) {{"
         "e = Gather(table, ids) q0 = MatMul(e, wq) k0 = MatMul(e, wk) v0 = MatMul(e, wv)"
         "q1 = Reshape(q0, heads) k1 = Reshape(k0, heads) v1 = Reshape(v0, heads)"
-        "q = Transpose<perm = [0, 2, 1, 3]>(q1) k = Transpose<perm = [0, 2, 1, 3]>(k1) v = Transpose<perm = [0, 2, 1, 3]>(v1)"
+        "q = Transpose<perm = [0, 2, 1, 3]>(q1) k = Transpose<perm = [0, 2, 1, 3]>(k1) v = Transpose<perm = [0, 2, "
+        f"1, 3]>(v1)"
         "kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt)"
         "m0 = Cast<to = 1>(mask) m1 = Sub(one, m0) m2 = Mul(m1, low) m = Unsqueeze(m2, axes)"
         "sm = Add(s, m) p = Softmax<axis = -1>(sm) a = MatMul(p, v)"

@@ -16,10 +16,10 @@ import pytest
 
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.engine import Engine
-from onnxptq.calibration.histogram import Histogram
-from onnxptq.calibration.ranges import Moments, Range
-from onnxptq.calibration.rows import RowSample
-from onnxptq.calibration.summary import Request, Several, Summary
+from onnxptq.calibration.statistics.base import Request, Several, Statistic
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.ranges import Moments, Range
+from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.errors import InputError
 from tests.calibration.small import mlp, samples, source
 
@@ -31,7 +31,7 @@ class Interrupted(Exception):
     """Stands for whatever ends a run."""
 
 
-def search(name: str) -> Generator[Request, Summary, dict[str, bytes]]:
+def search(name: str) -> Generator[Request, Statistic, dict[str, bytes]]:
     """Two rounds; the second depends on the first."""
     seen = yield Request(name, Several(Moments(-1), Histogram(64), RowSample(4)))
     first = cast(Moments, cast(Several, seen).members[0])
@@ -39,7 +39,9 @@ def search(name: str) -> Generator[Request, Summary, dict[str, bytes]]:
     return {key: array.tobytes() for held in (seen, again) for key, array in held.arrays().items()}
 
 
-def run(checkpoint: Checkpoint | None, *, stop_at: int | None = None, memory_limit: int | None = None) -> dict[str, dict[str, bytes]]:
+def run(
+    checkpoint: Checkpoint | None, *, stop_at: int | None = None, memory_limit: int | None = None
+) -> dict[str, dict[str, bytes]]:
     """Calibrate; ``stop_at`` counts forward passes until the interruption."""
     held = mlp()
     given = source(held, samples(SAMPLES))
@@ -54,7 +56,7 @@ def run(checkpoint: Checkpoint | None, *, stop_at: int | None = None, memory_lim
             yield sample
 
     given.iterate = counted  # type: ignore[method-assign]
-    engine = Engine(held, given, threads=1, taps=False, checkpoint=checkpoint, memory_limit=memory_limit)
+    engine = Engine(held, given, threads=1, observers=False, checkpoint=checkpoint, memory_limit=memory_limit)
     return engine.drive({name: search(name) for name in ("h", "g", "y")}, stage="search")
 
 
@@ -149,7 +151,9 @@ def test_kill_9_and_resume(tmp_path: Path, saves: int) -> None:
     folder = tmp_path / "out.resume"
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, env=environment, cwd=root) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, env=environment, cwd=root
+    ) as child:
         assert child.stdout is not None
         for _ in range(saves):
             assert child.stdout.readline() == b"saved\n"

@@ -1,4 +1,5 @@
-"""The engine: what it fills is what NumPy says, whatever the groups, threads and sharing; errors name tensor and sample."""
+"""The engine: what it fills is what NumPy says, whatever the groups, threads and sharing; errors name tensor and
+sample."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxptq import runtime
 from onnxptq.calibration.engine import Engine
-from onnxptq.calibration.histogram import Histogram
 from onnxptq.calibration.jobs import jobs_of
-from onnxptq.calibration.padding import Padding
-from onnxptq.calibration.ranges import AverageRange, Moments, Range
-from onnxptq.calibration.rows import RowSample, Whole
-from onnxptq.calibration.summary import F32, Observed, Request, Several, Summary
+from onnxptq.calibration.statistics.base import F32, Observed, Request, Several, Statistic
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.ranges import AverageRange, Moments, Range
+from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.errors import InputError
+from onnxptq.graph.dataflow.tokens import Padding
 from onnxptq.graph.model import Model
+from onnxptq.running import sessions as runtime
 from tests.calibration.small import encoder, mlp, model, samples, sentences, source
 
 
@@ -32,7 +33,7 @@ def truth(held: Model, given: list[dict[str, NDArray[Any]]], *names: str) -> lis
 
 
 def fetching(held: Model, given: Any, **options: Any) -> Engine:
-    return Engine(held, source(held, given), taps=False, **{"threads": 1, **options})
+    return Engine(held, source(held, given), observers=False, **{"threads": 1, **options})
 
 
 def test_tensors_inputs_constants_and_weights_of_nodes() -> None:
@@ -66,22 +67,24 @@ def test_constants_alone_need_no_walk() -> None:
 def test_equal_requests_are_answered_once() -> None:
     held, given = mlp(), samples()
     engine = fetching(held, given)
-    found = cast(Any, engine.fill({str(i): Request("h", Several(Histogram(), Range())) for i in range(3)}, stage="walk"))
+    found = cast(
+        Any, engine.fill({str(i): Request("h", Several(Histogram(), Range())) for i in range(3)}, stage="walk")
+    )
     assert engine.walks[0].fetched == 2
     for other in "12":
         np.testing.assert_array_equal(found["0"].members[0].counts, found[other].members[0].counts)
         assert found["0"].members[1].high == found[other].members[1].high
 
 
-def arrays(found: Mapping[str, Summary]) -> dict[str, bytes]:
-    return {f"{name} {key}": a.tobytes() for name, summary in found.items() for key, a in summary.arrays().items()}
+def arrays(found: Mapping[str, Statistic]) -> dict[str, bytes]:
+    return {f"{name} {key}": a.tobytes() for name, statistic in found.items() for key, a in statistic.arrays().items()}
 
 
 def statistics() -> dict[str, Request]:
     return {
-        f"{name} {number}": Request(name, summary)
+        f"{name} {number}": Request(name, statistic)
         for name in ("h", "g", "y")
-        for number, summary in enumerate((Range(), Moments(-1), Histogram(), RowSample(5), AverageRange(-1)))
+        for number, statistic in enumerate((Range(), Moments(-1), Histogram(), RowSample(5), AverageRange(-1)))
     }
 
 
@@ -93,11 +96,11 @@ def test_groups_within_the_memory_limit_change_nothing() -> None:
     assert parted.walks[0].forwards == 3 * len(given)
 
 
-@pytest.mark.parametrize("taps", [False, True])
-def test_threads_change_nothing(taps: bool) -> None:
+@pytest.mark.parametrize("observers", [False, True])
+def test_threads_change_nothing(observers: bool) -> None:
     held = mlp()
     given = samples(3, batch=400)
-    engines = [Engine(held, source(held, given), threads=n, taps=taps) for n in (1, 2)]
+    engines = [Engine(held, source(held, given), threads=n, observers=observers) for n in (1, 2)]
     one, two = (arrays(engine.fill(statistics(), stage="walk")) for engine in engines)
     assert one == two
 
@@ -131,7 +134,7 @@ def test_only_the_first_samples_where_no_more_are_wanted() -> None:
 
 
 class Products:
-    """Sum of the products of two tensors: a summary with a partner."""
+    """Sum of the products of two tensors: a statistic with a partner."""
 
     total = 0.0
 
@@ -151,7 +154,7 @@ class Products:
 def test_partners_come_along() -> None:
     held, given = mlp(), samples()
     products = Products()
-    fetching(held, given).fill({"hg": Request("h", cast(Summary, products), partners=("g",))}, stage="walk")
+    fetching(held, given).fill({"hg": Request("h", cast(Statistic, products), partners=("g",))}, stage="walk")
     expected = sum(float((v["h"] * v["g"]).sum()) for v in truth(held, given, "h", "g"))
     assert products.total == pytest.approx(expected)
 
@@ -160,7 +163,7 @@ def test_searches_advance_in_lock_step() -> None:
     held, given = mlp(), samples()
     order: list[str] = []
 
-    def search(name: str, rounds: int) -> Generator[Request, Summary, str]:
+    def search(name: str, rounds: int) -> Generator[Request, Statistic, str]:
         for number in range(rounds):
             seen = yield Request("h", Range())
             assert cast(Range, seen).count
@@ -177,7 +180,7 @@ def test_searches_advance_in_lock_step() -> None:
 def test_a_pass_sees_the_model_as_it_made_it() -> None:
     held, given = mlp(), samples()
 
-    def run() -> Generator[Mapping[str, Request], Mapping[str, Summary], float]:
+    def run() -> Generator[Mapping[str, Request], Mapping[str, Statistic], float]:
         before = yield {"h": Request("h", Range())}
         weight = held.tensor("w")
         weight.values = weight.values * 2
@@ -192,7 +195,9 @@ def test_a_pass_sees_the_model_as_it_made_it() -> None:
 def test_padded_tokens_are_left_out(name: str, dynamic: bool) -> None:
     held, given = encoder(dynamic=dynamic), sentences()
     seen = RowSample(1000)
-    Engine(held, source(held, given), masks={"mask": "ids"}, taps=False, threads=1).fill({"t": Request(name, seen)}, stage="walk")
+    Engine(held, source(held, given), masks={"mask": "ids"}, observers=False, threads=1).fill(
+        {"t": Request(name, seen)}, stage="walk"
+    )
     expected = []
     for sample, value in zip(given, truth(held, given, name), strict=True):
         x = value[name] if value[name].ndim == 4 else value[name][:, None]
@@ -205,7 +210,7 @@ def test_padded_tokens_are_left_out(name: str, dynamic: bool) -> None:
 def test_padding_with_a_statistic_of_heads() -> None:
     held, given = encoder(), sentences()
     seen = Range(-3, 2)
-    Engine(held, source(held, given), masks={"mask": ""}, taps=False).fill({"q": Request("q", seen)}, stage="walk")
+    Engine(held, source(held, given), masks={"mask": ""}, observers=False).fill({"q": Request("q", seen)}, stage="walk")
     highs = [
         value["q"][b, :, :length].max(axis=(1, 2))
         for sample, value in zip(given, truth(held, given, "q"), strict=True)
@@ -225,13 +230,19 @@ def test_tokens_behind_the_channels(depth: int) -> None:
     (job,) = jobs_of({"t": Request("t", request)}, {"t": Padding("mask", -1)})
     for length in lengths:
         job.fold(values, [], {"mask": np.arange(5)[None] < length})
-    assert sorted(map(tuple, seen.sample)) == sorted(tuple(values[0, :, t]) for length in lengths for t in range(length))
+    assert sorted(map(tuple, seen.sample)) == sorted(
+        tuple(values[0, :, t]) for length in lengths for t in range(length)
+    )
 
 
 def test_a_request_may_name_the_mask_itself() -> None:
     held, given = encoder(), sentences()
     named, found = Range(), Range()
-    Engine(held, source(held, given), taps=False).fill({"e": Request("e", named, mask="mask", rows=1)}, stage="walk")
-    Engine(held, source(held, given), masks={"mask": "ids"}, taps=False).fill({"e": Request("e", found)}, stage="walk")
+    Engine(held, source(held, given), observers=False).fill(
+        {"e": Request("e", named, mask="mask", rows=1)}, stage="walk"
+    )
+    Engine(held, source(held, given), masks={"mask": "ids"}, observers=False).fill(
+        {"e": Request("e", found)}, stage="walk"
+    )
     assert (named.low, named.high, named.count) == (found.low, found.high, found.count)
     assert named.count == 8 * sum(int(s["mask"].sum()) for s in given)

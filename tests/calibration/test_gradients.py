@@ -10,7 +10,7 @@ import pytest
 
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.gradients import NoGradient, Weights, gradient_of, is_gradient, subject
-from onnxptq.calibration.summary import F32, Request
+from onnxptq.calibration.statistics.base import F32, Request
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from tests.calibration.small import mlp, samples, source
@@ -29,7 +29,10 @@ class Numbered:
         self.asked.append(tuple(tensors))
 
         def take(sample: Mapping[str, Any], index: int) -> dict[str, F32]:
-            return {t: np.full(SHAPES[t], 0 if t in self.zero else (index + 1) * len(t + "x" * (t == "y")), np.float32) for t in tensors}
+            return {
+                t: np.full(SHAPES[t], 0 if t in self.zero else (index + 1) * len(t + "x" * (t == "y")), np.float32)
+                for t in tensors
+            }
 
         return take
 
@@ -67,10 +70,12 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(("limit", "groups"), [(None, [("h", "g", "y")]), (1, [("h",), ("g",), ("y",)])])
-@pytest.mark.parametrize("taps", [False, True])
-def test_each_request_gets_the_gradient_at_its_tensor(limit: int | None, groups: list[tuple[str, ...]], taps: bool) -> None:
+@pytest.mark.parametrize("observers", [False, True])
+def test_each_request_gets_the_gradient_at_its_tensor(
+    limit: int | None, groups: list[tuple[str, ...]], observers: bool
+) -> None:
     held, given, numbered = mlp(), samples(3), Numbered()
-    engine = Engine(held, source(held, given), memory_limit=limit, threads=1, taps=taps, gradients=numbered)
+    engine = Engine(held, source(held, given), memory_limit=limit, threads=1, observers=observers, gradients=numbered)
     found: Any = engine.fill(requests("h", "g", "y"), stage="walk")
     assert numbered.asked == groups
     assert found["h"].sums == found["g"].sums == [1.0, 4.0, 9.0]

@@ -1,4 +1,5 @@
-"""Progress: plain lines in a pipe, a bar on a terminal, nothing where nothing is wanted; and sizes as people write them."""
+"""Progress: plain lines in a pipe, a bar on a terminal, nothing where nothing is wanted; and sizes as people write
+them."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("text", "size"), [("4GB", 2**32), ("512m", 2**29), ("2.5 GiB", 5 * 2**29), ("1000", 1000), ("3kb", 3072)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 2**32), ("512m", 2**29), ("2.5 GiB", 5 * 2**29), ("1000", 1000), ("3kb", 3072)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 

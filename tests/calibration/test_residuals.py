@@ -10,7 +10,9 @@ from onnxptq.calibration.residuals import Residuals
 from tests.passes.graphs import Builder
 
 
-def block(*, roll: bool = False, pad: bool = False, channels_first: bool = False, twice: bool = False) -> tuple[onnx.ModelProto, str]:
+def block(
+    *, roll: bool = False, pad: bool = False, channels_first: bool = False, twice: bool = False
+) -> tuple[onnx.ModelProto, str]:
     """A linear on windows of 2 x 2, brought back to the image [1, H, W, 8], and added to it."""
     b = Builder(0)
     side = 3 if pad else 4
@@ -20,7 +22,9 @@ def block(*, roll: bool = False, pad: bool = False, channels_first: bool = False
     y = b.node("Transpose", b.node("Reshape", y, b.ints(1, 2, 2, 2, 2, 8)), perm=[0, 1, 3, 2, 4, 5])
     y = b.node("Reshape", y, b.ints(1, 4, 4, 8))
     if roll:
-        y = b.node("Concat", *(b.node("Slice", y, b.ints(s), b.ints(e), b.ints(1)) for s, e in ((1, 4), (0, 1))), axis=1)
+        y = b.node(
+            "Concat", *(b.node("Slice", y, b.ints(s), b.ints(e), b.ints(1)) for s, e in ((1, 4), (0, 1))), axis=1
+        )
     if pad:
         y = b.node("Slice", y, b.ints(0, 0), b.ints(3, 3), b.ints(1, 2))
     stream = "x"

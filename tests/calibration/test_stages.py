@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from onnxptq.calibration.inputs import input_specs
-from onnxptq.calibration.sources import open_source
+from onnxptq.calibration.sources.inputs import input_specs
+from onnxptq.calibration.sources.opening import open_source
 from onnxptq.calibration.stages import Replaced, Shelf, Stages, Stream
 from onnxptq.graph.model import Model
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {f"w{i}": RNG.standard_normal((4, 4)).astype(np.float32) for i in range(3)}
@@ -42,7 +42,9 @@ def graph() -> onnx.ModelProto:
 
 def stream(limit: int = 1 << 30, count: int = 3) -> tuple[Stream, list[dict[str, np.ndarray]], Shelf]:
     samples = [{"x": RNG.standard_normal((2 + i, 4)).astype(np.float32)} for i in range(count)]
-    source = open_source(samples, inputs=input_specs(Model.from_proto(graph())), samples=None, preprocess="raw", seed=0, shapes={})
+    source = open_source(
+        samples, inputs=input_specs(Model.from_proto(graph())), samples=None, preprocess="raw", seed=0, shapes={}
+    )
     shelf = Shelf(limit)
     return Stream("s", Stages(graph(), ["first", "second", "beside"]), source, shelf, threads=1), samples, shelf
 

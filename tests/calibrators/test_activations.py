@@ -14,7 +14,7 @@ from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import UniformParams, affine, symmetric
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 from tests.calibration.small import mlp, model, source
 
 F32 = NDArray[np.float32]
@@ -37,7 +37,10 @@ def params(choice: Choice) -> UniformParams:
 def spread(seed: int = 0, *, count: int = 3, shape: tuple[int, ...] = (2, 400, 6)) -> list[F32]:
     """Heavy tails, another scale in each channel and sample."""
     rng = np.random.default_rng(seed)
-    return [(rng.standard_t(3, shape) * np.linspace(0.5, 4, shape[-1]) * (i + 1) + 0.4).astype(np.float32) for i in range(count)]
+    return [
+        (rng.standard_t(3, shape) * np.linspace(0.5, 4, shape[-1]) * (i + 1) + 0.4).astype(np.float32)
+        for i in range(count)
+    ]
 
 
 def loss(tensors: list[F32], p: UniformParams) -> float:
@@ -64,9 +67,19 @@ def test_minmax() -> None:
 def test_avgminmax() -> None:
     tensors = spread()
     found = params(calibrate(tensors, Choice("uniform", "avgminmax", 4)))
-    same(found, affine(np.mean([x.min() for x in tensors], dtype=np.float64), np.mean([x.max() for x in tensors], dtype=np.float64), 4))
+    same(
+        found,
+        affine(
+            np.mean([x.min() for x in tensors], dtype=np.float64),
+            np.mean([x.max() for x in tensors], dtype=np.float64),
+            4,
+        ),
+    )
     channels = params(calibrate(tensors, Choice("uniform", "avgminmax", 4, "channel")))
-    ends = (np.mean([x.astype(np.float64).reshape(-1, 6).__getattribute__(f)(axis=0) for x in tensors], axis=0) for f in ("min", "max"))
+    ends = (
+        np.mean([x.astype(np.float64).reshape(-1, 6).__getattribute__(f)(axis=0) for x in tensors], axis=0)
+        for f in ("min", "max")
+    )
     same(channels, affine(*ends, 4))
 
 
@@ -75,7 +88,9 @@ def test_percentile(bits: int) -> None:
     tensors = spread(shape=(2, 20_000, 6))
     whole = np.concatenate(tensors)
     best = min(loss(tensors, affine(*np.quantile(whole, [1 - p, p]), bits)) for p in (0.999, 0.9999, 0.99999))
-    assert loss(tensors, params(calibrate(tensors, Choice("uniform", "percentile", bits)))) == pytest.approx(best, rel=0.02)
+    assert loss(tensors, params(calibrate(tensors, Choice("uniform", "percentile", bits)))) == pytest.approx(
+        best, rel=0.02
+    )
 
 
 def test_percentile_of_channels() -> None:
@@ -120,7 +135,9 @@ def test_heads() -> None:
         for calibrator in ("minmax", "percentile", "avgminmax", "omse"):
             choice = Choice("uniform", calibrator, 6, granularity, options={"heads": 3})
             found = params(calibrate(tensors, choice, site=Site("h", "Exp_1", Role.VALUE)))
-            folded = params(calibrate([x.reshape(6, 50, 4) for x in tensors], choice, site=Site("h", "Exp_1", Role.VALUE)))
+            folded = params(
+                calibrate([x.reshape(6, 50, 4) for x in tensors], choice, site=Site("h", "Exp_1", Role.VALUE))
+            )
             assert found.scale.shape == shape
             assert (np.diff(found.scale[:, 0, 0]) > 0).all()
             same(folded, found)
@@ -128,9 +145,13 @@ def test_heads() -> None:
 
 def test_channels_of_a_convolution() -> None:
     x = np.random.default_rng(0).standard_normal((1, 3, 5, 7)).astype(np.float32)
-    found = params(calibrate([x], Choice("uniform", "minmax", 8, "channel"), site=Site("h", "Exp_1", Role.CONV_INPUT, axis=1)))
+    found = params(
+        calibrate([x], Choice("uniform", "minmax", 8, "channel"), site=Site("h", "Exp_1", Role.CONV_INPUT, axis=1))
+    )
     assert found.scale.shape == (3, 1, 1)
-    np.testing.assert_array_equal(found.scale.reshape(-1), affine(x.min(axis=(0, 2, 3)), x.max(axis=(0, 2, 3)), 8).scale)
+    np.testing.assert_array_equal(
+        found.scale.reshape(-1), affine(x.min(axis=(0, 2, 3)), x.max(axis=(0, 2, 3)), 8).scale
+    )
 
 
 @pytest.mark.parametrize("calibrator", ["minmax", "percentile", "avgminmax", "omse"])
@@ -154,9 +175,13 @@ def test_dynamic_schemes_need_no_walk() -> None:
         found = calibrate(spread(), Choice(scheme, "token", 5, "row"))
         assert found.params is not None
         assert found.params.bits == 5
-    with pytest.raises(InputError, match="ranges of columns are for an attention's values, not for matmul_input; use granularity 'row'"):
+    with pytest.raises(
+        InputError, match="ranges of columns are for an attention's values, not for matmul_input; use granularity 'row'"
+    ):
         calibrate(spread(), Choice("token", "token", 5, "column"))
-    with pytest.raises(InputError, match="calibrator 'token' is for schemes that take ranges at run time, not 'uniform'"):
+    with pytest.raises(
+        InputError, match="calibrator 'token' is for schemes that take ranges at run time, not 'uniform'"
+    ):
         calibrate(spread(), Choice("uniform", "token", 5))
 
 
@@ -189,10 +214,16 @@ class TestBest:
         rows = np.concatenate([s["x"] for s in given]).reshape(-1, 8)
         losses = {}
         for name in candidates:
-            scheme, granularity = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}.get(name, ("uniform", "tensor"))
+            scheme, granularity = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}.get(
+                name, ("uniform", "tensor")
+            )
             alone = Choice(scheme, name, bits, granularity)
-            done = Engine(held, source(held, given)).drive({"s": calibrators()[name].search(site, alone)}, stage="search")["s"]
-            losses[name] = float(np.square((schemes()[done.scheme].fake(rows, done.params) - rows) @ weight).sum() / rows.size)
+            done = Engine(held, source(held, given)).drive(
+                {"s": calibrators()[name].search(site, alone)}, stage="search"
+            )["s"]
+            losses[name] = float(
+                np.square((schemes()[done.scheme].fake(rows, done.params) - rows) @ weight).sum() / rows.size
+            )
         return found, losses
 
     @pytest.mark.parametrize("outlier", [0.0, 40.0])
@@ -229,7 +260,8 @@ def test_best_without_a_weight_and_with_a_kernel() -> None:
     rng = np.random.default_rng(0)
     held = model(
         "(float[1, 4, 6, 6] x) => (float[1, 2, 6, 6] y) { h = Neg(x) y = Conv<kernel_shape = [1, 1]>(h, k) }",
-        k=rng.standard_normal((2, 4, 1, 1)).astype(np.float32) * np.array([100, 0, 0, 0], np.float32)[None, :, None, None],
+        k=rng.standard_normal((2, 4, 1, 1)).astype(np.float32)
+        * np.array([100, 0, 0, 0], np.float32)[None, :, None, None],
     )
     x = rng.standard_normal((1, 4, 6, 6)).astype(np.float32)
     x[:, 1:] *= 50
@@ -237,13 +269,17 @@ def test_best_without_a_weight_and_with_a_kernel() -> None:
     errors = {}
     for role, consumer in ((Role.CONV_INPUT, "Conv_1"), (Role.MATMUL_INPUT, "Conv_1")):
         site = Site("h", consumer, role, axis=1)
-        found = Engine(held, source(held, [{"x": x}])).drive({"s": calibrators()["best"].search(site, choice)}, stage="search")["s"]
+        found = Engine(held, source(held, [{"x": x}])).drive(
+            {"s": calibrators()["best"].search(site, choice)}, stage="search"
+        )["s"]
         errors[role] = found.options["errors"]["minmax"]
     scheme, code = schemes()["uniform"], affine((-x).min(), (-x).max(), 3)
     change = scheme.fake(-x, code) + x
     kernel = next(c.values for c in held.constants())[:, :, 0, 0]
     assert errors[Role.MATMUL_INPUT] == pytest.approx(np.square(change).mean(), rel=1e-4)
-    assert errors[Role.CONV_INPUT] == pytest.approx(np.square(np.einsum("oc,bchw->bohw", kernel, change)).sum() / x.size, rel=1e-4)
+    assert errors[Role.CONV_INPUT] == pytest.approx(
+        np.square(np.einsum("oc,bchw->bohw", kernel, change)).sum() / x.size, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", sorted(n for n, s in schemes().items() if not s.dynamic and n != "uniform"))

@@ -1,4 +1,5 @@
-"""Log-base codes of softmax outputs, searched on the attention's output, against brute force; and averaged ranges of least error."""
+"""Log-base codes of softmax outputs, searched on the attention's output, against brute force; and averaged ranges of
+least error."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxptq.calibration.engine import Engine
-from onnxptq.calibration.summary import NotFinite, Request
+from onnxptq.calibration.statistics.base import NotFinite, Request
 from onnxptq.calibrators import calibrators
 from onnxptq.calibrators.avgomse import BestRanges
-from onnxptq.calibrators.log_errors import POOL, LogHistogram, OutputErrors, pick, scales
+from onnxptq.calibrators.search.log_errors import POOL, LogHistogram, OutputErrors, pick, scales
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.uniform import affine
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 from tests.calibration.small import HAS_LIBRARY, model, source
 
 F32 = NDArray[np.float32]
@@ -45,12 +46,14 @@ def error(p: F32, v: F32, scale: float, tau: float, bits: int, exponent: float =
     return float((np.abs(coded @ v - p.astype(np.float64) @ v) ** exponent).mean())
 
 
-def search(samples: list[tuple[F32, F32]], choice: Choice, *, site: Site = SITE, taps: bool = True) -> Choice:
+def search(samples: list[tuple[F32, F32]], choice: Choice, *, site: Site = SITE, observers: bool = True) -> Choice:
     """What the calibrator makes of attentions: scores are logarithms of the weights."""
     dims = [", ".join(f"{'pv'[which]}{i}" for i in range(one.ndim)) for which, one in enumerate(samples[0])]
-    held = model(f"(float[{dims[0]}] x, float[{dims[1]}] v) => (float[{dims[0]}] y) {{ p = Softmax(x) y = MatMul(p, v) }}")
+    held = model(
+        f"(float[{dims[0]}] x, float[{dims[1]}] v) => (float[{dims[0]}] y) {{ p = Softmax(x) y = MatMul(p, v) }}"
+    )
     given = [{"x": np.log(np.maximum(p, 1e-38)), "v": v} for p, v in samples]
-    return Engine(held, source(held, given), threads=1, taps=taps).drive(
+    return Engine(held, source(held, given), threads=1, observers=observers).drive(
         {"s": calibrators()[choice.calibrator].search(site, choice)}, stage="search"
     )["s"]
 
@@ -159,24 +162,28 @@ def test_rows_with_the_largest_peaks_are_taken_and_others_stand_for_their_neighb
 def test_rows_sampled_in_the_graph_are_the_same(shape: tuple[int, ...]) -> None:
     samples = [drawn(*shape, seed=seed) for seed in range(2)]
     dims = [", ".join(map(str, one.shape)) for one in samples[0]]
-    held = model(f"(float[{dims[0]}] x, float[{dims[1]}] v) => (float[{dims[0]}] y) {{ p = Softmax(x) y = MatMul(p, v) }}")
+    held = model(
+        f"(float[{dims[0]}] x, float[{dims[1]}] v) => (float[{dims[0]}] y) {{ p = Softmax(x) y = MatMul(p, v) }}"
+    )
     given = source(held, [{"x": np.log(p), "v": v} for p, v in samples])
     for make in (lambda: OutputErrors(4, (1.0, 2.0), 2.4, 3), lambda: LogHistogram(3)):
         found = []
-        for taps in (True, False):
-            summary = make()
-            engine = Engine(held, given, taps=taps, threads=1)
-            partners = ("v",) if isinstance(summary, OutputErrors) else ()
-            engine.fill({"p": Request("p", summary, partners=partners)}, stage="walk")
-            assert engine.walks[0].tapped == int(taps)
-            found.append(summary.arrays())
+        for observers in (True, False):
+            statistic = make()
+            engine = Engine(held, given, observers=observers, threads=1)
+            partners = ("v",) if isinstance(statistic, OutputErrors) else ()
+            engine.fill({"p": Request("p", statistic, partners=partners)}, stage="walk")
+            assert engine.walks[0].tapped == int(observers)
+            found.append(statistic.arrays())
         for key, array in found[0].items():
             np.testing.assert_array_equal(array, found[1][key])
     assert np.prod(shape[:-1]) > POOL * 3 or shape == (5, 9), "the larger shapes are sampled"
 
 
-@pytest.mark.parametrize("taps", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_LIBRARY, reason="no compiled op library"))])
-def test_values_count_against_the_memory_limit(taps: bool) -> None:
+@pytest.mark.parametrize(
+    "observers", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_LIBRARY, reason="no compiled op library"))]
+)
+def test_values_count_against_the_memory_limit(observers: bool) -> None:
     held = model(
         "(float[2, 6, 9] x, float[2, 9, 4] v, float[2, 6, 4] w) => (float[2, 9, 4] y)"
         "{ p = Softmax(x) u = MatMul(p, v) t = Transpose<perm = [0, 2, 1]>(x) r = Softmax(t) y = MatMul(r, w) }"
@@ -184,26 +191,36 @@ def test_values_count_against_the_memory_limit(taps: bool) -> None:
     (p, v), (_, w) = drawn(2, 6, 9, d=4), drawn(2, 9, 6, d=4)
     found = []
     for limit in (1, None):
-        engine = Engine(held, source(held, [{"x": np.log(p), "v": v, "w": w}]), threads=1, taps=taps, memory_limit=limit)
-        requests = {name: Request(name, OutputErrors(4, (1.0, 2.0), 2.4, 2), partners=(other,)) for name, other in (("p", "v"), ("r", "w"))}
+        engine = Engine(
+            held, source(held, [{"x": np.log(p), "v": v, "w": w}]), threads=1, observers=observers, memory_limit=limit
+        )
+        requests = {
+            name: Request(name, OutputErrors(4, (1.0, 2.0), 2.4, 2), partners=(other,))
+            for name, other in (("p", "v"), ("r", "w"))
+        }
         found.append(engine.fill(requests, stage="walk"))
         assert engine.walks[0].forwards == (2 if limit else 1)
     for name in "pr":
         np.testing.assert_array_equal(found[0][name].arrays()["errors"], found[1][name].arrays()["errors"])
 
 
-@pytest.mark.parametrize("make", [lambda: OutputErrors(4, (1.0, 4.0), 2.4, 8), lambda: LogHistogram(2), lambda: BestRanges(4, False, 2.4)])
+@pytest.mark.parametrize(
+    "make", [lambda: OutputErrors(4, (1.0, 4.0), 2.4, 8), lambda: LogHistogram(2), lambda: BestRanges(4, False, 2.4)]
+)
 def test_parts_merge_and_states_are_kept(make: Any) -> None:
     samples = [drawn(2, 20, 12, seed=seed, spread=seed + 1) for seed in range(4)]
 
     def filled(part: list[tuple[F32, F32]]) -> Any:
-        summary = make()
+        statistic = make()
         for p, v in part:
-            summary.update(*((p, v) if isinstance(summary, OutputErrors) else (p,)))
-        return summary
+            statistic.update(*((p, v) if isinstance(statistic, OutputErrors) else (p,)))
+        return statistic
 
     whole = filled(samples)
-    for merged in (filled(samples[:1]).merge(filled(samples[1:])), filled(samples[:3]).merge(make()).merge(filled(samples[3:]))):
+    for merged in (
+        filled(samples[:1]).merge(filled(samples[1:])),
+        filled(samples[:3]).merge(make()).merge(filled(samples[3:])),
+    ):
         for key, array in whole.arrays().items():
             np.testing.assert_allclose(merged.arrays()[key], array, rtol=1e-12)
     copy = make()
@@ -296,7 +313,11 @@ class TestAverageOmse:
             x = np.maximum(rng.standard_t(4, 6000) + shift, -0.5 if shift else -np.inf).astype(np.float32)
 
             def loss(low: float, high: float, x: F32 = x) -> float:
-                return float((np.abs(schemes()["uniform"].fake(x, affine(low, high, bits)).astype(np.float64) - x) ** exponent).mean())
+                return float(
+                    (
+                        np.abs(schemes()["uniform"].fake(x, affine(low, high, bits)).astype(np.float64) - x) ** exponent
+                    ).mean()
+                )
 
             found = loss(*self.range_of(x, bits, exponent=exponent))
             low, high = min(x.min(), 0), max(x.max(), 0)
@@ -310,7 +331,9 @@ class TestAverageOmse:
         held = model("(float[a, b] x) => (float[a, b] y) { h = Neg(x) y = Exp(h) }")
         site = Site("h", "Exp_1", Role.MATMUL_INPUT)
         engine = Engine(held, source(held, [{"x": -x} for x in tensors]), threads=1)
-        found = engine.drive({"s": calibrators()["avgomse"].search(site, Choice("uniform", "avgomse", 4))}, stage="search")["s"]
+        found = engine.drive(
+            {"s": calibrators()["avgomse"].search(site, Choice("uniform", "avgomse", 4))}, stage="search"
+        )["s"]
         ends = np.mean([self.range_of(x, 4) for x in tensors], axis=0)
         assert found.params == affine(ends[0], ends[1], 4)
 

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.gradients import Take
 from onnxptq.calibration.jobs import jobs_of
-from onnxptq.calibration.padding import Padding
-from onnxptq.calibration.summary import Request
+from onnxptq.calibration.statistics.base import Request
 from onnxptq.calibrators.base import searches
-from onnxptq.calibrators.blocks import Channels, Mixtures, Rows, Scores
 from onnxptq.calibrators.drq import published_sum
+from onnxptq.calibrators.search.blocks import Channels, Mixtures, Rows, Scores
 from onnxptq.errors import InputError
+from onnxptq.graph.dataflow.tokens import Padding
 from onnxptq.graph.model import Model
 from onnxptq.ops import schemes
 from onnxptq.ops.dual_region import GELU_LOWEST, DualRegionParams, softmax_regions
 from onnxptq.ops.uniform import UniformParams, symmetric
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 from tests.calibration.small import model, samples, source
 
 F32 = NDArray[np.float32]
@@ -41,7 +41,8 @@ class Given:
     def at(self, held: Model, tensors: Sequence[str]) -> Take:
         shapes = {name: held.graph.tensors()[name].shape for name in tensors}
         return lambda sample, index: {
-            name: weight((2 if isinstance(shape[0], str) else shape[0], *shape[1:]), index) for name, shape in shapes.items()
+            name: weight((2 if isinstance(shape[0], str) else shape[0], *shape[1:]), index)
+            for name, shape in shapes.items()
         }
 
 
@@ -57,12 +58,21 @@ def drive(held: Model, given: Any, choices: Mapping[Site, Choice], **kwargs: Any
 
 
 def linear(seed: int = 0) -> tuple[Model, F32]:
-    w = np.random.default_rng(seed).standard_normal((8, 6)).astype(np.float32) * np.array([1, 1, 5, 5, 0.1, 0.1], np.float32)
+    w = np.random.default_rng(seed).standard_normal((8, 6)).astype(np.float32) * np.array(
+        [1, 1, 5, 5, 0.1, 0.1], np.float32
+    )
     return model("(float[batch, 6, 8] x) => (float[batch, 6, 6] h) { h = MatMul(x, w) }", w=w), w
 
 
 def drq(scheme: str = "uniform", bits: int = 4, granularity: str = "tensor", **options: Any) -> Choice:
-    return Choice(scheme, "drq", bits, granularity, symmetric=scheme == "uniform", options={"rows": EVERY, "metric": "mse", **options})
+    return Choice(
+        scheme,
+        "drq",
+        bits,
+        granularity,
+        symmetric=scheme == "uniform",
+        options={"rows": EVERY, "metric": "mse", **options},
+    )
 
 
 def uniform(choice: Choice) -> UniformParams:
@@ -86,7 +96,9 @@ def test_one_round_is_brute_force(bits: int, weighted: bool) -> None:
     g = g / g.max()
     choices = {WEIGHT: drq(bits=bits, granularity="channel", rounds=1), INPUT: drq(bits=bits, rounds=1)}
     if weighted:
-        choices = {site: Choice(**{**c.__dict__, "options": {**c.options, "metric": "fisher"}}) for site, c in choices.items()}
+        choices = {
+            site: Choice(**{**c.__dict__, "options": {**c.options, "metric": "fisher"}}) for site, c in choices.items()
+        }
     found = drive(held, given, choices, gradients=Given())
     whole = UNIFORM.fake(x, symmetric(np.abs(x).max(), bits))
     per_column = [(np.square(g * (whole @ one - x @ w))).sum(axis=0) for one in tried(w, bits, axis=0)]
@@ -98,7 +110,9 @@ def test_one_round_is_brute_force(bits: int, weighted: bool) -> None:
     coded = UNIFORM.fake(w, params)
     errors = [np.square(g * (one @ coded - x @ w)).sum() for one in tried(x, bits)]
     own = uniform(found[INPUT.key])
-    np.testing.assert_allclose(own.scale, np.abs(x).max() * FACTORS[int(np.argmin(errors))] / (2 ** (bits - 1) - 0.5), rtol=1e-5)
+    np.testing.assert_allclose(
+        own.scale, np.abs(x).max() * FACTORS[int(np.argmin(errors))] / (2 ** (bits - 1) - 0.5), rtol=1e-5
+    )
     assert (own.zero == 2 ** (bits - 1)).all()
 
 
@@ -110,7 +124,10 @@ def test_rounds_never_make_it_worse_and_end_where_nothing_changes() -> None:
     def error(rounds: int) -> tuple[float, list[float]]:
         found = drive(held, given, {WEIGHT: drq(granularity="channel", rounds=rounds), INPUT: drq(rounds=rounds)})
         a, b = (uniform(found[site.key]) for site in (INPUT, WEIGHT))
-        return float(np.square(UNIFORM.fake(x, a) @ UNIFORM.fake(w, b) - x @ w).sum()), [float(a.scale), *b.scale[0].tolist()]
+        return float(np.square(UNIFORM.fake(x, a) @ UNIFORM.fake(w, b) - x @ w).sum()), [
+            float(a.scale),
+            *b.scale[0].tolist(),
+        ]
 
     rounds = [error(n) for n in (1, 2, 3, 20, 21)]
     assert all(after <= before * (1 + 1e-5) for (before, _), (after, _) in pairwise(rounds))
@@ -144,7 +161,12 @@ def attention_samples(spread: float = 4.0) -> list[dict[str, F32]]:
     return [
         {
             name: (rng.standard_normal((1, 2, rows, d)) * scale).astype(np.float32)
-            for name, rows, d, scale in (("s", 5, 7, spread), ("v", 7, 3, heads), ("q", 5, 4, heads), ("k", 7, 4, 1 / heads))
+            for name, rows, d, scale in (
+                ("s", 5, 7, spread),
+                ("v", 7, 3, heads),
+                ("q", 5, 4, heads),
+                ("k", 7, 4, 1 / heads),
+            )
         }
         for _ in range(6)
     ]
@@ -161,13 +183,17 @@ def test_the_split_is_that_of_brute_force(bits: int, regions: str) -> None:
     codes = [softmax_regions(bits, m, midpoint=regions != "bare") for m in range(20)]
     best = int(np.argmin([np.square((meaning(p, one) - p) @ v).sum() for one in codes]))
     found = drive(
-        model(ATTENTION), given, {SOFTMAX: drq("dual_region", bits, regions=regions), VALUE: drq(bits=bits, granularity="head", heads=2)}
+        model(ATTENTION),
+        given,
+        {SOFTMAX: drq("dual_region", bits, regions=regions), VALUE: drq(bits=bits, granularity="head", heads=2)},
     )
     assert found[SOFTMAX.key].params == codes[best]
     coded = DUAL.fake(p, codes[best])
     wanted = [
         np.abs(v[:, h]).max()
-        * FACTORS[int(np.argmin([np.square(coded[:, h] @ one - p[:, h] @ v[:, h]).sum() for one in tried(v[:, h], bits)]))]
+        * FACTORS[
+            int(np.argmin([np.square(coded[:, h] @ one - p[:, h] @ v[:, h]).sum() for one in tried(v[:, h], bits)]))
+        ]
         for h in range(2)
     ]
     values = uniform(found[VALUE.key])
@@ -185,9 +211,16 @@ def test_codes_and_values_are_monotone(bits: int, m: int) -> None:
 
 def test_heads_of_queries_and_keys_are_searched_on_their_own() -> None:
     given = attention_samples()
-    one, both = drq(granularity="head", heads=2), {QUERY: drq(granularity="head", heads=2), KEY: drq(granularity="head", heads=2)}
+    one, both = (
+        drq(granularity="head", heads=2),
+        {QUERY: drq(granularity="head", heads=2), KEY: drq(granularity="head", heads=2)},
+    )
     found = drive(model(ATTENTION), given, both)
-    alone = drive(model(ATTENTION), [{**g, "q": np.roll(g["q"], 1, 1), "k": np.roll(g["k"], 1, 1)} for g in given], {QUERY: one, KEY: one})
+    alone = drive(
+        model(ATTENTION),
+        [{**g, "q": np.roll(g["q"], 1, 1), "k": np.roll(g["k"], 1, 1)} for g in given],
+        {QUERY: one, KEY: one},
+    )
     for site in (QUERY, KEY):
         a, b = uniform(found[site.key]), uniform(alone[site.key])
         assert a.scale.shape == (2, 1, 1)

@@ -21,7 +21,9 @@ def error(rows: np.ndarray, coded: np.ndarray, importance: np.ndarray) -> float:
 
 def best_uniform(rows: np.ndarray, bits: int, importance: np.ndarray) -> float:
     low, high = float(rows.min()), float(rows.max())
-    return min(error(rows, UNIFORM.fake(rows, affine(f * low, f * high, bits)), importance) for f in np.arange(1, 101) / 100)
+    return min(
+        error(rows, UNIFORM.fake(rows, affine(f * low, f * high, bits)), importance) for f in np.arange(1, 101) / 100
+    )
 
 
 @pytest.mark.parametrize("bits", [3, 4, 6])
@@ -29,7 +31,9 @@ def best_uniform(rows: np.ndarray, bits: int, importance: np.ndarray) -> float:
 def test_better_than_any_uniform_range(bits: int, shape: str) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(0, 1, (256, 32)).astype(np.float32)
-    rows = {"normal": x, "gelu": np.maximum(x, 0.05 * x), "laplace": rng.laplace(0, 1, x.shape).astype(np.float32)}[shape]
+    rows = {"normal": x, "gelu": np.maximum(x, 0.05 * x), "laplace": rng.laplace(0, 1, x.shape).astype(np.float32)}[
+        shape
+    ]
     ones = np.ones(32)
     levels = lloyd(rows, ones, bits, float(rows.min()), float(rows.max()))
     assert error(rows, TABLE.fake(rows, table(levels, bits)), ones) < best_uniform(rows, bits, ones)

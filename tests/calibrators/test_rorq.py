@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibrators import calibrators
-from onnxptq.compare import decibels
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.outlier_retained import OutlierRetainedParams
 from onnxptq.ops.uniform import affine
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.running.compare import decibels
+from onnxptq.structure import Role, Site
 from tests.calibration.small import model, source
 
 F32 = NDArray[np.float32]
@@ -38,7 +38,9 @@ KINDS = {
 }
 
 
-def found(x: NDArray[Any], bits: int = 4, calibrator: str = "rorq", scheme: str = "outlier_retained", **options: Any) -> Choice:
+def found(
+    x: NDArray[Any], bits: int = 4, calibrator: str = "rorq", scheme: str = "outlier_retained", **options: Any
+) -> Choice:
     held = model("(float[n] x) => (float[n] y) { h = Neg(x) y = Tanh(h) }")
     given = [{"x": -np.asarray(x, np.float32).reshape(-1)}]
     search = calibrators()[calibrator].search(SITE, Choice(scheme, calibrator, bits, options=options))

@@ -15,7 +15,7 @@ from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.qattention import SPEC
 from onnxptq.ops.uniform import affine
 from onnxptq.plan import Choice
-from onnxptq.sites import Role, Site
+from onnxptq.structure import Role, Site
 from tests.passes.graphs import cross
 
 RNG = np.random.default_rng(0)
@@ -24,23 +24,25 @@ RNG = np.random.default_rng(0)
 def maps(count: int = 2, sharp: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
     scores = RNG.standard_normal((count, 3, 10, 16)) * sharp
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32), RNG.standard_normal((count, 3, 16, 4)).astype(np.float32)
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32), RNG.standard_normal((count, 3, 16, 4)).astype(
+        np.float32
+    )
 
 
 def test_errors_are_those_of_the_codes() -> None:
     p, v = maps()
     tried = list(candidates(4, np.linspace(0, 1, 16)))
-    summary = CodeErrors(tried, 10**6)
-    summary.update(p, v)
+    statistic = CodeErrors(tried, 10**6)
+    statistic.update(p, v)
     wanted = [np.square((one.fake(p) - p) @ v).sum() for one in tried]
-    assert np.allclose(summary.errors, wanted, rtol=1e-4)
+    assert np.allclose(statistic.errors, wanted, rtol=1e-4)
     halves = [CodeErrors(tried, 10**6) for _ in range(2)]
     for half, part in zip(halves, range(2), strict=True):
         half.update(p[part : part + 1], v[part : part + 1])
     assert np.allclose(halves[0].merge(halves[1]).errors, wanted, rtol=1e-4)
     again = CodeErrors(tried, 10**6)
-    again.load(summary.arrays())
-    assert np.array_equal(again.errors, summary.errors)
+    again.load(statistic.arrays())
+    assert np.array_equal(again.errors, statistic.errors)
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -52,8 +54,8 @@ def test_a_candidate_is_what_the_fused_attention_computes(norm: bool) -> None:
     p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
     params = LogBaseParams(4, 0.9, 2.0)
     got = SPEC.reference(
-        q, k, v, *[None] * 10, *params.inputs().values(), q_bits=0, k_bits=0, v_bits=0, p_bits=4, softmax_scheme="log_base",
-        softmax_norm=int(norm), scale=0.5,
+        q, k, v, *[None] * 10, *params.inputs().values(), q_bits=0, k_bits=0, v_bits=0, p_bits=4,
+        softmax_scheme="log_base", softmax_norm=int(norm), scale=0.5,
     )  # fmt: skip
     assert np.allclose(got, Candidate("log_base", params, norm).fake(p) @ v, atol=1e-5)
 
@@ -87,17 +89,20 @@ def test_masked_rows_and_other_sites() -> None:
 
 @pytest.mark.parametrize(("bits", "norm"), [(4, True), (8, False)])
 def test_uniform_codes_alone(bits: int, norm: bool) -> None:
-    """Below 8 bits relative to the row's largest; at 8 bits of the weights themselves. The largest value is that of least error."""
+    """Below 8 bits relative to the row's largest; at 8 bits of the weights themselves. The largest value is that of
+    least error."""
     p, v = maps(sharp=1.0)
-    search = calibrators()["softmax"].search(Site("p", "n", Role.SOFTMAX, partner="v"), Choice("uniform", "softmax", bits))
-    summary = next(search).summary
-    assert isinstance(summary, CodeErrors)
-    assert all(one.scheme == "uniform" for one in summary.tried)
-    summary.update(p, v)
+    search = calibrators()["softmax"].search(
+        Site("p", "n", Role.SOFTMAX, partner="v"), Choice("uniform", "softmax", bits)
+    )
+    statistic = next(search).statistic
+    assert isinstance(statistic, CodeErrors)
+    assert all(one.scheme == "uniform" for one in statistic.tried)
+    statistic.update(p, v)
     with pytest.raises(StopIteration) as stop:
-        search.send(summary)
+        search.send(statistic)
     found = stop.value.value
     assert (found.scheme, found.granularity, bool(found.options["norm"])) == ("uniform", "tensor", norm)
     error = np.square((Candidate("uniform", found.params, norm).fake(p) - p) @ v).sum()
-    assert error <= summary.errors.min() * 1.001
+    assert error <= statistic.errors.min() * 1.001
     assert error <= np.square((Candidate("uniform", affine(0.0, 1.0, bits), False).fake(p) - p) @ v).sum()

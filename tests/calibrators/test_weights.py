@@ -45,7 +45,7 @@ KINDS = {
     "laplace": lambda rng: rng.laplace(size=(6, 90)),
     "skewed": lambda rng: rng.gamma(1.0, size=(6, 90)) - 0.3,
     "outliers": lambda rng: rng.standard_t(2, size=(6, 90)),
-    "two heaps": lambda rng: rng.normal(rng.choice([-3, 1], (6, 90)), 0.1),
+    "two modes": lambda rng: rng.normal(rng.choice([-3, 1], (6, 90)), 0.1),
     "one short row": lambda rng: rng.standard_normal((1, 3)),
 }
 
@@ -76,7 +76,9 @@ def test_the_search_equals_the_full_grid(kind: str, bits: int) -> None:
 def test_any_weight_gets_codes_at_least_as_good_as_its_extrema(w: F32, bits: int, symmetric: bool) -> None:
     best, plain = (search_weight(w, bits=bits, axis=0, symmetric=symmetric, method=m) for m in ("omse", "minmax"))
     assert np.isfinite(best.scale).all()
-    assert (powered(w, best.scale, best.zero, bits) <= powered(w, plain.scale, plain.zero, bits) * (1 + 1e-5) + 1e-30).all()
+    assert (
+        powered(w, best.scale, best.zero, bits) <= powered(w, plain.scale, plain.zero, bits) * (1 + 1e-5) + 1e-30
+    ).all()
     if symmetric:
         assert (best.zero == 2 ** (bits - 1)).all()
 
@@ -93,7 +95,9 @@ def test_symmetric_and_one_sided_grids(bits: int) -> None:
         assert (found.zero == zero).all()
         reach = np.abs(rows).max(axis=1)
         zeros = np.full((4, 1), zero, np.uint8)
-        errors = [powered(rows, (reach * i / 100 / levels).astype(np.float32)[:, None], zeros, bits) for i in range(1, 101)]
+        errors = [
+            powered(rows, (reach * i / 100 / levels).astype(np.float32)[:, None], zeros, bits) for i in range(1, 101)
+        ]
         np.testing.assert_allclose(powered(rows, found.scale, found.zero, bits), np.min(errors, axis=0), rtol=1e-5)
 
 

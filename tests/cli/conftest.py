@@ -82,7 +82,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def listing(folder: Path) -> dict[str, int]:
     """Every file under a folder, with its size."""
-    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file() or not any(p.iterdir())}
+    return {
+        str(p.relative_to(folder)): p.stat().st_size
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() or not any(p.iterdir())
+    }
 
 
 @dataclass(frozen=True)

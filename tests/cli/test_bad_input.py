@@ -38,12 +38,16 @@ class TestModel:
         assert refuses("quantize", "cut.onnx").startswith("cut.onnx")
 
     def test_missing_external_data(self, refuses: Refuses, folder: Path) -> None:
-        onnx.save(vision_model(), folder / "big.onnx", save_as_external_data=True, location="big.data", size_threshold=0)
+        onnx.save(
+            vision_model(), folder / "big.onnx", save_as_external_data=True, location="big.data", size_threshold=0
+        )
         (folder / "big.data").unlink()
         assert "big.data" in refuses("quantize", "big.onnx")
 
     def test_truncated_external_data(self, refuses: Refuses, folder: Path) -> None:
-        onnx.save(vision_model(), folder / "big.onnx", save_as_external_data=True, location="big.data", size_threshold=0)
+        onnx.save(
+            vision_model(), folder / "big.onnx", save_as_external_data=True, location="big.data", size_threshold=0
+        )
         data = folder / "big.data"
         data.write_bytes(data.read_bytes()[:100])
         assert "big.data" in refuses("quantize", "big.onnx")
@@ -68,11 +72,17 @@ class TestModel:
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
         )
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "relu.onnx")
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "relu.onnx"
+        )
         assert "no site to quantize" in refuses("quantize", "relu.onnx")
 
     def test_an_op_that_onnxruntime_lacks(self, refuses: Refuses, folder: Path) -> None:
-        nodes = [("Acosh", ["x"], ["e"], {}), ("Cast", ["e"], ["f"], {"to": TensorProto.FLOAT}), ("MatMul", ["f", "w"], ["y"], {})]
+        nodes = [
+            ("Acosh", ["x"], ["e"], {}),
+            ("Cast", ["e"], ["f"], {"to": TensorProto.FLOAT}),
+            ("MatMul", ["f", "w"], ["y"], {}),
+        ]
         graph = helper.make_graph(
             [helper.make_node(op, inputs, outputs, **attributes) for op, inputs, outputs, attributes in nodes],
             "g",
@@ -80,7 +90,9 @@ class TestModel:
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
             [helper.make_tensor("w", TensorProto.FLOAT, [4, 4], np.eye(4).ravel())],
         )
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "acosh.onnx")
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "acosh.onnx"
+        )
         assert "onnxruntime does not load the model, read as opset 21: " in refuses("quantize", "acosh.onnx")
 
     def test_everything_excluded(self, refuses: Refuses) -> None:

@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 def command(*argv: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """A true process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
-    return subprocess.run([sys.executable, *argv], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *argv], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 class TestQuantize:
@@ -43,7 +45,12 @@ class TestQuantize:
     def test_json_is_one_object_and_words_go_to_stderr(self, run: Run, folder: Path) -> None:
         done = run(*quick("--json", "-o", "out.onnx"))
         report = Report.from_json(json.loads(done.out))
-        assert (report.bits, report.recipe, report.format, report.output_file) == ("w8a8", "minmax", "native", "out.onnx")
+        assert (report.bits, report.recipe, report.format, report.output_file) == (
+            "w8a8",
+            "minmax",
+            "native",
+            "out.onnx",
+        )
         assert report.sizes.after > 0
         assert report.sites
         assert report.layers
@@ -85,7 +92,10 @@ class TestQuantize:
     def test_real_samples_are_not_warned_of(self, run: Run, folder: Path) -> None:
         (folder / "calib").mkdir()
         for i in range(6):
-            np.savez(folder / "calib" / f"{i}.npz", image=np.random.default_rng(i).normal(size=(1, 3, 16, 16)).astype(np.float32))
+            np.savez(
+                folder / "calib" / f"{i}.npz",
+                image=np.random.default_rng(i).normal(size=(1, 3, 16, 16)).astype(np.float32),
+            )
         done = run(*quick("--calib", "calib", "--samples", "6"))
         assert (done.code, done.err) == (0, "")
         assert "1 held back" in done.out
@@ -154,7 +164,9 @@ class TestInspect:
         assert "synthetic samples" in done.err
 
     def test_figures(self, run: Run, folder: Path) -> None:
-        done = run("inspect", "vision.onnx", "--calib", "synthetic", "--samples", "2", "--figures", "figures.html", "--json")
+        done = run(
+            "inspect", "vision.onnx", "--calib", "synthetic", "--samples", "2", "--figures", "figures.html", "--json"
+        )
         figures = json.loads(done.out)["figures"]
         assert [0 < share < 1 for share in figures["above 0.01"].values()] == [True]
         assert "Softmax outputs" in (folder / figures["path"]).read_text()
@@ -214,7 +226,8 @@ class TestEnds:
         done = run("library")
         assert done.code == 1
         assert done.err == (
-            "onnxptq: internal error: ZeroDivisionError: division by zero (please report it; ONNXPTQ_DEBUG=1 shows where it happened)\n"
+            "onnxptq: internal error: ZeroDivisionError: division by zero (please report it; ONNXPTQ_DEBUG=1 shows "
+            "where it happened)\n"
         )
         monkeypatch.setenv("ONNXPTQ_DEBUG", "1")
         with pytest.raises(ZeroDivisionError):
@@ -230,7 +243,9 @@ class TestEnds:
     def test_closed_pipe_is_quiet(self, folder: Path) -> None:
         script = f"{sys.executable} -m onnxptq inspect vision.onnx | true; echo ${{PIPESTATUS[0]}}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.stderr == ""
         assert done.stdout.strip() in ("141", "0")
 
@@ -262,7 +277,22 @@ class TestEnds:
 
 
 def test_demo(run: Run, folder: Path) -> None:
-    done = run("demo", "-o", "d", "--bits", "w8a8", "--recipe", "minmax", "--samples", "2", "--limit", "2", "--threads", "1", "--json")
+    done = run(
+        "demo",
+        "-o",
+        "d",
+        "--bits",
+        "w8a8",
+        "--recipe",
+        "minmax",
+        "--samples",
+        "2",
+        "--limit",
+        "2",
+        "--threads",
+        "1",
+        "--json",
+    )
     assert done.code == 0, done.err
     original, quantized = json.loads(done.out)["models"]
     assert (original["model"], quantized["model"]) == ("original", "w8a8")

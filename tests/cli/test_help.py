@@ -36,8 +36,8 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_choices_are_those_of_the_parts() -> None:
     from typing import get_args
 
-    from onnxptq.calibration.images import PREPROCESS
-    from onnxptq.runtime import Executor
+    from onnxptq.calibration.sources.images import PREPROCESS
+    from onnxptq.running.sessions import Executor
 
     assert set(values.PREPROCESSING) == set(PREPROCESS)
     assert set(values.EXECUTORS) == set(get_args(Executor))

@@ -65,8 +65,18 @@ def coco_folder(tmp_path: Path, coco_data: dict[str, Any]) -> Path:
 
 
 def ref(number: int, ann: int, image: int, split: str, *texts: str) -> dict[str, Any]:
-    sentences = [{"sent_id": 10 * number + i, "sent": t.lower(), "raw": t, "tokens": t.split()} for i, t in enumerate(texts)]
-    return {"ref_id": number, "ann_id": ann, "image_id": image, "category_id": 3, "split": split, "file_name": "x", "sentences": sentences}
+    sentences = [
+        {"sent_id": 10 * number + i, "sent": t.lower(), "raw": t, "tokens": t.split()} for i, t in enumerate(texts)
+    ]
+    return {
+        "ref_id": number,
+        "ann_id": ann,
+        "image_id": image,
+        "category_id": 3,
+        "split": split,
+        "file_name": "x",
+        "sentences": sentences,
+    }
 
 
 @pytest.fixture

@@ -63,7 +63,14 @@ def test_oriented_objects(dota_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["1 2 3 4 5 6 7 ship 0", "a 2 3 4 5 6 7 8 ship 0", "1 2 3 4 5 6 7 8", "1 2 3 4 5 6 7 nan ship 0", "1 2 3 4 5 6 7 8 ship x"]
+    "line",
+    [
+        "1 2 3 4 5 6 7 ship 0",
+        "a 2 3 4 5 6 7 8 ship 0",
+        "1 2 3 4 5 6 7 8",
+        "1 2 3 4 5 6 7 nan ship 0",
+        "1 2 3 4 5 6 7 8 ship x",
+    ],
 )
 def test_malformed_lines_are_named(dota_folder: Path, line: str) -> None:
     (dota_folder / "labelTxt" / "P1.txt").write_text(f"gsd:1\n{line}\n")

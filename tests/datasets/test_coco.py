@@ -63,7 +63,9 @@ def change(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
         (change(["images", 0, "file_name"], "../missing.png"), "missing.png is not in"),
     ],
 )
-def test_malformed_annotations(coco_folder: Path, coco_data: dict[str, Any], spoil: Callable[[dict[str, Any]], None], message: str) -> None:
+def test_malformed_annotations(
+    coco_folder: Path, coco_data: dict[str, Any], spoil: Callable[[dict[str, Any]], None], message: str
+) -> None:
     spoil(coco_data)
     file = coco_folder / "instances.json"
     file.write_text(json.dumps(coco_data))

@@ -73,7 +73,9 @@ class _Evil:
         (pickle.dumps([3]), "a ref has no 'ref_id'"),
     ],
 )
-def test_a_refs_file_is_data_and_runs_nothing(refcoco_folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str) -> None:
+def test_a_refs_file_is_data_and_runs_nothing(
+    refcoco_folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
     monkeypatch.chdir(refcoco_folder)
     (refcoco_folder / "refs(unc).p").write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -81,7 +83,9 @@ def test_a_refs_file_is_data_and_runs_nothing(refcoco_folder: Path, monkeypatch:
     assert not (refcoco_folder / "evil").exists()
 
 
-@pytest.mark.parametrize(("name", "split", "count"), [("refcoco", "testA", 12), ("refcoco", "val", 36), ("refcocog", "val", 6)])
+@pytest.mark.parametrize(
+    ("name", "split", "count"), [("refcoco", "testA", 12), ("refcoco", "val", 36), ("refcocog", "val", 6)]
+)
 def test_real_files(real: Path, name: str, split: str, count: int) -> None:
     data = RefCoco.load(real / "refcoco" / name, split=split)
     assert len(data) == count

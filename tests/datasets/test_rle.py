@@ -29,13 +29,17 @@ def test_text_form_equals_cocos(mask: np.ndarray) -> None:
     theirs = pytest.importorskip("pycocotools.mask")
     coded = theirs.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert rle.compress(rle.to_counts(mask)) == coded["counts"].decode()
-    np.testing.assert_array_equal(rle.decode({"size": list(mask.shape), "counts": coded["counts"]}, *mask.shape, "here"), mask)
+    np.testing.assert_array_equal(
+        rle.decode({"size": list(mask.shape), "counts": coded["counts"]}, *mask.shape, "here"), mask
+    )
 
 
 corner = st.one_of(st.floats(-10, 50, width=32), st.integers(-5, 45).map(float))
 
 
-@given(st.lists(corner, min_size=6, max_size=16).filter(lambda p: len(p) % 2 == 0), st.integers(1, 40), st.integers(1, 40))
+@given(
+    st.lists(corner, min_size=6, max_size=16).filter(lambda p: len(p) % 2 == 0), st.integers(1, 40), st.integers(1, 40)
+)
 def test_polygons_equal_cocos(polygon: list[float], height: int, width: int) -> None:
     theirs = pytest.importorskip("pycocotools.mask")
     want = theirs.decode(theirs.frPyObjects([polygon], height, width))[..., 0].astype(bool)

@@ -11,7 +11,17 @@ from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "left", "##most", "the", "caf", "##e", ",", "日", "a", "##b"]
-TEXTS = ["The leftmost, café", "日the", "left-most", "", "  a\tb ab ", "a" * 120, "x\x00y\u200b the", "LEFT!?", "the the the the the the"]
+TEXTS = [
+    "The leftmost, café",
+    "日the",
+    "left-most",
+    "",
+    "  a\tb ab ",
+    "a" * 120,
+    "x\x00y\u200b the",
+    "LEFT!?",
+    "the the the the the the",
+]
 
 
 @pytest.fixture
@@ -38,7 +48,9 @@ def test_equal_to_transformers(tmp_path: Path) -> None:
     theirs = transformers.BertTokenizer(str(path))
     ours = WordPiece.load(path, max_tokens=8)
     for text in TEXTS:
-        assert ours.encode(text).tolist() == theirs(text, max_length=8, truncation=True, padding="max_length")["input_ids"], text
+        assert (
+            ours.encode(text).tolist() == theirs(text, max_length=8, truncation=True, padding="max_length")["input_ids"]
+        ), text
 
 
 def test_every_zoo_token_is_one_line() -> None:

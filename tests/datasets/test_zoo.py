@@ -8,7 +8,7 @@ import pytest
 
 from onnxptq.datasets import zoo
 from onnxptq.errors import InputError
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 
 def test_models_are_small_and_sound() -> None:
@@ -18,7 +18,9 @@ def test_models_are_small_and_sound() -> None:
         total += path.stat().st_size
         model = onnx.load(str(path))
         onnx.checker.check_model(model, full_check=True)
-        wide = [t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and np.prod(t.dims) > 64]
+        wide = [
+            t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and np.prod(t.dims) > 64
+        ]
         assert not wide, "weights are stored in half precision"
     assert total < 30e6
 

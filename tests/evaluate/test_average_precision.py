@@ -28,7 +28,9 @@ def scene(rng: np.random.RandomState, side: int) -> tuple[list[np.ndarray], list
     return masks, labels, crowd
 
 
-def noisy(rng: np.random.RandomState, masks: list[np.ndarray], labels: list[int]) -> tuple[list[np.ndarray], list[float], list[int]]:
+def noisy(
+    rng: np.random.RandomState, masks: list[np.ndarray], labels: list[int]
+) -> tuple[list[np.ndarray], list[float], list[int]]:
     found, scores, names = [], [], []
     for mask, label in zip(masks, labels, strict=True):
         for _ in range(rng.randint(0, 4)):
@@ -39,7 +41,9 @@ def noisy(rng: np.random.RandomState, masks: list[np.ndarray], labels: list[int]
     return found, scores, names
 
 
-def coco_reference(images: list[dict[str, Any]], annotations: list[dict[str, Any]], results: list[dict[str, Any]]) -> np.ndarray:
+def coco_reference(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], results: list[dict[str, Any]]
+) -> np.ndarray:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -9,7 +9,7 @@ import pytest
 
 from onnxptq.datasets import zoo
 from onnxptq.evaluate import distributions as d
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 
 def test_moments() -> None:

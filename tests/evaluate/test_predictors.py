@@ -1,4 +1,5 @@
-"""The predictors on the embedded models: masks are found, files of a wrong kind are refused, figures are the published ones."""
+"""The predictors on the embedded models: masks are found, files of a wrong kind are refused, figures are the published
+ones."""
 
 from __future__ import annotations
 
@@ -105,7 +106,24 @@ def test_a_file_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["evaluate", "sam", "--limit", "2", "--threads", "1", "--json", "--split", "testA", "--pictures", str(tmp_path / "p")]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "sam",
+                "--limit",
+                "2",
+                "--threads",
+                "1",
+                "--json",
+                "--split",
+                "testA",
+                "--pictures",
+                str(tmp_path / "p"),
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     data = json.loads(out)
     assert data["samples"] == 2

@@ -9,11 +9,15 @@ from onnxptq.evaluate.resize import bilinear, nearest
 
 
 @pytest.mark.parametrize("align", [False, True])
-@pytest.mark.parametrize(("old", "new"), [((5, 7), (11, 4)), ((1, 3), (4, 9)), ((6, 6), (6, 6)), ((8, 4), (1, 1)), ((64, 64), (128, 128))])
+@pytest.mark.parametrize(
+    ("old", "new"), [((5, 7), (11, 4)), ((1, 3), (4, 9)), ((6, 6), (6, 6)), ((8, 4), (1, 1)), ((64, 64), (128, 128))]
+)
 def test_bilinear_equals_torch(old: tuple[int, int], new: tuple[int, int], align: bool) -> None:
     torch = pytest.importorskip("torch")
     x = np.random.RandomState(0).randn(2, *old).astype(np.float32)
-    want = torch.nn.functional.interpolate(torch.from_numpy(x)[None], new, mode="bilinear", align_corners=align)[0].numpy()
+    want = torch.nn.functional.interpolate(torch.from_numpy(x)[None], new, mode="bilinear", align_corners=align)[
+        0
+    ].numpy()
     np.testing.assert_allclose(bilinear(x, *new, align_corners=align), want, atol=2e-5)
 
 

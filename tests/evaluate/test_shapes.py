@@ -53,7 +53,11 @@ def test_rectangle_around_a_turned_box(degrees: float) -> None:
     mask = (np.abs(u) < 60) & (np.abs(v) < 20)
     corners = rectangles.around(mask)
     assert corners is not None
-    want = np.array([[-60, -20], [60, -20], [60, 20], [-60, 20]]) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + 100
+    want = (
+        np.array([[-60, -20], [60, -20], [60, 20], [-60, 20]])
+        @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
+        + 100
+    )
     assert rectangles.iou(corners, want) > 0.93
     sides = np.sort(np.linalg.norm(np.diff(corners, axis=0), axis=1))
     assert sides[0] == pytest.approx(40, abs=2.5)
@@ -67,7 +71,9 @@ def test_the_rectangle_holds_every_pixel(mask: np.ndarray) -> None:
     rows, cols = np.nonzero(mask)
     points = np.concatenate([np.stack([cols + i, rows + j], -1) for i in (0, 1) for j in (0, 1)])
     edge = np.roll(corners, -1, 0) - corners
-    turn = edge[:, None, 0] * (points[None, :, 1] - corners[:, None, 1]) - edge[:, None, 1] * (points[None, :, 0] - corners[:, None, 0])
+    turn = edge[:, None, 0] * (points[None, :, 1] - corners[:, None, 1]) - edge[:, None, 1] * (
+        points[None, :, 0] - corners[:, None, 0]
+    )
     assert (turn > -1e-6).all() or (turn < 1e-6).all()
     upright = (cols.max() + 1 - cols.min()) * (rows.max() + 1 - rows.min())
     assert abs(rectangles.area(corners)) <= upright + 1e-9

@@ -53,7 +53,8 @@ def test_drawing_is_to_scale() -> None:
     words = [t.text for t in root.iter(text)]
     assert {"mIoU on val", "rtn", "omse", "w8a8", "w4a4", FULL} <= set(words)
     lines = [
-        [tuple(map(float, p.split(","))) for p in e.get("points", "").split()] for e in root.iter("{http://www.w3.org/2000/svg}polyline")
+        [tuple(map(float, p.split(","))) for p in e.get("points", "").split()]
+        for e in root.iter("{http://www.w3.org/2000/svg}polyline")
     ]
     assert len(lines) == 2
     (rtn8, rtn4), (omse8, omse4) = lines
@@ -99,7 +100,9 @@ def test_the_reference_is_asked_once(tmp_path: Path) -> None:
     results = []
     for _ in range(2):
         other = Counting()
-        results.append(evaluate(Replay(SceneBoxes("val", 4), tmp_path), {"reference": Remembered(start), "other": other}, limit=3))
+        results.append(
+            evaluate(Replay(SceneBoxes("val", 4), tmp_path), {"reference": Remembered(start), "other": other}, limit=3)
+        )
         assert other.asked == 3
     assert counting.asked == 3
     assert len(started) == 1
@@ -107,10 +110,25 @@ def test_the_reference_is_asked_once(tmp_path: Path) -> None:
     assert results[0].rows[1].agreement == 100
 
 
-GRID = ["table", "sam", "--bits", "w8a8,w3a3", "--splits", "val:2,testA:1", "--recipes", "minmax", "--samples", "2", "--threads", "1"]
+GRID = [
+    "table",
+    "sam",
+    "--bits",
+    "w8a8,w3a3",
+    "--splits",
+    "val:2,testA:1",
+    "--recipes",
+    "minmax",
+    "--samples",
+    "2",
+    "--threads",
+    "1",
+]
 
 
-def test_command_line_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = []
 
     def quantize(args: object, recipe: str, bits: str, scratch: Path) -> list[Path]:
@@ -163,7 +181,9 @@ def test_fewer_bits_agree_less(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["sam", "--pictures", "p"], "belong to evaluate"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     assert main(["table", *words, "-o", str(tmp_path / "t")]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -66,7 +66,11 @@ def folder(tmp_path: Path) -> Path:
     images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (1, 2)]
     for i in (1, 2):
         Image.new("RGB", (60, 40), (90, 60, 30)).save(tmp_path / f"{i}.png")
-    data = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}
+    data = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
     (tmp_path / "instances.json").write_text(json.dumps(data))
     return tmp_path
 
@@ -102,7 +106,10 @@ def test_refcoco_compares_at_the_models_size(folder: Path) -> None:
     import pickle
 
     sentence = {"sent_id": 1, "raw": "the box", "sent": "the box", "tokens": []}
-    refs = [{"ref_id": 0, "ann_id": n, "image_id": 1 + n // 3, "category_id": 1, "split": "val", "sentences": [sentence]} for n in (1, 3)]
+    refs = [
+        {"ref_id": 0, "ann_id": n, "image_id": 1 + n // 3, "category_id": 1, "split": "val", "sentences": [sentence]}
+        for n in (1, 3)
+    ]
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
     data = RefCoco.load(folder, split="val")
 
@@ -140,7 +147,11 @@ def test_ade20k_redraws_components(tmp_path: Path) -> None:
             return super().masks(image, boxes + np.array([0, 0, 1, 1]))
 
     found = evaluate(Ade20kRefinement(Ade20k.load(tmp_path)), {"box": Inclusive(), "blind": Blind()})
-    assert found.rows[0].figures == {"mIoU": 100.0, "accuracy": 100.0, "coarse mIoU": pytest.approx(100 * (1 + 779 / 800) / 2)}
+    assert found.rows[0].figures == {
+        "mIoU": 100.0,
+        "accuracy": 100.0,
+        "coarse mIoU": pytest.approx(100 * (1 + 779 / 800) / 2),
+    }
     assert found.rows[1].figures["mIoU"] == found.rows[1].figures["coarse mIoU"]
 
 
@@ -160,7 +171,12 @@ def test_dota_tiles_hold_every_object_once(tmp_path: Path) -> None:
     assert len(tiles) == len(task) > 3
     assert sum(len(t.objects) for t in tiles) == 9
     assert all((t.boxes >= 0).all() and (t.boxes <= 99).all() for t in tiles)
-    whole = [t for t in tiles for o in t.objects if t.x <= o.box[0] and o.box[2] <= t.x + 100 and t.y <= o.box[1] and o.box[3] <= t.y + 100]
+    whole = [
+        t
+        for t in tiles
+        for o in t.objects
+        if t.x <= o.box[0] and o.box[2] <= t.x + 100 and t.y <= o.box[1] and o.box[3] <= t.y + 100
+    ]
     assert len(whole) == 9, "the overlap is wider than any object"
     found = evaluate(task, {"box": Filled(), "blind": Blind()})
     assert found.rows[0].figures["mAP50"] == pytest.approx(100)
@@ -169,7 +185,9 @@ def test_dota_tiles_hold_every_object_once(tmp_path: Path) -> None:
 
 def test_limits_and_watching() -> None:
     seen: list[tuple[int, int]] = []
-    found = evaluate(SceneBoxes("testA", 5), {"a": Filled(), "b": Filled()}, limit=2, watch=lambda done, of: seen.append((done, of)))
+    found = evaluate(
+        SceneBoxes("testA", 5), {"a": Filled(), "b": Filled()}, limit=2, watch=lambda done, of: seen.append((done, of))
+    )
     assert seen == [(1, 2), (2, 2)]
     assert found.samples == 2
     assert found.rows[1].agreement == 100

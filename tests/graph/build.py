@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.model import Model
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -13,7 +13,7 @@ from onnxptq.graph import load as module
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
-from onnxptq.sites import discover
+from onnxptq.structure import discover
 from tests.graph.build import model, normal, run, same
 
 WIDE = 96
@@ -22,12 +22,18 @@ WIDE = 96
 @pytest.fixture
 def proto() -> onnx.ModelProto:
     return model(
-        "g (float[B,4,T] x) => (float[B,4,T] y) { p = MatMul(w, x) q = Add(p, b) y = Relu(q) }", w=normal(4, 4), b=normal(4, 1, seed=1)
+        "g (float[B,4,T] x) => (float[B,4,T] y) { p = MatMul(w, x) q = Add(p, b) y = Relu(q) }",
+        w=normal(4, 4),
+        b=normal(4, 1, seed=1),
     )
 
 
 def external(folder: Path, *, size: int = WIDE) -> Path:
-    held = model(f"g (float[2,{size}] x) => (float[2,{size}] y) {{ p = MatMul(x, w) y = Add(p, b) }}", w=normal(size, size), b=normal(size))
+    held = model(
+        f"g (float[2,{size}] x) => (float[2,{size}] y) {{ p = MatMul(x, w) y = Add(p, b) }}",
+        w=normal(size, size),
+        b=normal(size),
+    )
     path = folder / "outside.onnx"
     onnx.save_model(held, str(path), save_as_external_data=True, location="outside.data", size_threshold=0)
     return path

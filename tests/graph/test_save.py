@@ -20,7 +20,9 @@ FULL = Path("/dev/full")
 
 @pytest.fixture
 def proto() -> onnx.ModelProto:
-    return model("g (float[B,64] x) => (float[B,64] y) { p = MatMul(x, w) y = Add(p, b) }", w=normal(64, 64), b=normal(64))
+    return model(
+        "g (float[B,64] x) => (float[B,64] y) { p = MatMul(x, w) y = Add(p, b) }", w=normal(64, 64), b=normal(64)
+    )
 
 
 def test_round_trip_and_equal_bytes(proto: onnx.ModelProto, tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ from onnxptq import learn
 
 
 def test_asking_loads_no_torch() -> None:
-    code = "import sys, onnxptq.learn, onnxptq.calibration.gradients; onnxptq.learn.available(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, onnxptq.learn, onnxptq.calibration.gradients; onnxptq.learn.available(); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

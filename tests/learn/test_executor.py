@@ -90,7 +90,9 @@ def test_values_are_let_go_after_their_last_use(kept: bool) -> None:
         alive.append(held[0]() is not None)
         return x
 
-    Executor(chain())({"x": np.ones((1, 3), np.float32)}, ["y", "a"] if kept else ["y"], hooks={"a": remember, "y": count})
+    Executor(chain())(
+        {"x": np.ones((1, 3), np.float32)}, ["y", "a"] if kept else ["y"], hooks={"a": remember, "y": count}
+    )
     assert alive == [kept]
 
 
@@ -118,13 +120,22 @@ def test_gradient_is_that_of_the_module_the_model_was_made_of(name: str, minis: 
 def linear(scheme: str, p: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """x coded by a scheme, times the identity."""
     codes = np.where(np.eye(4), 1, 0).astype(np.int8)
-    inputs = (np.zeros((1, 4), np.float32), codes, np.ones(4, np.float32), np.zeros(4, np.int8), None, *p.inputs().values())
+    inputs = (
+        np.zeros((1, 4), np.float32),
+        codes,
+        np.ones(4, np.float32),
+        np.zeros(4, np.int8),
+        None,
+        *p.inputs().values(),
+    )
     options = {f"x_{key}": value for key, value in p.attributes().items()}
     model = model_of("QLinear", inputs, constants=(1,), x_bits=p.bits, w_bits=8, x_scheme=scheme, K=4, N=4, **options)
     return model, {f"i{i}": value for i, value in enumerate(inputs) if value is not None and i > 1}
 
 
-@pytest.mark.parametrize(("through", "wanted"), [((), [0, 0, 0, 0]), (("Round",), [0, 1, 1, 0]), (("Round", "Clip"), [1, 1, 1, 1])])
+@pytest.mark.parametrize(
+    ("through", "wanted"), [((), [0, 0, 0, 0]), (("Round",), [0, 1, 1, 0]), (("Round", "Clip"), [1, 1, 1, 1])]
+)
 def test_straight_through_gradients_of_a_function_body(through: tuple[str, ...], wanted: list[float]) -> None:
     p = list(schemes()["uniform"].grid(-1.0, 1.0, 4))[-1]
     model, feeds = linear("uniform", p)
@@ -138,7 +149,9 @@ def test_straight_through_gradients_of_a_function_body(through: tuple[str, ...],
     np.testing.assert_allclose(x.grad.numpy(), [wanted], atol=1e-6)
 
 
-@pytest.mark.parametrize(("scheme", "passed"), [(name, name not in ("table", "log_base")) for name in schemes() if name != "row"])
+@pytest.mark.parametrize(
+    ("scheme", "passed"), [(name, name not in ("table", "log_base")) for name in schemes() if name != "row"]
+)
 def test_straight_through_gradients_by_scheme(scheme: str, passed: bool) -> None:
     """Rounded codes pass gradients, those that are counted edges are steps."""
     p = list(schemes()[scheme].grid(-1.0, 1.0, 6))[-1]
@@ -161,7 +174,9 @@ def test_gradient_of_a_scale_is_the_one_of_learned_step_sizes() -> None:
     Executor(model, straight_through={"Round"})({**feeds, "i0": x, "i5": scale})["o0"].sum().backward()
     ratio, zero = x[0, 1:3].astype(np.float64) / float(p.scale), float(p.zero)
     assert scale.grad is not None
-    assert float(scale.grad) == pytest.approx((0 - zero) + (15 - zero) + float((np.rint(ratio) - ratio).sum()), abs=1e-4)
+    assert float(scale.grad) == pytest.approx(
+        (0 - zero) + (15 - zero) + float((np.rint(ratio) - ratio).sum()), abs=1e-4
+    )
 
 
 def test_unknown_straight_through_is_refused() -> None:
@@ -182,14 +197,26 @@ def test_everything_is_computed_where_it_is_asked_for(name: str, minis: Callable
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[1] y) { y = Selu(x) }', "op Selu is not supported"),
-        ('<ir_version: 10, opset_import: ["" : 13]> g (float[1] x) => (float[1] y) { y = Relu(x) }', "opset 13 is not supported"),
+        (
+            '<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[1] y) { y = Selu(x) }',
+            "op Selu is not supported",
+        ),
+        (
+            '<ir_version: 10, opset_import: ["" : 13]> g (float[1] x) => (float[1] y) { y = Relu(x) }',
+            "opset 13 is not supported",
+        ),
         (
             '<ir_version: 10, opset_import: ["" : 21, "a" : 1]> g (float[1] x) => (float[1] y) { y = a.Relu(x) }',
             "op a.Relu is not supported",
         ),
-        ('<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[1] y) { y = Relu <k = 1> (x) }', "attribute 'k' of op Relu"),
-        ('<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (bfloat16[1] y) { y = Cast <to = 16> (x) }', "BFLOAT16"),
+        (
+            '<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[1] y) { y = Relu <k = 1> (x) }',
+            "attribute 'k' of op Relu",
+        ),
+        (
+            '<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (bfloat16[1] y) { y = Cast <to = 16> (x) }',
+            "BFLOAT16",
+        ),
     ],
 )
 def test_what_is_not_supported_is_said_in_one_line(text: str, message: str) -> None:
@@ -206,7 +233,8 @@ def test_a_node_that_fails_is_named() -> None:
 def test_attributes_reach_into_functions() -> None:
     """By reference, with a default, and into a function inside."""
     inner = parser.parse_function(
-        '<opset_import: ["" : 21], domain: "d"> F <alpha: float = 0.5> (x) => (y) { y = LeakyRelu <alpha = @alpha> (x) }'
+        '<opset_import: ["" : 21], domain: "d"> F <alpha: float = 0.5> (x) => (y) '
+        "{ y = LeakyRelu <alpha = @alpha> (x) }"
     )
     outer = parser.parse_function(
         '<opset_import: ["" : 21, "d" : 1], domain: "d"> G <a> (x) => (y, z) { y = d.F <alpha = @a> (x) z = d.F(x) }'

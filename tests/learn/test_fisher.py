@@ -13,15 +13,15 @@ torch = pytest.importorskip("torch")
 
 from onnxptq.calibration.engine import Engine  # noqa: E402
 from onnxptq.calibration.gradients import NoGradient, gradient_of  # noqa: E402
-from onnxptq.calibration.sources import open_source  # noqa: E402
-from onnxptq.calibration.summary import Request  # noqa: E402
+from onnxptq.calibration.sources.source import open_source  # noqa: E402
+from onnxptq.calibration.statistics.base import Request  # noqa: E402
 from onnxptq.errors import InputError  # noqa: E402
 from onnxptq.graph.canonical import canonicalise  # noqa: E402
 from onnxptq.graph.load import load  # noqa: E402
 from onnxptq.graph.model import Model  # noqa: E402
 from onnxptq.learn.executor import Executor  # noqa: E402
 from onnxptq.learn.fisher import Fisher, gradients, mean_squares  # noqa: E402
-from onnxptq.sites import discover  # noqa: E402
+from onnxptq.structure import discover  # noqa: E402
 
 NET = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -53,7 +53,8 @@ def softmax(z: np.ndarray, axis: int) -> np.ndarray:
 
 @pytest.mark.parametrize("axis", [1, -1])
 def test_categorical_squares_are_those_of_the_fisher_information(net: Model, axis: int) -> None:
-    """E[(p - y)^2] = p (1 - p) for y drawn from p, along the axis of classes and no other (trap of the published code)."""
+    """E[(p - y)^2] = p (1 - p) for y drawn from p, along the axis of classes and no other (trap of the published
+    code)."""
     found = mean_squares(net, ["logits"], [X], draws=DRAWS, likelihood="categorical", class_axis=axis)
     p = softmax(2 * np.tanh(X["x"].astype(np.float64)), axis)
     np.testing.assert_allclose(found["logits"], p * (1 - p), atol=5 * 0.25 / DRAWS**0.5)
@@ -67,7 +68,8 @@ def test_bernoulli_and_gaussian_squares(net: Model) -> None:
 
 
 def test_labels_are_drawn_and_not_the_prediction_itself(net: Model) -> None:
-    """The divergence of a prediction from itself has no gradient; the mean over labels drawn from it has none either, single draws have."""
+    """The divergence of a prediction from itself has no gradient; the mean over labels drawn from it has none either,
+    single draws have."""
     take = Fisher(likelihood="categorical").at(net, ["logits"])
     drawn = np.stack([take(X, index)["logits"] for index in range(DRAWS)])
     assert (np.abs(drawn).max(axis=(1, 2, 3)) > 0.3).all()
@@ -98,7 +100,9 @@ def test_it_predicts_what_a_change_inside_costs(minis: Callable[..., Any]) -> No
     executor, source = Executor(model), np.random.default_rng(3)
     output, feeds = executor.outputs[0], exported.feeds
     plain = executor.run(feeds, [output, *names])
-    changes = {name: (0.02 * plain[name].std() * source.normal(size=plain[name].shape)).astype(np.float32) for name in names}
+    changes = {
+        name: (0.02 * plain[name].std() * source.normal(size=plain[name].shape)).astype(np.float32) for name in names
+    }
     take = Fisher(likelihood="categorical", class_axis=1).at(model, names)
     seen = [take(feeds, index) for index in range(100)]
     p = softmax(plain[output].astype(np.float64), 1)
@@ -121,7 +125,9 @@ def test_it_predicts_what_a_change_inside_costs(minis: Callable[..., Any]) -> No
         (["kind"], {}, "does not depend on tensor 'kind'"),
     ],
 )
-def test_no_gradient_is_an_error_of_its_own(net: Model, values: list[str], options: dict[str, Any], message: str) -> None:
+def test_no_gradient_is_an_error_of_its_own(
+    net: Model, values: list[str], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(NoGradient, match=message):
         gradients(net, values, X, **options)
     with pytest.raises(NoGradient, match=message):
@@ -171,7 +177,7 @@ class Weighted:
 
 
 def test_the_engine_hands_gradients_to_searches(net: Model) -> None:
-    from onnxptq.calibration.inputs import input_specs
+    from onnxptq.calibration.sources.inputs import input_specs
 
     samples = [{"x": np.random.default_rng(i).normal(size=(1, 3, 4)).astype(np.float32)} for i in range(3)]
     source = open_source(samples, inputs=input_specs(net, {}), samples=None, preprocess="raw", seed=0, shapes={})
@@ -180,6 +186,7 @@ def test_the_engine_hands_gradients_to_searches(net: Model) -> None:
     assert isinstance(found, Weighted)
     assert found.seen == 3
     wanted = [
-        np.square(gradients(net, ["h"], sample, likelihood="categorical", seed=5, index=i)["h"]).sum() for i, sample in enumerate(samples)
+        np.square(gradients(net, ["h"], sample, likelihood="categorical", seed=5, index=i)["h"]).sum()
+        for i, sample in enumerate(samples)
     ]
     assert found.total == pytest.approx(sum(float(w) for w in wanted), rel=1e-5)

@@ -1,4 +1,5 @@
-"""The executor computes what onnxruntime does: canonical models of every family and both exporters, the embedded ones, our own ops."""
+"""The executor computes what onnxruntime does: canonical models of every family and both exporters, the embedded ones,
+our own ops."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from onnxptq import Quantizer  # noqa: E402
-from onnxptq.compare import metrics  # noqa: E402
 from onnxptq.datasets import zoo  # noqa: E402
 from onnxptq.graph.canonical import canonicalise  # noqa: E402
 from onnxptq.graph.load import load  # noqa: E402
 from onnxptq.graph.model import Model  # noqa: E402
 from onnxptq.learn.executor import Executor  # noqa: E402
 from onnxptq.ops import schemes  # noqa: E402
-from onnxptq.runtime import session  # noqa: E402
+from onnxptq.running.compare import metrics  # noqa: E402
+from onnxptq.running.sessions import session  # noqa: E402
 from tests.ops.cases import CASES, Case  # noqa: E402
 from tests.ops.conftest import model_of  # noqa: E402
 from tests.ops.test_ops import check, expected  # noqa: E402
@@ -43,7 +44,10 @@ def same(model: Model, feeds: Feeds) -> None:
 
 @pytest.mark.parametrize(
     ("name", "exporter", "batch"),
-    [(name, *rest) for name, rest in itertools.product(NAMES, [("torchscript", False), ("torchscript", True), ("dynamo", True)])],
+    [
+        (name, *rest)
+        for name, rest in itertools.product(NAMES, [("torchscript", False), ("torchscript", True), ("dynamo", True)])
+    ],
 )
 def test_mini_models(name: str, exporter: str, batch: bool, minis: Callable[..., Any]) -> None:
     exported = minis(name, exporter, dynamic_batch=batch)
@@ -77,7 +81,9 @@ def test_own_ops(case: Case) -> None:
 def test_pairs_of_schemes(name: str, bits: int) -> None:
     """Codes bit for bit, and values of codes."""
     scheme = schemes()[name]
-    x = np.concatenate([np.random.default_rng(bits).normal(size=200), [0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3e38]]).astype(np.float32)
+    x = np.concatenate(
+        [np.random.default_rng(bits).normal(size=200), [0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3e38]]
+    ).astype(np.float32)
     for p in list(scheme.grid(-2.0, 3.0, bits))[::17]:
         given = tuple(p.inputs().values())
         for op, source in ((f"{scheme.ops}QuantizeLinear", x), (f"{scheme.ops}DequantizeLinear", scheme.encode(x, p))):
@@ -88,10 +94,14 @@ def test_pairs_of_schemes(name: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe", "format"), [("vit", "ptq4sam-s", "native"), ("cnn", "minmax", "native"), ("bert", "minmax", "portable")]
+    ("name", "recipe", "format"),
+    [("vit", "ptq4sam-s", "native"), ("cnn", "minmax", "native"), ("bert", "minmax", "portable")],
 )
-def test_quantized_models(name: str, recipe: str, format: Literal["native", "portable"], minis: Callable[..., Any]) -> None:
-    """Artifacts as they are written, 4-bit weights and function bodies included; a code or two may be rounded another way."""
+def test_quantized_models(
+    name: str, recipe: str, format: Literal["native", "portable"], minis: Callable[..., Any]
+) -> None:
+    """Artifacts as they are written, 4-bit weights and function bodies included; a code or two may be rounded another
+    way."""
     quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", threads=1)
     quantizer.calibrate(limit=2)
     proto = quantizer.quantize(format=format, constants="fp32").model

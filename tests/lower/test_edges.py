@@ -1,4 +1,5 @@
-"""Coded edges around float ops: scales by head, in whatever way the graph keeps its heads; what standard ops cannot say."""
+"""Coded edges around float ops: scales by head, in whatever way the graph keeps its heads; what standard ops cannot
+say."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxptq import Quantizer, compare
+from onnxptq import Quantizer
 from onnxptq.errors import InputError
 from onnxptq.graph.load import load
 from onnxptq.lower.edges import code_edge
@@ -18,8 +19,9 @@ from onnxptq.lower.writer import Writer
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import TokenParams, UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.runtime import Executor, session
-from onnxptq.sites import Structure
+from onnxptq.running import compare
+from onnxptq.running.sessions import Executor, session
+from onnxptq.structure import Structure
 
 Minis = Callable[..., Any]
 HEADS, ROWS, WIDTH = 3, 4, 2
@@ -55,8 +57,12 @@ def test_scales_by_head(shape: Sequence[int | str], batch: int, per_channel: boo
     """Heads with an axis of their own, or counted together with the batch: the index modulo the heads is the head."""
     rng = np.random.default_rng(1)
     size = (HEADS, 1, WIDTH) if per_channel else (HEADS, 1, 1)
-    params = UniformParams(4, rng.uniform(0.05, 0.5, size).astype(np.float32), rng.integers(4, 12, size).astype(np.uint8))
-    choice = Choice("uniform", "minmax", 4, "channel" if per_channel else "head", params=params, options={"heads": HEADS})
+    params = UniformParams(
+        4, rng.uniform(0.05, 0.5, size).astype(np.float32), rng.integers(4, 12, size).astype(np.uint8)
+    )
+    choice = Choice(
+        "uniform", "minmax", 4, "channel" if per_channel else "head", params=params, options={"heads": HEADS}
+    )
     proto = product(shape)
     writer = Writer(load(proto), Structure(), Plan({}))
     code_edge(writer, "x", "product", choice, "value")
@@ -64,7 +70,9 @@ def test_scales_by_head(shape: Sequence[int | str], batch: int, per_channel: boo
     coded = np.clip(np.rint(x / params.scale) + params.zero, 0, 15)
     fed = x if len(shape) == 4 else x.reshape(-1, ROWS, WIDTH)
     got = session(writer.finish("fp32").proto, executor=executor, threads=1).run(None, {"x": fed})[0]
-    expected = session(proto, threads=1).run(None, {"x": ((coded - params.zero) * params.scale).astype(np.float32).reshape(fed.shape)})[0]
+    expected = session(proto, threads=1).run(
+        None, {"x": ((coded - params.zero) * params.scale).astype(np.float32).reshape(fed.shape)}
+    )[0]
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -105,14 +113,19 @@ def test_formats_agree_where_heads_have_scales(minis: Minis, name: str, dynamic:
 @pytest.mark.parametrize("bits", ["w4a4", "w6a6", "w8a8"])
 @pytest.mark.parametrize("name", ["sam-encoder", "bert"])
 def test_softmax_of_standard_codes(minis: Minis, name: str, bits: str) -> None:
-    """Standard ops say of a softmax relative to its row's largest what our own say. Not optimized: 4-bit pairs would be moved about."""
+    """Standard ops say of a softmax relative to its row's largest what our own say. Not optimized: 4-bit pairs would be
+    moved about."""
     from onnxptq.models import mini
 
     path = minis(name).path
     q = Quantizer(path, bits=bits, recipe="minmax", settings={"softmax.calibrator": "softmax"}, threads=1)
     plan = q.calibrate(mini.samples(name, 3))
-    assert {bool(plan[key].options["norm"]) for key in plan if key.endswith(":softmax")} <= ({False} if bits == "w8a8" else {True, False})
+    assert {bool(plan[key].options["norm"]) for key in plan if key.endswith(":softmax")} <= (
+        {False} if bits == "w8a8" else {True, False}
+    )
     sample = mini.samples(name, 1, seed=5)[0]
     results = (q.quantize(format=form, strict=True, constants="fp32") for form in ("native", "qdq"))
-    native, standard = (session(r.model, executor="function", threads=1, optimize=False).run(None, sample)[0] for r in results)
+    native, standard = (
+        session(r.model, executor="function", threads=1, optimize=False).run(None, sample)[0] for r in results
+    )
     assert compare.metrics(native, standard).sqnr > 100

@@ -1,4 +1,5 @@
-"""Transformers that nobody here wrote for: small ones of random weights, from both exporters, through the whole pipeline."""
+"""Transformers that nobody here wrote for: small ones of random weights, from both exporters, through the whole
+pipeline."""
 
 from __future__ import annotations
 
@@ -16,10 +17,29 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 EAGER: dict[str, Any] = {"attn_implementation": "eager"}
-VIT: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 64, "patch_size": 16} | EAGER
-TEXT: dict[str, Any] = {"vocab_size": 100, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+VIT: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 64,
+    "patch_size": 16,
+} | EAGER
+TEXT: dict[str, Any] = {
+    "vocab_size": 100,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-SWIN: dict[str, Any] = {"image_size": 64, "patch_size": 4, "embed_dim": 16, "depths": [1] * 4, "num_heads": [1, 2, 2, 2], "window_size": 4}
+SWIN: dict[str, Any] = {
+    "image_size": 64,
+    "patch_size": 4,
+    "embed_dim": 16,
+    "depths": [1] * 4,
+    "num_heads": [1, 2, 2, 2],
+    "window_size": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +55,24 @@ class Architecture:
 def _clipseg(t: Any) -> Any:
     text = {**TEXT, "max_position_embeddings": 16, "eos_token_id": 2, "bos_token_id": 0}
     vision = {**VIT, "num_hidden_layers": 4, "intermediate_size": 96}
-    decoder = {"extract_layers": [1, 2, 3], "reduce_dim": 16, "decoder_num_attention_heads": 4, "decoder_intermediate_size": 32}
-    return t.CLIPSegForImageSegmentation(t.CLIPSegConfig(text_config=text, vision_config=vision, projection_dim=32, **decoder, **EAGER))
+    decoder = {
+        "extract_layers": [1, 2, 3],
+        "reduce_dim": 16,
+        "decoder_num_attention_heads": 4,
+        "decoder_intermediate_size": 32,
+    }
+    return t.CLIPSegForImageSegmentation(
+        t.CLIPSegConfig(text_config=text, vision_config=vision, projection_dim=32, **decoder, **EAGER)
+    )
 
 
 def _segformer(t: Any) -> Any:
-    sizes = {"hidden_sizes": [16, 32, 64, 96], "depths": [1] * 4, "num_attention_heads": [1, 2, 4, 6], "decoder_hidden_size": 32}
+    sizes = {
+        "hidden_sizes": [16, 32, 64, 96],
+        "depths": [1] * 4,
+        "num_attention_heads": [1, 2, 4, 6],
+        "decoder_hidden_size": 32,
+    }
     return t.SegformerForSemanticSegmentation(t.SegformerConfig(num_labels=4, **sizes))
 
 
@@ -51,8 +83,15 @@ def _upernet(t: Any) -> Any:
 
 
 def _dpt(t: Any) -> Any:
-    sizes = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16] * 4, "fusion_hidden_size": 16, "num_labels": 3}
-    return t.DPTForSemanticSegmentation(t.DPTConfig(**{**VIT, "num_hidden_layers": 4, "intermediate_size": 96}, **sizes))
+    sizes = {
+        "backbone_out_indices": [0, 1, 2, 3],
+        "neck_hidden_sizes": [16] * 4,
+        "fusion_hidden_size": 16,
+        "num_labels": 3,
+    }
+    return t.DPTForSemanticSegmentation(
+        t.DPTConfig(**{**VIT, "num_hidden_layers": 4, "intermediate_size": 96}, **sizes)
+    )
 
 
 IMAGE, WORDS = ("pixel_values",), ("input_ids", "attention_mask")
@@ -60,7 +99,10 @@ LAST = "last_hidden_state"
 KNOWN = {
     "segformer": Architecture(_segformer, IMAGE, "logits", 4),
     "swinv2": Architecture(
-        lambda t: t.Swinv2Model(t.Swinv2Config(**{**SWIN, "depths": [2, 2], "num_heads": [2, 4]}, **EAGER)), IMAGE, LAST, 4
+        lambda t: t.Swinv2Model(t.Swinv2Config(**{**SWIN, "depths": [2, 2], "num_heads": [2, 4]}, **EAGER)),
+        IMAGE,
+        LAST,
+        4,
     ),
     "clipseg": Architecture(_clipseg, (*IMAGE, *WORDS), "logits", 9),
     "upernet": Architecture(_upernet, IMAGE, "logits", 4),
@@ -70,7 +112,11 @@ KNOWN = {
     "pvt": Architecture(
         lambda t: t.PvtV2Model(
             t.PvtV2Config(
-                image_size=64, hidden_sizes=[16, 32, 48, 64], depths=[1] * 4, num_attention_heads=[1, 2, 4, 4], mlp_ratios=[2] * 4
+                image_size=64,
+                hidden_sizes=[16, 32, 48, 64],
+                depths=[1] * 4,
+                num_attention_heads=[1, 2, 4, 4],
+                mlp_ratios=[2] * 4,
             )
         ),
         IMAGE,
@@ -79,7 +125,13 @@ KNOWN = {
     ),
     "deberta": Architecture(
         lambda t: t.DebertaV2Model(
-            t.DebertaV2Config(**TEXT, max_position_embeddings=40, relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"])
+            t.DebertaV2Config(
+                **TEXT,
+                max_position_embeddings=40,
+                relative_attention=True,
+                position_buckets=8,
+                pos_att_type=["p2c", "c2p"],
+            )
         ),
         WORDS,
         LAST,
@@ -87,19 +139,32 @@ KNOWN = {
     ),
     "distilbert": Architecture(
         lambda t: t.DistilBertModel(
-            t.DistilBertConfig(vocab_size=100, dim=48, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=40, **EAGER)
+            t.DistilBertConfig(
+                vocab_size=100, dim=48, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=40, **EAGER
+            )
         ),
         WORDS,
         LAST,
         2,
     ),
     "t5": Architecture(
-        lambda t: t.T5EncoderModel(t.T5Config(vocab_size=100, d_model=48, num_layers=2, num_heads=4, d_kv=12, d_ff=96)), WORDS, LAST, 2
+        lambda t: t.T5EncoderModel(t.T5Config(vocab_size=100, d_model=48, num_layers=2, num_heads=4, d_kv=12, d_ff=96)),
+        WORDS,
+        LAST,
+        2,
     ),
     "gpt2": Architecture(
         lambda t: t.GPT2Model(
             t.GPT2Config(
-                vocab_size=100, n_embd=48, n_layer=2, n_head=4, n_positions=32, use_cache=False, bos_token_id=0, eos_token_id=1, **EAGER
+                vocab_size=100,
+                n_embd=48,
+                n_layer=2,
+                n_head=4,
+                n_positions=32,
+                use_cache=False,
+                bos_token_id=0,
+                eos_token_id=1,
+                **EAGER,
             )
         ),
         WORDS,
@@ -112,7 +177,11 @@ QUICK = ("segformer", "swinv2")
 
 def _sample(names: tuple[str, ...], source: Any) -> dict[str, Any]:
     words = torch.randint(3, 99, (1, 12), generator=source)
-    made = {"pixel_values": torch.randn(1, 3, 64, 64, generator=source), "input_ids": words, "attention_mask": torch.ones_like(words)}
+    made = {
+        "pixel_values": torch.randn(1, 3, 64, 64, generator=source),
+        "input_ids": words,
+        "attention_mask": torch.ones_like(words),
+    }
     return {name: made[name] for name in names}
 
 

@@ -1,4 +1,5 @@
-"""LAVT: windows, fusion and decoder against plain computations; official checkpoint layouts; export at several sizes."""
+"""LAVT: windows, fusion and decoder against plain computations; official checkpoint layouts; export at several
+sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from onnxptq.models.lavt.fusion import PixelWordAttention  # noqa: E402
 from onnxptq.models.lavt.model import LAVT, random_lavt  # noqa: E402
 from onnxptq.models.lavt.swin import PatchMerging, SwinBlock, from_windows, shift_mask, to_windows  # noqa: E402
 from onnxptq.models.lavt.to_onnx import export_lavt, sample_inputs  # noqa: E402
-from onnxptq.runtime import session  # noqa: E402
+from onnxptq.running.sessions import session  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,9 @@ def test_masked_words_do_not_matter() -> None:
     other = words.clone()
     other[:, :, 3:] = 9.0
     torch.testing.assert_close(attention(pixels, words, mask), attention(pixels, other, mask))
-    torch.testing.assert_close(attention(pixels, words, mask), attention(pixels, words[:, :, :3], mask[:, :, :3]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        attention(pixels, words, mask), attention(pixels, words[:, :, :3], mask[:, :, :3]), atol=1e-5, rtol=1e-5
+    )
 
 
 def official(model: Any) -> dict[str, Any]:
@@ -114,13 +117,23 @@ def official(model: Any) -> dict[str, Any]:
     text = {k.removeprefix("text_encoder."): v for k, v in state.items() if k.startswith("text_encoder.")}
     text |= {"pooler.dense.weight": torch.zeros(2, 2), "embeddings.position_ids": torch.arange(16)[None]}
     rest = {k: v for k, v in state.items() if not k.startswith("text_encoder.")}
-    return {"model": rest, "bert_model": text, "optimizer": {"step": 3}, "epoch": 39, "args": argparse.Namespace(lr=1e-4)}
+    return {
+        "model": rest,
+        "bert_model": text,
+        "optimizer": {"step": 3},
+        "epoch": 39,
+        "args": argparse.Namespace(lr=1e-4),
+    }
 
 
 @pytest.mark.parametrize("layout", ["lavt", "lavt_one", "parallel"])
 def test_official_layouts(model: Any, tmp_path: Path, layout: str) -> None:
     state = model.state_dict()
-    held = {"lavt": official(model), "lavt_one": {"model": state}, "parallel": {"model": {f"module.{k}": v for k, v in state.items()}}}
+    held = {
+        "lavt": official(model),
+        "lavt_one": {"model": state},
+        "parallel": {"model": {f"module.{k}": v for k, v in state.items()}},
+    }
     torch.save(held[layout], tmp_path / "c.pth")
     again = load_lavt(tmp_path / "c.pth", image_size=64, max_tokens=10, text_heads=4)
     inputs = sample_inputs(model, 2)
@@ -132,9 +145,25 @@ def test_the_released_sizes_are_read_off_the_weights() -> None:
     with torch.device("meta"):
         state = LAVT(LavtConfig()).state_dict()
     config = infer(state, image_size=480)
-    assert (config.embed_dim, config.depths, config.num_heads, config.window) == (128, (2, 2, 18, 2), (4, 8, 16, 32), 12)
-    assert (config.fit_windows, config.absolute_pos, config.decoder_width, config.mlp_ratio) == (False, False, 512, (4.0,) * 4)
-    text = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    assert (config.embed_dim, config.depths, config.num_heads, config.window) == (
+        128,
+        (2, 2, 18, 2),
+        (4, 8, 16, 32),
+        12,
+    )
+    assert (config.fit_windows, config.absolute_pos, config.decoder_width, config.mlp_ratio) == (
+        False,
+        False,
+        512,
+        (4.0,) * 4,
+    )
+    text = {
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+    }
     assert config.text == text | {"max_position_embeddings": 512}
 
 
@@ -174,8 +203,14 @@ def test_files_equal_torch_at_any_size(model: Any, tmp_path: Path, size: int) ->
         (lambda s: s.pop("bert_model"), "no text encoder"),
         (lambda s: s["model"].pop("classifier.conv2_3.weight"), "lacks parameter classifier.conv2_3.weight"),
         (lambda s: s["model"].update({"backbone.extra": torch.zeros(1)}), "has the unknown parameter backbone.extra"),
-        (lambda s: s["model"].update({"backbone.norm1.weight": torch.zeros(3)}), "has another shape for parameter backbone.norm1.weight"),
-        (lambda s: s["model"].pop("backbone.patch_embed.proj.weight"), "parameter 'backbone.patch_embed.proj.weight' is missing"),
+        (
+            lambda s: s["model"].update({"backbone.norm1.weight": torch.zeros(3)}),
+            "has another shape for parameter backbone.norm1.weight",
+        ),
+        (
+            lambda s: s["model"].pop("backbone.patch_embed.proj.weight"),
+            "parameter 'backbone.patch_embed.proj.weight' is missing",
+        ),
         (lambda s: s.update({"model": 3}), "'model' is a int"),
     ],
 )

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from onnxptq.errors import InputError  # noqa: E402
 from onnxptq.models import mini  # noqa: E402
 from onnxptq.models.export import Exported, largest_error  # noqa: E402
-from onnxptq.runtime import session  # noqa: E402
+from onnxptq.running.sessions import session  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,7 +22,7 @@ from onnxptq.models.sam.build import build, load_sam, random_sam  # noqa: E402
 from onnxptq.models.sam.config import PRESETS, SamConfig, infer, preset  # noqa: E402
 from onnxptq.models.sam.to_onnx import export_decoder, export_encoder  # noqa: E402
 from onnxptq.models.sam.wrappers import Decoder, Encoder  # noqa: E402
-from onnxptq.runtime import session  # noqa: E402
+from onnxptq.running.sessions import session  # noqa: E402
 
 SMALL = SamConfig(
     image_size=64,
@@ -80,7 +80,10 @@ def test_points_and_masks_decode_as_in_the_package(sam: Any) -> None:
 
 @pytest.mark.parametrize("mask_input", [False, True])
 def test_files_equal_torch(sam: Any, tmp_path: Path, mask_input: bool) -> None:
-    for done in (export_encoder(sam, tmp_path / "e.onnx"), export_decoder(sam, tmp_path / "d.onnx", mask_input=mask_input)):
+    for done in (
+        export_encoder(sam, tmp_path / "e.onnx"),
+        export_decoder(sam, tmp_path / "d.onnx", mask_input=mask_input),
+    ):
         names = list(done.expected)
         found = dict(zip(names, session(done.path, threads=1).run(names, done.feeds), strict=True))
         assert largest_error(done, found) < 1e-5
@@ -128,13 +131,19 @@ def test_another_image_size(sam: Any, tmp_path: Path) -> None:
 
 def test_random_weights_are_seeded_and_leave_no_table_empty() -> None:
     one, same, other = (random_sam(SMALL, seed).state_dict() for seed in (1, 1, 2))
-    for name in ("image_encoder.pos_embed", "image_encoder.blocks.1.attn.rel_pos_w", "image_encoder.blocks.0.attn.qkv.weight"):
+    for name in (
+        "image_encoder.pos_embed",
+        "image_encoder.blocks.1.attn.rel_pos_w",
+        "image_encoder.blocks.0.attn.qkv.weight",
+    ):
         assert torch.equal(one[name], same[name])
         assert not torch.equal(one[name], other[name])
     assert float(one["image_encoder.pos_embed"].std()) == pytest.approx(0.02, rel=0.1)
 
 
-def test_files_above_the_protobuf_limit_get_their_weights_beside_them(sam: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_above_the_protobuf_limit_get_their_weights_beside_them(
+    sam: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "_ONE_FILE", 1000)
     for exporter in ("torchscript", "dynamo"):
         done = export_encoder(sam, tmp_path / exporter / "e.onnx", exporter=exporter)
@@ -148,11 +157,26 @@ def test_files_above_the_protobuf_limit_get_their_weights_beside_them(sam: Any, 
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small SamModel of transformers, saved."""
     transformers = pytest.importorskip("transformers")
-    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8, "window_size": 3}
-    vision |= {"global_attn_indexes": [1], "output_channels": 32, "mlp_dim": 64, "num_pos_feats": 16, "initializer_range": 0.2}
+    vision = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 8,
+        "window_size": 3,
+    }
+    vision |= {
+        "global_attn_indexes": [1],
+        "output_channels": 32,
+        "mlp_dim": 64,
+        "num_pos_feats": 16,
+        "initializer_range": 0.2,
+    }
     prompt = {"hidden_size": 32, "image_size": 64, "patch_size": 8, "image_embedding_size": 8}
     decoder = {"hidden_size": 32, "num_attention_heads": 4, "mlp_dim": 64, "iou_head_hidden_dim": 32}
-    config = transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder, initializer_range=0.2)
+    config = transformers.SamConfig(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder, initializer_range=0.2
+    )
     torch.manual_seed(0)
     model = transformers.SamModel(config)
     with torch.no_grad():
@@ -171,7 +195,9 @@ def test_transformers_model(theirs: Path, tmp_path: Path) -> None:
         want = model(pixel_values=image, input_boxes=boxes, multimask_output=True)
         single = model(pixel_values=image, input_boxes=boxes, multimask_output=False)
         embeddings = huggingface.HfEncoder(model)(image)
-        masks, scores = huggingface.HfDecoder(model)(embeddings, boxes.reshape(2, 2, 2), torch.tensor([[2.0, 3.0]]).repeat(2, 1))
+        masks, scores = huggingface.HfDecoder(model)(
+            embeddings, boxes.reshape(2, 2, 2), torch.tensor([[2.0, 3.0]]).repeat(2, 1)
+        )
     assert float(embeddings.abs().max()) > 0.1
     torch.testing.assert_close(masks[:, 1:], want.pred_masks[0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(masks[:, :1], single.pred_masks[0], atol=1e-4, rtol=1e-4)
@@ -187,12 +213,16 @@ def test_transformers_model(theirs: Path, tmp_path: Path) -> None:
 
 def test_command_line(sam: Any, theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(sam.state_dict(), tmp_path / "sam.pth")
-    assert main(["export", "sam", "--checkpoint", str(tmp_path / "sam.pth"), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert (
+        main(["export", "sam", "--checkpoint", str(tmp_path / "sam.pth"), "-o", str(tmp_path / "out"), "--json"]) == 0
+    )
     files = json.loads(capsys.readouterr().out)["files"]
     assert [Path(f["path"]).name for f in files] == ["encoder.onnx", "decoder.onnx"]
     assert all(f["error"] < 1e-4 and f["bytes"] == Path(f["path"]).stat().st_size for f in files)
     assert main(["export", "sam", "--checkpoint", str(theirs), "-o", str(tmp_path / "hf"), "--dynamic-batch"]) == 0
-    two = session(tmp_path / "hf" / "encoder.onnx", threads=1).run(None, {"image": np.zeros((2, 3, 64, 64), np.float32)})[0]
+    two = session(tmp_path / "hf" / "encoder.onnx", threads=1).run(
+        None, {"image": np.zeros((2, 3, 64, 64), np.float32)}
+    )[0]
     assert two.shape == (2, 32, 8, 8)
 
 
@@ -212,7 +242,12 @@ def test_command_line(sam: Any, theirs: Path, tmp_path: Path, capsys: pytest.Cap
     ],
 )
 def test_bad_input_is_one_line(
-    sam: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    sam: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     state = sam.state_dict()
@@ -255,7 +290,9 @@ def test_the_packages_own_decoder_export_is_understood(tmp_path: Path) -> None:
     exporting.export(SamOnnxModel(sam, return_single_mask=False), inputs, outputs, tmp_path / "o.onnx", dynamic=dynamic)
     image = np.random.RandomState(0).randint(0, 256, (50, 64, 3), np.uint8)
     boxes = np.array([[5, 5, 40, 30], [10, 20, 60, 45], [0, 0, 20, 20]], np.float32)
-    ours, theirs = (SamPredictor(tmp_path / "e.onnx", tmp_path / d, threads=1).masks(image, boxes) for d in ("d.onnx", "o.onnx"))
+    ours, theirs = (
+        SamPredictor(tmp_path / "e.onnx", tmp_path / d, threads=1).masks(image, boxes) for d in ("d.onnx", "o.onnx")
+    )
     assert (ours.masks != theirs.masks).mean() < 1e-3
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
     assert 0 < ours.masks.mean() < 1

@@ -1,4 +1,5 @@
-"""The zoo's training side: losses, prompts, schedule, vocabulary, and the way from a checkpoint to the embedded file."""
+"""The zoo's training side: losses, prompts, schedule, vocabulary, and the way from a checkpoint to the embedded
+file."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from onnxptq.models.zoo.checkpoints import load_into, load_lavt, load_sam, param
 from onnxptq.models.zoo.embed import store_half  # noqa: E402
 from onnxptq.models.zoo.lavt_trainee import CLASSES, REGRESSED, aux_loss, mask_loss  # noqa: E402
 from onnxptq.models.zoo.training import Clock, Ema, Optimizer  # noqa: E402
-from onnxptq.runtime import session  # noqa: E402
+from onnxptq.running.sessions import session  # noqa: E402
 
 VOCAB = zoo.VOCABULARY
 
@@ -52,7 +53,9 @@ def test_box_batches_hold_their_objects() -> None:
     batch = next(iter(BoxStream(2, 3, 10, 128)))
     assert batch["planes"].shape == (2, 3, 128, 128)
     for scene in range(2):
-        for target, ((x0, y0), (x1, y1)) in zip(batch["target"][scene], batch["box"][scene].int().tolist(), strict=True):
+        for target, ((x0, y0), (x1, y1)) in zip(
+            batch["target"][scene], batch["box"][scene].int().tolist(), strict=True
+        ):
             mask = batch["idmap"][scene] == target
             assert mask[y0 : y1 + 1, x0 : x1 + 1].sum() == mask.sum() > 0
 
@@ -80,7 +83,9 @@ def test_sam_loss_is_least_for_the_truth() -> None:
     assert none.tolist() == [0, 0]
     one_of_three = torch.cat([right[:, :1], -right[:, :1], -right[:, :1], right[:, :1]], 1)
     scores = torch.tensor([[1.0, 0, 0, 1]]).repeat(2, 1)
-    assert float(sam_trainee.loss(one_of_three, scores, truth, True)[0]) < 0.05, "only the best of the three masks learns"
+    assert float(sam_trainee.loss(one_of_three, scores, truth, True)[0]) < 0.05, (
+        "only the best of the three masks learns"
+    )
 
 
 def test_points_lie_where_they_should() -> None:
@@ -118,7 +123,9 @@ def test_lavt_losses_are_least_for_the_truth() -> None:
     labels = batch["attributes"].gather(1, at[..., None].expand(-1, -1, 4))
     sure = [20.0 * torch.nn.functional.one_hot(labels[..., k], size) for k, size in enumerate(CLASSES)]
     target = (batch["idmap"], batch["attributes"], batch["place"])
-    assert float(aux_loss(torch.cat([*sure, noise[..., -REGRESSED:]], -1), *target)) < float(aux_loss(noise, *target)) - 1
+    assert (
+        float(aux_loss(torch.cat([*sure, noise[..., -REGRESSED:]], -1), *target)) < float(aux_loss(noise, *target)) - 1
+    )
 
 
 def test_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +194,8 @@ def test_training_lavt_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def small(size: int, words: int, positions: int) -> LavtConfig:
         return LavtConfig(
-            image_size=size, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window=8, fit_windows=True, decoder_width=8,
-            text=text | {"vocab_size": words, "max_position_embeddings": positions},
+            image_size=size, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window=8, fit_windows=True,
+            decoder_width=8, text=text | {"vocab_size": words, "max_position_embeddings": positions},
         )  # fmt: skip
 
     monkeypatch.setattr(train_lavt, "lavt_mini", small)

@@ -15,14 +15,17 @@ from onnx import helper, parser
 
 from onnxptq.ops import DOMAIN, VERSION, library, schemes, specs
 from onnxptq.ops.body import Body
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 Array = NDArray[Any]
 Input = Array | onnx.TensorProto | None
 Executor = Literal["function", "native"]
 NATIVE = pytest.param(
     "native",
-    marks=[pytest.mark.native, pytest.mark.skipif(library.path() is None, reason="no native library: build it or set ONNXPTQ_LIBRARY")],
+    marks=[
+        pytest.mark.native,
+        pytest.mark.skipif(library.path() is None, reason="no native library: build it or set ONNXPTQ_LIBRARY"),
+    ],
 )
 
 
@@ -38,7 +41,13 @@ def element_type(value: Array | onnx.TensorProto) -> int:
 
 
 def model_of(
-    op: str, inputs: Sequence[Input], *, constants: Sequence[int] = (), rank: int | None = None, opset: int = 21, **attributes: Any
+    op: str,
+    inputs: Sequence[Input],
+    *,
+    constants: Sequence[int] = (),
+    rank: int | None = None,
+    opset: int = 21,
+    **attributes: Any,
 ) -> onnx.ModelProto:
     """A model of one node; inputs at the positions ``constants`` are initializers, the others take any shape."""
     spec = specs()[op]
@@ -53,7 +62,11 @@ def model_of(
             continue
         if i in constants:
             tensor = onnx.TensorProto()
-            tensor.CopyFrom(value if isinstance(value, onnx.TensorProto) else onnx.numpy_helper.from_array(np.ascontiguousarray(value)))
+            tensor.CopyFrom(
+                value
+                if isinstance(value, onnx.TensorProto)
+                else onnx.numpy_helper.from_array(np.ascontiguousarray(value))
+            )
             tensor.name = f"i{i}"
             graph.initializer.append(tensor)
         else:
@@ -101,21 +114,33 @@ def run(executor: Executor) -> Runner:
 
 
 @functools.cache
-def _scheme_session(name: str, bits: int, options: tuple[tuple[str, Any], ...], executor: Executor) -> ort.InferenceSession:
+def _scheme_session(
+    name: str, bits: int, options: tuple[tuple[str, Any], ...], executor: Executor
+) -> ort.InferenceSession:
     """x, p0.. -> faked [, codes, decoded]: what fused ops do to an operand, and the op pair if there is one."""
     scheme = schemes()[name]
     body = Body()
     faked = scheme.fake_body(body, "x", scheme.inputs, bits, dict(options))
     text = f'<opset_import: ["" : 21], domain: "test"> Fake (x{"".join(f", {i}" for i in scheme.inputs)}) => (faked)'
     fake = parser.parse_function(f"{text} {{ {body} faked = Identity ({faked}) }}")
-    nodes, functions, outputs = [helper.make_node("Fake", ["x", *scheme.inputs], ["faked"], domain="test")], [fake], ["faked"]
+    nodes, functions, outputs = (
+        [helper.make_node("Fake", ["x", *scheme.inputs], ["faked"], domain="test")],
+        [fake],
+        ["faked"],
+    )
     if scheme.ops is not None:
         for op, source, result in (("Quantize", "x", "codes"), ("Dequantize", "codes", "decoded")):
-            node, function = specs()[f"{scheme.ops}{op}Linear"].call([source, *scheme.inputs], [result], bits=bits, **dict(options))
+            node, function = specs()[f"{scheme.ops}{op}Linear"].call(
+                [source, *scheme.inputs], [result], bits=bits, **dict(options)
+            )
             nodes.append(node)
             functions.append(function)
             outputs.append(result)
-    types = dict(zip(scheme.inputs, specs()[f"{scheme.ops}QuantizeLinear"].types[1:], strict=True)) if scheme.ops is not None else {}
+    types = (
+        dict(zip(scheme.inputs, specs()[f"{scheme.ops}QuantizeLinear"].types[1:], strict=True))
+        if scheme.ops is not None
+        else {}
+    )
     kinds = {"float": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8, "int8": onnx.TensorProto.INT8}
     inputs = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None)]
     inputs += [helper.make_tensor_value_info(i, kinds[types[i]], None) for i in scheme.inputs]

@@ -42,7 +42,9 @@ def test_gelu_codes_are_two_signed_halves(bits: int) -> None:
     p, half = gelu_regions(bits, 0.25), 2 ** (bits - 1)
     x = np.concatenate([np.linspace(-0.2, 0, 500), np.linspace(0, half * 0.3, 500)]).astype(np.float32)
     codes = DUAL.encode(x, p).astype(int) - half
-    wanted = np.where(x < 0, np.clip(np.rint(x / p.scale_low), -half, 0), np.clip(np.rint(x / p.scale_high), 0, half - 1))
+    wanted = np.where(
+        x < 0, np.clip(np.rint(x / p.scale_low), -half, 0), np.clip(np.rint(x / p.scale_high), 0, half - 1)
+    )
     assert (codes == wanted).all()
     assert (np.diff(codes) >= 0).all()
     np.testing.assert_allclose(DUAL.decode(np.zeros(1, np.uint8), p), -GELU_LOWEST, rtol=1e-6)
@@ -53,7 +55,9 @@ def test_grids_follow_the_sign_of_the_range() -> None:
     softmax, gelu = list(DUAL.grid(0.0, 1.0, 4)), list(DUAL.grid(-0.17, 3.0, 4))
     assert [p.form for p in softmax] == ["softmax"] * 20
     assert [p.form for p in gelu] == ["gelu"] * 100
-    np.testing.assert_allclose([float(gelu[0].scale_high), float(gelu[-1].scale_high)], [0.01 * 3 / 7.5, 1.1881 * 3 / 7.5], rtol=1e-6)
+    np.testing.assert_allclose(
+        [float(gelu[0].scale_high), float(gelu[-1].scale_high)], [0.01 * 3 / 7.5, 1.1881 * 3 / 7.5], rtol=1e-6
+    )
 
 
 def test_nonsense_is_refused() -> None:

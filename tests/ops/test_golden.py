@@ -14,7 +14,28 @@ from onnxptq.ops import schemes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "codes.txt"
 X = np.array(
-    [-np.inf, -7.5, -1.0, -0.17, -1e-3, 0.0, 1e-30, 0.001, 0.03, 0.0625, 0.125, 0.3, 0.5, 0.51, 1.0, 3.0, 40.0, np.inf, np.nan], np.float32
+    [
+        -np.inf,
+        -7.5,
+        -1.0,
+        -0.17,
+        -1e-3,
+        0.0,
+        1e-30,
+        0.001,
+        0.03,
+        0.0625,
+        0.125,
+        0.3,
+        0.5,
+        0.51,
+        1.0,
+        3.0,
+        40.0,
+        np.inf,
+        np.nan,
+    ],
+    np.float32,
 )
 RANGES = ((0.0, 1.0), (-0.17, 6.0))
 

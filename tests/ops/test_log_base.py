@@ -15,7 +15,8 @@ LOG_BASE = schemes()["log_base"]
 @pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("tau", [0.75, 1.0, 2.0, 4.0])
 def test_codes_are_the_papers_but_for_zero(bits: int, tau: float) -> None:
-    """round(-tau log2(x / s)) wherever float64 is not in doubt; from 2^bits - 1 on (the paper: 2^bits) the value is 0."""
+    """round(-tau log2(x / s)) wherever float64 is not in doubt; from 2^bits - 1 on (the paper: 2^bits) the value is
+    0."""
     p = LogBaseParams(bits, 0.9, tau)
     x = np.random.default_rng(0).uniform(1e-4, 1, 20000).astype(np.float32)
     exponent = -tau * np.log2(x.astype(np.float64) / 0.9)

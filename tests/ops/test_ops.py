@@ -52,7 +52,9 @@ def test_faces_agree(case: Case, run: Any) -> None:
             check(have, want, loose=case.loose)
 
 
-@pytest.mark.parametrize(("scheme", "bits"), [("uniform", 8), ("row", 6), ("dual_region", 6), ("log_base", 4), ("table", 4)])
+@pytest.mark.parametrize(
+    ("scheme", "bits"), [("uniform", 8), ("row", 6), ("dual_region", 6), ("log_base", 4), ("table", 4)]
+)
 @pytest.mark.parametrize("norm", [0, 1])
 def test_attention_of_a_real_size(scheme: str, bits: int, norm: int, run: Any) -> None:
     rng = np.random.default_rng(bits)
@@ -60,11 +62,19 @@ def test_attention_of_a_real_size(scheme: str, bits: int, norm: int, run: Any) -
     p = list(schemes()[scheme].grid(0.0, 1.0, bits))[-1]
     static = affine(np.full((4, 32), -3.0), np.full((4, 32), 3.0), bits)
     inputs = (q, k, v, *[None] * 8, static.scale, static.zero, *p.inputs().values())
-    attributes = {"q_bits": bits, "k_bits": bits, "v_bits": bits, "p_bits": bits, "qk_scheme": "token", "softmax_scheme": scheme}
+    attributes = {
+        "q_bits": bits,
+        "k_bits": bits,
+        "v_bits": bits,
+        "p_bits": bits,
+        "qk_scheme": "token",
+        "softmax_scheme": scheme,
+    }
     attributes |= {"softmax_norm": norm, "scale": 32**-0.5, "heads": 4}
     got, wanted = run("QAttention", *inputs, **attributes), specs()["QAttention"].reference(*inputs, **attributes)
     error = np.abs(got.astype(np.float64) - wanted)
-    # A flipped code changes a whole row: 0 to 5 of 1568 rows over three seeds, all of them at 8 bits or relative to the row's maximum.
+    # A flipped code changes a whole row: 0 to 5 of 1568 rows over three seeds, all of them at 8 bits or relative to the
+    # row's maximum.
     assert (error <= 1e-5 * np.abs(wanted).max()).mean() >= 0.99
     assert 10 * np.log10(np.square(wanted.astype(np.float64)).sum() / max(np.square(error).sum(), 1e-30)) >= 60
 
@@ -91,7 +101,9 @@ def test_what_is_no_number_has_code_zero_in_fused_ops(scheme: str, run: Any) -> 
         N=2,
         **options,
     )
-    np.testing.assert_allclose(y, schemes()[scheme].fake(x, p).sum(-1, keepdims=True).repeat(2, 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        y, schemes()[scheme].fake(x, p).sum(-1, keepdims=True).repeat(2, 1), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("case", CASES[::6], ids=str)
@@ -102,7 +114,9 @@ def test_model_passes_the_checker_and_inlines(case: Case) -> None:
             case.op, case.inputs, expected(case, *case.inputs), constants=case.constants, opset=opset, **case.attributes
         )
         onnx.checker.check_model(model, full_check=True)
-    inlined = inliner.inline_local_functions(model_of(case.op, case.inputs, constants=case.constants, **case.attributes))
+    inlined = inliner.inline_local_functions(
+        model_of(case.op, case.inputs, constants=case.constants, **case.attributes)
+    )
     assert not inlined.functions
     assert {node.domain for node in inlined.graph.node} == {""}
     feeds = {f"i{i}": v for i, v in enumerate(case.inputs) if v is not None and i not in case.constants}
@@ -116,7 +130,9 @@ def test_inlined_models_run_in_openvino() -> None:
     core = openvino.Core()
     for case in CASES[::11]:
         wanted = expected(case, *case.inputs)
-        model = inliner.inline_local_functions(static_model_of(case.op, case.inputs, wanted, constants=case.constants, **case.attributes))
+        model = inliner.inline_local_functions(
+            static_model_of(case.op, case.inputs, wanted, constants=case.constants, **case.attributes)
+        )
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", config)
         results = compiled([np.array(case.inputs[int(i.get_any_name()[1:])]) for i in compiled.inputs])

@@ -31,7 +31,9 @@ def test_references_run_and_agree(python_run: Runner, monkeypatch: pytest.Monkey
         inputs, options = tuple(p.inputs().values()), {"bits": 6, **p.attributes()}
         codes = python_run(f"{scheme.ops}QuantizeLinear", x, *inputs, **options)
         np.testing.assert_array_equal(codes, scheme.encode(x, p))
-        np.testing.assert_array_equal(python_run(f"{scheme.ops}DequantizeLinear", codes, *inputs, **options), scheme.fake(x, p))
+        np.testing.assert_array_equal(
+            python_run(f"{scheme.ops}DequantizeLinear", codes, *inputs, **options), scheme.fake(x, p)
+        )
     for got, want in zip(python_run("RowRange", x, bits=5), specs()["RowRange"].reference(x, bits=5), strict=True):
         np.testing.assert_array_equal(got, want)
 

@@ -20,7 +20,17 @@ STATIC = [name for name, scheme in schemes().items() if not scheme.dynamic]
 TINY, LARGE = [1e-45, 5e-39, 1.1754944e-38, 1e-30], [1e10, 3.4028235e38, np.inf]
 SPECIAL = np.array([*TINY, 0.0, 0.5, 1.0, 1.5, 2.5, *LARGE, np.nan], np.float32)
 SPECIAL = np.concatenate([SPECIAL, -SPECIAL])
-RANGES = [(0.0, 1.0), (-1.0, 1.0), (-0.17, 6.0), (0.0, 1e-38), (-3e38, 3e38), (0.0, 0.0), (-1e-20, 1e-30), (-7.0, -1.0), (2.0, 1e6)]
+RANGES = [
+    (0.0, 1.0),
+    (-1.0, 1.0),
+    (-0.17, 6.0),
+    (0.0, 1e-38),
+    (-3e38, 3e38),
+    (0.0, 0.0),
+    (-1e-20, 1e-30),
+    (-7.0, -1.0),
+    (2.0, 1e6),
+]
 
 
 def all_values(scheme: Any, p: Any) -> NDArray[np.float32]:
@@ -79,7 +89,9 @@ def test_faces_agree_on_drawn_arrays(name: str, run_scheme_each: Any, data: st.D
     low, high = sorted((data.draw(finite), data.draw(finite)))
     p = data.draw(st.sampled_from(list(scheme.grid(low, high, bits))))
     shape = data.draw(st.sampled_from([(1,), (7,), (0, 3), (2, 3, 5), (3, 1), (1, 2, 1, 33)]))
-    drawn = data.draw(st.lists(st.floats(width=32) | finite, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    drawn = data.draw(
+        st.lists(st.floats(width=32) | finite, min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
+    )
     x = np.array(drawn, np.float32).reshape(shape)
     for run_scheme in run_scheme_each:
         got = run_scheme(name, x, p)
@@ -92,7 +104,8 @@ def test_faces_agree_on_drawn_arrays(name: str, run_scheme_each: Any, data: st.D
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("name", STATIC)
 def test_codes_are_honest(name: str, bits: int) -> None:
-    """Codes fit their width, NaN is code 0, and, where the scheme says so, values rise with x and coding them again changes nothing."""
+    """Codes fit their width, NaN is code 0, and, where the scheme says so, values rise with x and coding them again
+    changes nothing."""
     scheme = schemes()[name]
     for p in some_params(name, bits):
         x = awkward(scheme, p, np.random.default_rng(bits))

@@ -50,7 +50,9 @@ def test_equal_bodies_share_an_overload_and_others_do_not() -> None:
 
 
 def test_a_call_carries_all_attributes_and_its_own_function() -> None:
-    node, function = specs()["QLinear"].call(["x", "w", "s", "z", None, "p", "q", None], ["y"], name="n", opset=23, **LINEAR)
+    node, function = specs()["QLinear"].call(
+        ["x", "w", "s", "z", None, "p", "q", None], ["y"], name="n", opset=23, **LINEAR
+    )
     assert node.input == ["x", "w", "s", "z", "", "p", "q"]
     assert node.overload == function.overload
     assert {a.name for a in node.attribute} == set(specs()["QLinear"].attributes) == set(function.attribute)

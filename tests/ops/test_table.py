@@ -22,7 +22,9 @@ def test_every_number_goes_to_the_nearest_value(bits: int, seed: int, largest: i
     x = rng.normal(size=500).astype(np.float32) * 3
     values = p.values.astype(np.float64) * float(p.scale)
     nearest = np.abs(x[:, None] - values).min(1)
-    np.testing.assert_allclose(np.abs(TABLE.fake(x, p) - x.astype(np.float64)), nearest, atol=1e-5 * np.abs(values).max())
+    np.testing.assert_allclose(
+        np.abs(TABLE.fake(x, p) - x.astype(np.float64)), nearest, atol=1e-5 * np.abs(values).max()
+    )
 
 
 def test_an_edge_belongs_to_the_larger_value() -> None:

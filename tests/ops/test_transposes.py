@@ -1,4 +1,5 @@
-"""onnxruntime's optimizers know ops by name, some whatever the domain: between transposes each op of ours stays what it is."""
+"""onnxruntime's optimizers know ops by name, some whatever the domain: between transposes each op of ours stays what it
+is."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnxptq.ops import schemes, specs
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 from tests.ops.cases import CASES
 from tests.ops.conftest import Executor, static_model_of
 
@@ -20,7 +21,9 @@ FIRST = {
     for case in reversed(CASES)
     if isinstance(case.inputs[0], np.ndarray) and case.inputs[0].ndim > 1 and 0 not in case.constants
 }
-PAIRS = [(scheme.name, op) for scheme in schemes().values() if scheme.ops is not None for op in ("Quantize", "Dequantize")]
+PAIRS = [
+    (scheme.name, op) for scheme in schemes().values() if scheme.ops is not None for op in ("Quantize", "Dequantize")
+]
 
 
 def transposed(x: NDArray[Any]) -> NDArray[Any]:
@@ -28,7 +31,9 @@ def transposed(x: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(np.swapaxes(x, -1, -2))
 
 
-def check(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]], outputs: tuple[NDArray[Any], ...], executor: Executor) -> None:
+def check(
+    model: onnx.ModelProto, inputs: dict[str, NDArray[Any]], outputs: tuple[NDArray[Any], ...], executor: Executor
+) -> None:
     """Give the first input and read all outputs through transposes."""
     node, first = onnx.NodeProto(), model.graph.input[0].name
     node.CopyFrom(model.graph.node[0])
@@ -38,7 +43,10 @@ def check(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]], outputs: tupl
 
     node.input[0] = "inside"
     before = transpose(first, "inside", inputs[first].ndim)
-    after = [transpose(f"raw{i}", o.name, wanted.ndim) for i, (o, wanted) in enumerate(zip(model.graph.output, outputs, strict=True))]
+    after = [
+        transpose(f"raw{i}", o.name, wanted.ndim)
+        for i, (o, wanted) in enumerate(zip(model.graph.output, outputs, strict=True))
+    ]
     node.output[:] = [f"raw{i}" for i in range(len(outputs))]
     for value in (model.graph.input[0], *model.graph.output):
         dims = value.type.tensor_type.shape.dim
@@ -47,7 +55,9 @@ def check(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]], outputs: tupl
     model.graph.node.extend([before, node, *after])
     got = session(model, executor=executor, threads=1).run(None, {**inputs, first: transposed(inputs[first])})
     for have, want in zip(got, outputs, strict=True):
-        np.testing.assert_allclose(have, transposed(want), rtol=0, atol=1e-5 * float(np.abs(want.astype(np.float64)).max()))
+        np.testing.assert_allclose(
+            have, transposed(want), rtol=0, atol=1e-5 * float(np.abs(want.astype(np.float64)).max())
+        )
 
 
 @pytest.mark.parametrize(("name", "op"), PAIRS)
@@ -58,7 +68,9 @@ def test_pairs(name: str, op: str, executor: Executor) -> None:
     codes = scheme.encode(x, p)
     source, wanted = (x, codes) if op == "Quantize" else (codes, scheme.fake(x, p))
     inputs = (source, *p.inputs().values())
-    model = static_model_of(f"{scheme.ops}{op}Linear", inputs, (wanted,), constants=range(1, len(inputs)), bits=4, **p.attributes())
+    model = static_model_of(
+        f"{scheme.ops}{op}Linear", inputs, (wanted,), constants=range(1, len(inputs)), bits=4, **p.attributes()
+    )
     check(model, {"i0": source}, (wanted,), executor)
 
 

@@ -25,7 +25,9 @@ def test_affine_covers_its_range_and_zero(bits: int, a: float, b: float) -> None
     assert UNIFORM.fake(np.zeros(1, np.float32), p) == 0
     ends = np.array([low, high], np.float32)
     half_step = 0.5 * float(p.scale)
-    assert (np.abs(UNIFORM.fake(ends, p).astype(np.float64) - ends) <= half_step * 1.001 + 1e-6 * (high - low) + SMALLEST).all()
+    assert (
+        np.abs(UNIFORM.fake(ends, p).astype(np.float64) - ends) <= half_step * 1.001 + 1e-6 * (high - low) + SMALLEST
+    ).all()
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -43,7 +45,13 @@ def test_symmetric_has_zero_in_the_middle() -> None:
 
 def test_exact_ties_round_to_even() -> None:
     p = UniformParams(8, np.asarray(0.5), np.asarray(100))
-    assert (UNIFORM.encode(np.array([0.25, 0.75, 1.25, -0.25, -0.75], np.float32), p).astype(int) - 100).tolist() == [0, 2, 2, 0, -2]
+    assert (UNIFORM.encode(np.array([0.25, 0.75, 1.25, -0.25, -0.75], np.float32), p).astype(int) - 100).tolist() == [
+        0,
+        2,
+        2,
+        0,
+        -2,
+    ]
 
 
 def test_division_is_ieee_and_not_by_the_reciprocal() -> None:
@@ -70,7 +78,9 @@ def test_any_granularity_runs(run: Any) -> None:
         p = affine(rng.uniform(-3, 0, shape), rng.uniform(0, 3, shape), bits)
         codes = run("UniformQuantizeLinear", x, p.scale, p.zero, bits=bits)
         np.testing.assert_array_equal(codes, UNIFORM.encode(x, p))
-        np.testing.assert_array_equal(run("UniformDequantizeLinear", codes, p.scale, p.zero, bits=bits), UNIFORM.fake(x, p))
+        np.testing.assert_array_equal(
+            run("UniformDequantizeLinear", codes, p.scale, p.zero, bits=bits), UNIFORM.fake(x, p)
+        )
         assert (codes[..., -1] == 0).all()
 
 

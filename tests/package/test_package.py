@@ -21,7 +21,7 @@ from onnxptq.package.join import join
 from onnxptq.package.lavt import package_lavt
 from onnxptq.package.sam import package_sam
 from onnxptq.quantizer import Quantizer
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 SIZES = [(256, 256), (400, 300), (100, 180), (128, 128), (61, 500)]
 
@@ -43,7 +43,9 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 def test_boxes_to_masks(sam: Any, size: tuple[int, int]) -> None:
     scene = scenes.scene_for("testA", 2)
     image = np.asarray(Image.fromarray(scene.image).resize(size))
-    boxes = np.array([o.box for o in scene.objects], np.float32) * np.array([size[0] / 256, size[1] / 256] * 2, np.float32)
+    boxes = np.array([o.box for o in scene.objects], np.float32) * np.array(
+        [size[0] / 256, size[1] / 256] * 2, np.float32
+    )
     masks, scores = sam.run(["masks", "scores"], {"image": image, "boxes": boxes})
     want = open_sam("zoo:sam-mini", threads=1).masks(image, boxes)
     assert masks.shape == want.masks.shape == (len(boxes), size[1], size[0])
@@ -128,7 +130,15 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: li
 def test_a_part_that_lacks_a_tensor_is_named() -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["nowhere"], ["y"])], "g", [], [])
     with pytest.raises(InputError, match="tensor nowhere is read, but made by no part"):
-        join("x", [], [graph], inputs=[], outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])], links={}, opset=21)
+        join(
+            "x",
+            [],
+            [graph],
+            inputs=[],
+            outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+            links={},
+            opset=21,
+        )
 
 
 def test_bodies_of_branches_read_outer_tensors() -> None:

@@ -12,10 +12,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnxptq.calibration.summary import Request, Summary
+from onnxptq.calibration.statistics.base import Request, Statistic
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Passed, run_passes
-from onnxptq.sites import Attention, Conv, Linear, Source, Structure
+from onnxptq.structure import Attention, Conv, Linear, Source, Structure
 
 Array = NDArray[Any]
 Feeds = Sequence[Mapping[str, Array]]
@@ -83,9 +83,20 @@ class Builder:
         return self.node("Transpose", self.node("Reshape", x, self.ints(batch, -1, heads, dim)), perm=[0, 2, 1, 3])
 
     def attention(
-        self, q: str, k: str, v: str, *, heads: int, dim: int, scale: float, additive: Sequence[str] = (), out: str = "", **known: Any
+        self,
+        q: str,
+        k: str,
+        v: str,
+        *,
+        heads: int,
+        dim: int,
+        scale: float,
+        additive: Sequence[str] = (),
+        out: str = "",
+        **known: Any,
     ) -> str:
-        """softmax(scale q k^T + additive) v over [B, H, N, d] tensors, recorded with ``known`` (sources, fusable ...)."""
+        """softmax(scale q k^T + additive) v over [B, H, N, d] tensors, recorded with ``known`` (sources, fusable
+        ...)."""
         kt = self.node("Transpose", k, perm=[0, 1, 3, 2])
         qk = self.node("MatMul", q, kt)
         product = self.nodes[-1].name
@@ -127,7 +138,9 @@ class Builder:
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
         onnx.checker.check_model(proto, full_check=True)
-        structure = Structure(self.linears, self.convs, self.attentions, norms=tuple(self.norms), batch_norms=tuple(self.batch_norms))
+        structure = Structure(
+            self.linears, self.convs, self.attentions, norms=tuple(self.norms), batch_norms=tuple(self.batch_norms)
+        )
         return Model.from_proto(proto), structure
 
 
@@ -146,15 +159,17 @@ def run(model: Model | onnx.ModelProto, feeds: Feeds, extra: Sequence[str] = ())
     return [dict(zip(names, session.run(None, dict(feed)), strict=True)) for feed in feeds]
 
 
-def fill(model: Model, requests: Mapping[str, Request], feeds: Feeds) -> dict[str, Summary]:
+def fill(model: Model, requests: Mapping[str, Request], feeds: Feeds) -> dict[str, Statistic]:
     """What the calibration engine answers, by fetching every tensor."""
     for sample in run(model, feeds, [request.tensor for request in requests.values()]):
         for request in requests.values():
-            request.summary.update(sample[request.tensor])
-    return {name: request.summary for name, request in requests.items()}
+            request.statistic.update(sample[request.tensor])
+    return {name: request.statistic for name, request in requests.items()}
 
 
-def apply(model: Model, structure: Structure, feeds: Feeds, *names: str, tolerance: float = 1e-4, **options: Mapping[str, Any]) -> Passed:
+def apply(
+    model: Model, structure: Structure, feeds: Feeds, *names: str, tolerance: float = 1e-4, **options: Mapping[str, Any]
+) -> Passed:
     """Run passes by name; ``options`` by pass name with underscores."""
     return run_passes(
         model,
@@ -167,9 +182,17 @@ def apply(model: Model, structure: Structure, feeds: Feeds, *names: str, toleran
 
 
 def cross(
-    seed: int = 0, *, heads: int = 2, dim: int = 4, bias: bool = True, offset: float = 0.0, mask: bool = False, token_to_image: bool = True
+    seed: int = 0,
+    *,
+    heads: int = 2,
+    dim: int = 4,
+    bias: bool = True,
+    offset: float = 0.0,
+    mask: bool = False,
+    token_to_image: bool = True,
 ) -> tuple[Model, Structure, Feeds]:
-    """Tokens [2, 5, C] read an image [2, 12, C] through four separate linears; ``offset`` shifts key channels by + and -."""
+    """Tokens [2, 5, C] read an image [2, 12, C] through four separate linears; ``offset`` shifts key channels by + and
+    -."""
     b = Builder(seed)
     width = heads * dim
     channels = np.arange(width).reshape(heads, dim)
@@ -196,9 +219,11 @@ def cross(
 def window(
     seed: int = 0, *, heads: int = 2, dim: int = 4, pad: str = "before", relative: bool = True, bias: bool = True
 ) -> tuple[Model, Structure, Feeds]:
-    """A block of a SAM encoder: LayerNorm, zero padding of 3 x 3 to 4 x 4, windows of 2 x 2, fused qkv, relative position from q.
+    """A block of a SAM encoder: LayerNorm, zero padding of 3 x 3 to 4 x 4, windows of 2 x 2, fused qkv, relative
+    position from q.
 
-    ``pad``: where the padding sits, ``before`` the qkv linear as it should, ``behind`` it, or ``none`` (an image of 4 x 4).
+    ``pad``: where the padding sits, ``before`` the qkv linear as it should, ``behind`` it, or ``none`` (an image of 4 x
+    4).
     """
     b = Builder(seed)
     width, side = heads * dim, 4 if pad == "none" else 3

@@ -9,18 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.sites import Source
+from onnxptq.structure import Source
 from tests.passes.graphs import Builder, Feeds, apply, cross, run, window
 
 
 def extents(model, structure, feeds: Feeds) -> tuple[np.ndarray, np.ndarray]:
     attention = next(iter(structure.attentions.values()))
     samples = run(model, feeds, [attention.q, attention.k])
-    q, k = (np.abs(np.concatenate([s[name] for s in samples])).max(axis=(0, 2)).reshape(-1) for name in (attention.q, attention.k))
+    q, k = (
+        np.abs(np.concatenate([s[name] for s in samples])).max(axis=(0, 2)).reshape(-1)
+        for name in (attention.q, attention.k)
+    )
     return q, k
 
 
-@given(seed=st.integers(0, 999), heads=st.integers(1, 3), bias=st.booleans(), mask=st.booleans(), offset=st.sampled_from([0.0, 8.0]))
+@given(
+    seed=st.integers(0, 999),
+    heads=st.integers(1, 3),
+    bias=st.booleans(),
+    mask=st.booleans(),
+    offset=st.sampled_from([0.0, 8.0]),
+)
 def test_cross_attention_keeps_its_outputs(seed: int, heads: int, bias: bool, mask: bool, offset: float) -> None:
     model, structure, feeds = cross(seed, heads=heads, bias=bias, mask=mask, offset=offset)
     passed = apply(model, structure, feeds, "balance-qk")
@@ -82,10 +91,14 @@ def test_reasons(which: str) -> None:
         structure.attentions[name] = replace(attention, **{which: source})
         passed = apply(model, structure, feeds, "balance-qk")
         assert [c.done for c in passed.changes] == [False]
-    structure.attentions[name] = replace(attention, q_source=Source(attention.q_source.linear, np.zeros((2, 4), np.int64), True))
+    structure.attentions[name] = replace(
+        attention, q_source=Source(attention.q_source.linear, np.zeros((2, 4), np.int64), True)
+    )
     assert "meets several of its keys" in apply(model, structure, feeds, "balance-qk").changes[0].what
 
 
 def test_relative_position_is_a_reason() -> None:
     model, structure, feeds = window(0, relative=True)
-    assert [c.what for c in apply(model, structure, feeds, "balance-qk").changes] == ["left alone: something else reads its queries too"]
+    assert [c.what for c in apply(model, structure, feeds, "balance-qk").changes] == [
+        "left alone: something else reads its queries too"
+    ]

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import onnxptq.passes
-from onnxptq.calibration.summary import Request
+from onnxptq.calibration.statistics.base import Request
 from onnxptq.errors import ArtifactError, InputError
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import REGISTRY, Asking, Change, Pass, run_passes
-from onnxptq.passes.edit import set_input
+from onnxptq.passes.linears import set_input
 from onnxptq.passes.proof import PassError, compare
-from onnxptq.sites import Structure
+from onnxptq.structure import Structure
 from tests.passes.graphs import Builder, run
 
 
@@ -95,8 +95,8 @@ class Calls:
         self.walks.append(list(requests))
         for sample in run(now, self.feeds, [r.tensor for r in requests.values()]):
             for request in requests.values():
-                request.summary.update(sample[request.tensor])
-        return {name: request.summary for name, request in requests.items()}
+                request.statistic.update(sample[request.tensor])
+        return {name: request.statistic for name, request in requests.items()}
 
     def outputs(self, now: Model) -> list[dict[str, Any]]:
         self.runs += 1

@@ -1,4 +1,4 @@
-"""bimodal: mirrors where two heaps are seen, bit for bit, faithfully scoped; and says what it saw."""
+"""bimodal: mirrors where two modes are seen, bit for bit, faithfully scoped; and says what it saw."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.calibration.engine import Engine
-from onnxptq.calibration.sources import InputSpec, open_source
+from onnxptq.calibration.sources.opening import open_source
+from onnxptq.calibration.sources.source import InputSpec
 from onnxptq.passes.base import Passed, run_passes
-from onnxptq.sites import Source
+from onnxptq.structure import Source
 from tests.passes.graphs import Builder, Feeds, apply, cross, run, window
 
 
 def keys(model, structure, feeds: Feeds) -> np.ndarray:
     attention = next(iter(structure.attentions.values()))
     return np.concatenate(
-        [s[attention.k].transpose(0, 2, 1, 3).reshape(-1, attention.heads * attention.dim) for s in run(model, feeds, [attention.k])]
+        [
+            s[attention.k].transpose(0, 2, 1, 3).reshape(-1, attention.heads * attention.dim)
+            for s in run(model, feeds, [attention.k])
+        ]
     )
 
 
@@ -82,13 +86,13 @@ def test_scope() -> None:
 def test_the_first_image_decides_or_a_majority() -> None:
     for first, bimodal in ((0, True), (1, False)):
         model, structure, feeds = cross(1, dim=8, offset=30.0)
-        heaps = list(feeds)
+        modes = list(feeds)
         for i in range(3):
             if i != first:
-                heaps[i] = feeds[i] | {"image": feeds[i]["image"] * 100}
+                modes[i] = feeds[i] | {"image": feeds[i]["image"] * 100}
         kept = model.copy()
-        assert done(apply(model, structure, heaps, "bimodal")) == [bimodal]
-        passed = apply(kept, structure, heaps, "bimodal", bimodal={"images": 3})
+        assert done(apply(model, structure, modes, "bimodal")) == [bimodal]
+        passed = apply(kept, structure, modes, "bimodal", bimodal={"images": 3})
         assert done(passed) == [False]
         assert "1 of 3 images bimodal" in passed.changes[0].what
 
@@ -101,7 +105,10 @@ def test_a_mean_of_zero_counts_as_positive() -> None:
     tokens[:, :, 0] = b.rng.normal(size=(1, 400))
     tokens[:, :, 1] = np.tile([1, -1], 200)
     weight[0], weight[1, 3] = [3, 3, 3, 0], 30
-    q, k = (b.heads(b.linear("x", b.floats(6, 4) if i == 0 else weight, b.floats(4) if i == 0 else bias), 1, 1, 4) for i in (0, 1))
+    q, k = (
+        b.heads(b.linear("x", b.floats(6, 4) if i == 0 else weight, b.floats(4) if i == 0 else bias), 1, 1, 4)
+        for i in (0, 1)
+    )
     b.attention(q, k, k, heads=1, dim=4, scale=0.5, out="y", token_to_image=True)
     made = list(b.linears)
     channels = np.arange(4)[None]

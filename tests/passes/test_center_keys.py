@@ -1,4 +1,5 @@
-"""center-keys: exact whatever the centre, on cross, fused and padded attention; refused where scores or keys are seen."""
+"""center-keys: exact whatever the centre, on cross, fused and padded attention; refused where scores or keys are
+seen."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.graph.model import Model
-from onnxptq.sites import Structure
+from onnxptq.structure import Structure
 from tests.passes.graphs import Feeds, apply, cross, run, window
 
 
@@ -18,7 +19,10 @@ def keys(model: Model, structure: Structure, feeds: Feeds) -> np.ndarray:
     """All keys, one row a token."""
     attention = next(iter(structure.attentions.values()))
     return np.concatenate(
-        [np.moveaxis(s[attention.k], 1, -2).reshape(-1, attention.heads * attention.dim) for s in run(model, feeds, [attention.k])]
+        [
+            np.moveaxis(s[attention.k], 1, -2).reshape(-1, attention.heads * attention.dim)
+            for s in run(model, feeds, [attention.k])
+        ]
     )
 
 
@@ -30,7 +34,9 @@ def keys(model: Model, structure: Structure, feeds: Feeds) -> np.ndarray:
     offset=st.sampled_from([0.0, 8.0, 30.0]),
     centre=st.sampled_from(["range", "mean"]),
 )
-def test_cross_attention_keeps_its_outputs(seed: int, heads: int, bias: bool, mask: bool, offset: float, centre: str) -> None:
+def test_cross_attention_keeps_its_outputs(
+    seed: int, heads: int, bias: bool, mask: bool, offset: float, centre: str
+) -> None:
     model, structure, feeds = cross(seed, heads=heads, bias=bias, mask=mask, offset=offset)
     passed = apply(model, structure, feeds, "center-keys", center_keys={"centre": centre})
     assert [c.done for c in passed.changes] == [True]

@@ -1,4 +1,5 @@
-"""center-tokens: exact in front of an InstanceNormalization, nowhere else done, and what is coded then is far smaller."""
+"""center-tokens: exact in front of an InstanceNormalization, nowhere else done, and what is coded then is far
+smaller."""
 
 from __future__ import annotations
 
@@ -10,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.graph.model import Model
-from onnxptq.sites import Structure, discover
+from onnxptq.structure import Structure, discover
 from tests.passes.graphs import Builder, apply, run
 
 
 def graph(b: Builder, *, bias: bool = True, norm: str = "instance", again: bool = False) -> tuple[Model, Structure]:
-    """x [2, 7, 3] -> linear -> transposed -> normalization -> y; ``again``: something else reads the linear's output too."""
+    """x [2, 7, 3] -> linear -> transposed -> normalization -> y; ``again``: something else reads the linear's output
+    too."""
     made = b.linear("x", b.floats(3, 4), b.floats(4) if bias else None)
     swapped = b.node("Transpose", made, perm=[0, 2, 1])
     if norm == "instance":

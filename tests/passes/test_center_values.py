@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from tests.passes.graphs import apply, cross, run, window
 
 
-@given(seed=st.integers(0, 999), heads=st.integers(1, 3), bias=st.booleans(), mask=st.booleans(), centre=st.sampled_from(["range", "mean"]))
+@given(
+    seed=st.integers(0, 999),
+    heads=st.integers(1, 3),
+    bias=st.booleans(),
+    mask=st.booleans(),
+    centre=st.sampled_from(["range", "mean"]),
+)
 def test_cross_attention_keeps_its_outputs(seed: int, heads: int, bias: bool, mask: bool, centre: str) -> None:
     model, structure, feeds = cross(seed, heads=heads, bias=bias, mask=mask)
     passed = apply(model, structure, feeds, "center-values", center_values={"centre": centre})
@@ -35,7 +41,10 @@ def test_values_lie_around_zero_afterwards() -> None:
     model, structure, feeds = cross(1)
     apply(model, structure, feeds, "center-values", center_values={"centre": "mean"})
     v = np.concatenate(
-        [s[next(iter(structure.attentions.values())).v] for s in run(model, feeds, [next(iter(structure.attentions.values())).v])]
+        [
+            s[next(iter(structure.attentions.values())).v]
+            for s in run(model, feeds, [next(iter(structure.attentions.values())).v])
+        ]
     )
     assert np.abs(v.mean(axis=(0, 2))).max() < 1e-5
 
@@ -47,7 +56,9 @@ def test_zeroed_rows_are_a_reason() -> None:
     zeroed = gs.Variable("zeroed", dtype=np.float32, shape=softmax.outputs[0].shape)
     keep = gs.Constant("keep", np.array([1, 0, 1, 1, 1], np.float32).reshape(5, 1))
     av.inputs[0] = zeroed
-    model.graph.nodes.insert(model.graph.nodes.index(av), gs.Node("Mul", "zero", inputs=[softmax.outputs[0], keep], outputs=[zeroed]))
+    model.graph.nodes.insert(
+        model.graph.nodes.index(av), gs.Node("Mul", "zero", inputs=[softmax.outputs[0], keep], outputs=[zeroed])
+    )
     for known in (attention.probabilities, "zeroed"):
         structure.attentions[attention.name] = replace(attention, probabilities=known)
         passed = apply(model, structure, feeds, "center-values")

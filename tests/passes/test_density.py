@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.signal import find_peaks
 from scipy.stats import gaussian_kde
 
-from onnxptq.calibration.summary import NotFinite
+from onnxptq.calibration.statistics.base import NotFinite
 from onnxptq.passes.density import POINTS, Densities, density, peaks
 
 RNG = np.random.default_rng
@@ -28,9 +28,12 @@ def two(n: int, spread: float = 2.0, seed: int = 0) -> np.ndarray:
 )
 def test_density_is_scipys(n: int, seed: int, shape: str, scale: float) -> None:
     rng = RNG(seed)
-    x = {"normal": rng.normal(size=n), "two": two(n, seed=seed), "outlier": rng.normal(size=n), "skewed": rng.exponential(size=n) + 5}[
-        shape
-    ]
+    x = {
+        "normal": rng.normal(size=n),
+        "two": two(n, seed=seed),
+        "outlier": rng.normal(size=n),
+        "skewed": rng.exponential(size=n) + 5,
+    }[shape]
     if shape == "outlier":
         x[0] = 60
     x = x * scale
@@ -46,7 +49,8 @@ def test_density_is_scipys(n: int, seed: int, shape: str, scale: float) -> None:
     height=st.sampled_from([0.0, 0.01, 0.1]),
 )
 def test_peaks_are_scipys_plateaus_included(y: np.ndarray, distance: int, height: float) -> None:
-    # Which of two equally high peaks stays is not said by scipy (its sort is unstable): make heights unique, plateaus kept.
+    # Which of two equally high peaks stays is not said by scipy (its sort is unstable): make heights unique, plateaus
+    # kept.
     starts = np.flatnonzero(np.r_[True, y[1:] != y[:-1]])
     run = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(y)]))
     y = y + run * 1e-6
@@ -57,7 +61,7 @@ def test_peaks_are_scipys_plateaus_included(y: np.ndarray, distance: int, height
 @pytest.mark.parametrize(
     ("name", "values", "count"),
     [
-        *[(f"two heaps of {n}", two(n), 2) for n in (1800, 10_000, 100_000)],
+        *[(f"two modes of {n}", two(n), 2) for n in (1800, 10_000, 100_000)],
         ("normal", RNG(1).normal(size=100_000), 1),
         ("laplace", RNG(1).laplace(size=100_000), 1),
         ("uniform", RNG(1).uniform(size=100_000), None),
@@ -80,7 +84,10 @@ def test_full_size_of_a_real_decoder_is_quick_and_exact() -> None:
     low, high, y = density(values)
     grid = np.linspace(low, high, POINTS)[::16]
     width = np.std(values.astype(float), ddof=1) * values.size ** (-1 / 5)
-    exact = [np.exp(-0.5 * ((g - values.astype(float)) / width) ** 2).sum() / (values.size * width * np.sqrt(2 * np.pi)) for g in grid]
+    exact = [
+        np.exp(-0.5 * ((g - values.astype(float)) / width) ** 2).sum() / (values.size * width * np.sqrt(2 * np.pi))
+        for g in grid
+    ]
     assert np.abs(y[::16] - exact).max() < 2e-5 * max(exact)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.sites import Conv
+from onnxptq.structure import Conv
 from tests.passes.graphs import Builder, apply, run
 
 
@@ -18,12 +18,16 @@ def batch_norm(b: Builder, x: str, channels: int, out: str = "", **attrs: object
     return y
 
 
-def conv(b: Builder, x: str, weight: np.ndarray | str, bias: np.ndarray | None, op: str = "Conv", **attrs: object) -> str:
+def conv(
+    b: Builder, x: str, weight: np.ndarray | str, bias: np.ndarray | None, op: str = "Conv", **attrs: object
+) -> str:
     w = weight if isinstance(weight, str) else b.const(weight)
     inputs = [x, w] + ([b.const(bias)] if bias is not None else [])
     y = b.node(op, *inputs, **attrs)
     node = b.nodes[-1]
-    b.convs[node.name] = Conv(node.name, x, w, inputs[2] if len(inputs) > 2 else None, y, transpose=op == "ConvTranspose")
+    b.convs[node.name] = Conv(
+        node.name, x, w, inputs[2] if len(inputs) > 2 else None, y, transpose=op == "ConvTranspose"
+    )
     return y
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxptq.passes.ln_reparam import LIMIT, balanced, repq
-from onnxptq.sites import discover
+from onnxptq.structure import discover
 from tests.passes.graphs import Builder, apply, run
 
 
@@ -41,7 +41,9 @@ def test_offsets_are_whole_steps() -> None:
 
 
 @pytest.mark.parametrize("rule", ["repq", "balanced"])
-@pytest.mark.parametrize("rows", [np.zeros((5, 3)), np.full((4, 2), 7.0), np.array([[1.0, 2.0]]), np.array([[0.0, 1e9], [1.0, -1e9]])])
+@pytest.mark.parametrize(
+    "rows", [np.zeros((5, 3)), np.full((4, 2), 7.0), np.array([[1.0, 2.0]]), np.array([[0.0, 1e9], [1.0, -1e9]])]
+)
 def test_degenerate_channels(rule: str, rows: np.ndarray) -> None:
     factor, offset = repq(rows, 4) if rule == "repq" else balanced(rows, np.ones(rows.shape[1]), 0.002)
     assert np.isfinite(factor).all()

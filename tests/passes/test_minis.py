@@ -13,21 +13,45 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from onnxptq.calibration.engine import Engine  # noqa: E402
-from onnxptq.calibration.sources import InputSpec, open_source  # noqa: E402
+from onnxptq.calibration.sources.source import InputSpec, open_source  # noqa: E402
 from onnxptq.graph.canonical import canonicalise  # noqa: E402
 from onnxptq.graph.load import load  # noqa: E402
 from onnxptq.graph.model import Model  # noqa: E402
 from onnxptq.models import mini  # noqa: E402
 from onnxptq.passes.base import Passed, run_passes  # noqa: E402
-from onnxptq.sites import discover  # noqa: E402
+from onnxptq.structure import discover  # noqa: E402
 from tests.passes.graphs import Feeds, run  # noqa: E402
 
 DONE = {
     "sam-encoder": {"center-keys": 3, "center-values": 3, "smooth": 6, "ln-reparam": 6, "mix-qk": 3, "mix-values": 3},
-    "sam-decoder": {"center-keys": 7, "center-values": 7, "balance-qk": 7, "smooth": 1, "ln-reparam": 1, "mix-qk": 7, "mix-values": 7},
+    "sam-decoder": {
+        "center-keys": 7,
+        "center-values": 7,
+        "balance-qk": 7,
+        "smooth": 1,
+        "ln-reparam": 1,
+        "mix-qk": 7,
+        "mix-values": 7,
+    },
     "bert": {"center-keys": 2, "center-values": 2, "balance-qk": 2, "mix-qk": 2, "mix-values": 2},
-    "vit": {"center-keys": 2, "center-values": 2, "balance-qk": 2, "smooth": 4, "ln-reparam": 4, "mix-qk": 2, "mix-values": 2},
-    "swin": {"center-keys": 4, "center-values": 4, "balance-qk": 4, "smooth": 9, "ln-reparam": 9, "mix-qk": 4, "mix-values": 4},
+    "vit": {
+        "center-keys": 2,
+        "center-values": 2,
+        "balance-qk": 2,
+        "smooth": 4,
+        "ln-reparam": 4,
+        "mix-qk": 2,
+        "mix-values": 2,
+    },
+    "swin": {
+        "center-keys": 4,
+        "center-values": 4,
+        "balance-qk": 4,
+        "smooth": 9,
+        "ln-reparam": 9,
+        "mix-qk": 4,
+        "mix-values": 4,
+    },
     "cnn": {"fold-bn": 9},
     "lavt": {
         "fold-bn": 6,
@@ -72,7 +96,17 @@ def go(model: Model, feeds: Feeds, chosen: Mapping[str, Mapping[str, object]]) -
 @pytest.mark.parametrize("name", list(DONE))
 def test_each_pass(name: str, folder: Path) -> None:
     model, feeds = loaded(name, folder)
-    for one in ("fold-bn", "pointwise", "center-keys", "center-values", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam"):
+    for one in (
+        "fold-bn",
+        "pointwise",
+        "center-keys",
+        "center-values",
+        "balance-qk",
+        "mix-qk",
+        "mix-values",
+        "smooth",
+        "ln-reparam",
+    ):
         passed = go(model.copy(), feeds, {one: SCOPE.get(one, {})})
         assert sum(change.done for change in passed.changes) == DONE[name].get(one, 0), one
         assert all(decibels > 110 for decibels in passed.drift.values()), one
@@ -81,17 +115,34 @@ def test_each_pass(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", list(DONE))
 def test_all_passes_together(name: str, folder: Path) -> None:
     model, feeds = loaded(name, folder)
-    chosen = ("fold-bn", "center-keys", "center-values", "bimodal", "balance-qk", "mix-qk", "mix-values", "smooth", "ln-reparam")
+    chosen = (
+        "fold-bn",
+        "center-keys",
+        "center-values",
+        "bimodal",
+        "balance-qk",
+        "mix-qk",
+        "mix-values",
+        "smooth",
+        "ln-reparam",
+    )
     passed = go(model.copy(), feeds, {one: SCOPE.get(one, {}) for one in chosen})
     alone = DONE[name].get("pointwise", 0)
-    assert sum(change.done for change in passed.changes if change.pass_name != "bimodal") == sum(DONE[name].values()) - alone
+    assert (
+        sum(change.done for change in passed.changes if change.pass_name != "bimodal")
+        == sum(DONE[name].values()) - alone
+    )
     assert all(decibels > 105 for decibels in passed.drift.values())
 
 
 def test_fusion_as_linears(folder: Path) -> None:
     """Text encoder and attention to words: linears without the mean over tokens, and normalizations of their own."""
     model, feeds = loaded("lavt", folder)
-    passed = go(model.copy(), feeds, {"pointwise": {}, "center-tokens": {}, "ln-reparam": {"rule": "balanced", "copies": "text"}})
+    passed = go(
+        model.copy(),
+        feeds,
+        {"pointwise": {}, "center-tokens": {}, "ln-reparam": {"rule": "balanced", "copies": "text"}},
+    )
     done = Counter(change.pass_name for change in passed.changes if change.done)
     assert done == Counter({"pointwise": 24, "center-tokens": 8, "ln-reparam": 16})
     assert all(decibels > 105 for decibels in passed.drift.values())
@@ -109,7 +160,7 @@ def test_whose_linears_get_normalizations(name: str, counts: tuple[int, ...], fo
 
 
 def test_shifted_keys_of_a_decoder(folder: Path) -> None:
-    """Keys of one heap moved to two at +-8: bimodal sees it and mirrors, center-keys takes it back."""
+    """Keys of one mode moved to two at +-8: bimodal sees it and mirrors, center-keys takes it back."""
     model, feeds = loaded("sam-decoder", folder)
     structure = discover(model)
     image = {name: a for name, a in structure.attentions.items() if a.token_to_image}

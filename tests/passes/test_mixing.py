@@ -1,4 +1,5 @@
-"""mix-qk and mix-values: outputs stay, second moments become equal, and what cannot be mixed is said to be left alone."""
+"""mix-qk and mix-values: outputs stay, second moments become equal, and what cannot be mixed is said to be left
+alone."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.passes.mixing import balancing, moment, power, rotation
-from onnxptq.sites import Source
+from onnxptq.structure import Source
 from tests.passes.graphs import Builder, apply, cross, run, window
 
 ALL = {"scope": "all"}
@@ -65,7 +66,9 @@ def test_moments_of_queries_and_keys_become_equal() -> None:
 
     def moments() -> tuple[np.ndarray, np.ndarray]:
         samples = run(model, feeds, [attention.q, attention.k])
-        q, k = (np.concatenate([s[name].reshape(-1, attention.dim) for s in samples]) for name in (attention.q, attention.k))
+        q, k = (
+            np.concatenate([s[name].reshape(-1, attention.dim) for s in samples]) for name in (attention.q, attention.k)
+        )
         return q.T @ q / len(q), k.T @ k / len(k)
 
     q, k = moments()
@@ -129,7 +132,10 @@ def test_heads_that_share_keys_are_left_alone() -> None:
     k = b.heads(names[1], 2, 1, 4)
     b.attention(q, k, k, heads=2, dim=4, scale=0.5, out="y")
     shared = np.tile(np.arange(4), (2, 1))
-    b.know(q_source=b.source(names[0], np.arange(8).reshape(2, 4)), k_source=Source(b.source(names[1], shared).linear, shared, True))
+    b.know(
+        q_source=b.source(names[0], np.arange(8).reshape(2, 4)),
+        k_source=Source(b.source(names[1], shared).linear, shared, True),
+    )
     model, structure = b.build({"x": [2, 5, 6]}, ["y"])
     change = apply(model, structure, [{"x": b.floats(2, 5, 6)}], "mix-qk", mix_qk=ALL).changes[0]
     assert not change.done

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxptq.graph.model import Model
 from onnxptq.passes.norms import Reading, readings
-from onnxptq.sites import Structure, discover
+from onnxptq.structure import Structure, discover
 from tests.passes.graphs import Builder, apply, run, window
 
 PASSES = [("smooth", {}), ("ln-reparam", {}), ("ln-reparam", {"rule": "balanced"}), ("ln-reparam", {"padded": "scale"})]
@@ -43,7 +43,9 @@ ALONE = "not linears alone read it, channels in order"
 WAYS: dict[str, Callable[[Builder, str], str]] = {
     "direct": lambda b, x: x,
     "reshape": lambda b, x: b.node("Reshape", x, b.ints(2, 2, 3, 8)),
-    "roll": lambda b, x: b.node("Concat", *[b.node("Slice", x, b.ints(i), b.ints(e), b.ints(1)) for i, e in ((2, 6), (0, 2))], axis=1),
+    "roll": lambda b, x: b.node(
+        "Concat", *[b.node("Slice", x, b.ints(i), b.ints(e), b.ints(1)) for i, e in ((2, 6), (0, 2))], axis=1
+    ),
     "there and back": lambda b, x: b.node("Transpose", b.node("Transpose", x, perm=[0, 2, 1]), perm=[0, 2, 1]),
     "one token": lambda b, x: b.node("Gather", x, b.const(np.array(0)), axis=1),
     "pad": lambda b, x: b.node("Pad", x, b.ints(0, 0, 0, 0, 2, 0)),
@@ -63,7 +65,9 @@ def test_outputs_stay(way: str, choice: tuple[str, dict[str, str]], bias: bool, 
     scale = outlying(b)
     model, structure = one(b, WAYS[way], **(scale if bias else {"scale": scale["scale"], "bias": ""}))
     name, options = choice
-    passed = apply(model, structure, [{"x": b.floats(2, 6, 8)} for _ in range(2)], name, **{name.replace("-", "_"): options})
+    passed = apply(
+        model, structure, [{"x": b.floats(2, 6, 8)} for _ in range(2)], name, **{name.replace("-", "_"): options}
+    )
     assert [c.done for c in passed.changes] == [True]
     assert passed.drift["y"] > 100
 
@@ -90,7 +94,9 @@ def test_reasons_on_the_way(between: Callable[[Builder, str], str], reason: str)
     model, structure = one(Builder(0), between)
     before = run(model, [{"x": np.ones((2, 6, 8), np.float32)}])[0]["y"]
     for name, options in PASSES:
-        passed = apply(model, structure, [{"x": np.ones((2, 6, 8), np.float32)}], name, **{name.replace("-", "_"): options})
+        passed = apply(
+            model, structure, [{"x": np.ones((2, 6, 8), np.float32)}], name, **{name.replace("-", "_"): options}
+        )
         assert [c.done for c in passed.changes] == [False]
         assert reason in passed.changes[0].what
     assert np.array_equal(run(model, [{"x": np.ones((2, 6, 8), np.float32)}])[0]["y"], before)
@@ -133,7 +139,9 @@ def test_several_linears_and_shared_constants() -> None:
     assert len(first(model, structure).linears) == 2
     kept = {name: np.array(model.tensor(name).values) for name in ("gamma", "beta", "weight")}
     for name, options in PASSES:
-        passed = apply(model, structure, [{"x": b.floats(3, 8), "z": b.floats(3, 8)}], name, **{name.replace("-", "_"): options})
+        passed = apply(
+            model, structure, [{"x": b.floats(3, 8), "z": b.floats(3, 8)}], name, **{name.replace("-", "_"): options}
+        )
         assert [c.done for c in passed.changes] == [False, True]
         assert passed.drift["y"] > 100
     for name, values in kept.items():
@@ -147,9 +155,16 @@ COPIES = {"rule": "balanced", "copies": "all"}
 @pytest.mark.parametrize("bias", [True, False])
 def test_linears_get_a_normalization_of_their_own(rule: str, bias: bool) -> None:
     b = Builder(4)
-    constants = {"scale": b.const(np.exp(b.floats(8) * 1.5), "gamma"), "bias": b.const(b.floats(8), "beta") if bias else ""}
+    constants = {
+        "scale": b.const(np.exp(b.floats(8) * 1.5), "gamma"),
+        "bias": b.const(b.floats(8), "beta") if bias else "",
+    }
     x = b.norm("x", 8, **constants)
-    ways = [b.linear(x, b.floats(8, 8)), b.linear(x, b.floats(8, 8), b.floats(8)), b.linear(b.node("Relu", x), b.floats(8, 8))]
+    ways = [
+        b.linear(x, b.floats(8, 8)),
+        b.linear(x, b.floats(8, 8), b.floats(8)),
+        b.linear(b.node("Relu", x), b.floats(8, 8)),
+    ]
     b.node("Sum", x, *ways, b.linear(b.node("Reshape", x, b.ints(2, 6, 8)), b.floats(8, 8)), out="y")
     model, structure = found(b, {"x": [2, 6, 8]})
     feeds = [{"x": b.floats(2, 6, 8)} for _ in range(2)]

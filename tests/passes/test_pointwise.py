@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.graph.model import Model
-from onnxptq.sites import Structure, discover
+from onnxptq.structure import Structure, discover
 from tests.passes.graphs import Builder, apply
 
 
 def graph(b: Builder, *, swapped: bool, bias: bool, kernel: int = 1, **attrs: Any) -> tuple[Model, Structure]:
-    """[2, 7, 3] as tokens by channels, transposed, or as channels by tokens -> two convolutions -> y; what is between is read twice."""
+    """[2, 7, 3] as tokens by channels, transposed, or as channels by tokens -> two convolutions -> y; what is between
+    is read twice."""
     x = b.node("Transpose", "x", perm=[0, 2, 1]) if swapped else "x"
     group = attrs.get("group", 1)
     for _ in range(2):
@@ -38,7 +39,8 @@ def test_outputs_stay(swapped: bool, bias: bool, seed: int) -> None:
     passed = apply(model, structure, [{"x": b.floats(2, 7, 3) if swapped else b.floats(2, 3, 7)}], "pointwise")
     assert [change.done for change in passed.changes] == [True, True]
     assert passed.drift["y"] > 110
-    # The first one's transposition in front is undone by the one that was there, the second one's by the first one's behind.
+    # The first one's transposition in front is undone by the one that was there, the second one's by the first one's
+    # behind.
     assert ops(model) == Counter(MatMul=2, Transpose=1 if swapped else 2, Relu=1, Sum=1, **({"Add": 2} if bias else {}))
     found = discover(model)
     assert not found.convs
@@ -46,7 +48,9 @@ def test_outputs_stay(swapped: bool, bias: bool, seed: int) -> None:
     assert set(found.linears) == set(structure.convs)
 
 
-@pytest.mark.parametrize("attrs", [{"kernel": 2}, {"strides": [2]}, {"pads": [0, 1]}, {"group": 3}, {"auto_pad": "VALID"}])
+@pytest.mark.parametrize(
+    "attrs", [{"kernel": 2}, {"strides": [2]}, {"pads": [0, 1]}, {"group": 3}, {"auto_pad": "VALID"}]
+)
 def test_others_are_left_alone(attrs: dict[str, Any]) -> None:
     b = Builder(0)
     model, structure = graph(b, swapped=True, bias=True, **attrs)
@@ -80,4 +84,6 @@ def test_a_bias_that_is_computed() -> None:
     model, _ = b.build({"x": [1, 3, 4], "bias": [3]}, ["y"])
     feeds = [{"x": b.floats(1, 3, 4), "bias": b.floats(3)}]
     passed = apply(model, discover(model), feeds, "pointwise")
-    assert [(change.done, change.what) for change in passed.changes] == [(False, "left alone: its bias is not constant")]
+    assert [(change.done, change.what) for change in passed.changes] == [
+        (False, "left alone: its bias is not constant")
+    ]

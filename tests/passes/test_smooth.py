@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxptq.sites import discover
+from onnxptq.structure import discover
 from tests.passes.graphs import Builder, apply, run
 
 
@@ -20,7 +20,10 @@ def test_factors(alpha: float) -> None:
     feeds = [{"x": b.floats(50, 8)} for _ in range(2)]
     before = np.concatenate([s[x] for s in run(model, feeds, [x])])
     change = apply(model, structure, feeds, "smooth", smooth={"alpha": alpha}).changes[0]
-    most, weight = np.abs(before).max(axis=0).astype(float), np.abs(np.concatenate(weights, axis=1)).max(axis=1).astype(float)
+    most, weight = (
+        np.abs(before).max(axis=0).astype(float),
+        np.abs(np.concatenate(weights, axis=1)).max(axis=1).astype(float),
+    )
     assert np.allclose(change.data["factors"], most**alpha / weight ** (1 - alpha), rtol=1e-6)
     after = np.concatenate([s[x] for s in run(model, feeds, [x])])
     assert np.allclose(after, before / change.data["factors"], rtol=1e-4, atol=1e-6)

@@ -8,9 +8,9 @@ from onnxptq.passes.spread import ROWS, Spread, ask
 
 
 def spread(x: np.ndarray, quantile: float, channels: np.ndarray | None = None) -> Spread | None:
-    summary = ask("t").summary
-    summary.update(x.astype(np.float32))
-    return Spread.of(summary, quantile, channels)
+    statistic = ask("t").statistic
+    statistic.update(x.astype(np.float32))
+    return Spread.of(statistic, quantile, channels)
 
 
 def test_chosen_channels() -> None:

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from onnxptq.compare import Metrics
 from onnxptq.passes.base import Change
 from onnxptq.report.data import Calibration, Drawing, Layer, Report, SiteReport, Sizes, Stage, Verdict
-from onnxptq.sites import Part, Role
+from onnxptq.running.compare import Metrics
+from onnxptq.structure import Part, Role
 
 RANGES = {"low": [-3.0, 1.0, -1.0], "high": [1.0, 5.0, 1.0], "centre": [-1.0, 3.0, 0.0]}
 DENSITY = {"densities": [[0.0, 1.0, 0.2, 1.1, 0.0]], "ranges": [[-4.0, 4.0]], "peaks": [[-2.0, 2.0]], "bimodal": [True]}
@@ -52,9 +52,17 @@ def made_report(*, blocks: int = 12) -> Report:
                     drawing=Drawing.of(counts, edges, levels),
                 )
             )
-        layers += [Layer(f"/blocks.{block}/{kind}_{i}", part, kind, metric(60 - 2.5 * block - i)) for i, kind in enumerate(KINDS)]
-    changes = [Change("center-keys", f"/blocks.{b}/attn/Softmax", "keys shifted by up to 3.21", data=RANGES) for b in range(blocks)]
-    changes.append(Change("center-keys", "/blocks.3/attn/Softmax", "left alone: k feeds something else too", done=False))
+        layers += [
+            Layer(f"/blocks.{block}/{kind}_{i}", part, kind, metric(60 - 2.5 * block - i))
+            for i, kind in enumerate(KINDS)
+        ]
+    changes = [
+        Change("center-keys", f"/blocks.{b}/attn/Softmax", "keys shifted by up to 3.21", data=RANGES)
+        for b in range(blocks)
+    ]
+    changes.append(
+        Change("center-keys", "/blocks.3/attn/Softmax", "left alone: k feeds something else too", done=False)
+    )
     changes.append(Change("bimodal", "/blocks.4/attn/Softmax", "bimodal; 7 of 64 channels mirrored", data=DENSITY))
     changes.append(Change("smooth", "/blocks.4/norm1", "factors from 0.5 to 2", data={"factors": [2.0, 0.5, 1.0, 0.0]}))
     changes.append(Change("fold-bn", "/neck/BatchNormalization", "folded into /neck/Conv"))
@@ -84,12 +92,24 @@ def made_report(*, blocks: int = 12) -> Report:
 def degenerate_report() -> Report:
     """The least a report can hold, with every figure that has no number."""
     site = SiteReport(
-        "<b>:weight", "w", Role.WEIGHT, Part.TEXT, "uniform", "minmax", 8, 8.0, "channel", sqnr=math.inf, drawing=Drawing((), (), ())
+        "<b>:weight",
+        "w",
+        Role.WEIGHT,
+        Part.TEXT,
+        "uniform",
+        "minmax",
+        8,
+        8.0,
+        "channel",
+        sqnr=math.inf,
+        drawing=Drawing((), (), ()),
     )
     other = SiteReport("c:softmax", "p", Role.SOFTMAX, Part.TEXT, "row", "token", 8, 8.0, "row")
     layers = tuple(Layer(f"l{i}", Part.TEXT, "conv", metric(s)) for i, s in enumerate((math.inf, -math.inf, None)))
     outputs = {"y": Metrics(1, -math.inf, -math.inf, -math.inf, None, math.inf, 0.0, None, 3)}
-    return Report("m.onnx", "auto", "w8a8", "qdq", Sizes(0, 0), Calibration("synthetic", 1), (site, other), outputs, layers=layers)
+    return Report(
+        "m.onnx", "auto", "w8a8", "qdq", Sizes(0, 0), Calibration("synthetic", 1), (site, other), outputs, layers=layers
+    )
 
 
 @pytest.fixture

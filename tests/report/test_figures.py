@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from onnxptq.calibration.engine import Engine
-from onnxptq.calibration.inputs import input_specs
-from onnxptq.calibration.sources import open_source
+from onnxptq.calibration.sources.inputs import input_specs
+from onnxptq.calibration.sources.opening import open_source
 from onnxptq.datasets import zoo
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
 from onnxptq.report.figures import SMALL, Figures, gather, page
-from onnxptq.runtime import session
-from onnxptq.sites import Role
-from onnxptq.verify import Tapped, run
+from onnxptq.running.runner import InnerTensors, run
+from onnxptq.running.sessions import session
+from onnxptq.structure import Role
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def quantizer(samples: list[dict[str, np.ndarray]]) -> Quantizer:
 @pytest.fixture(scope="module")
 def figures(quantizer: Quantizer, samples: list[dict[str, np.ndarray]]) -> Figures:
     found = quantizer.inspect()
-    engine = Engine(found.model, open_source(samples, inputs=input_specs(found.model, found.structure.masks)), threads=1)
+    engine = Engine(
+        found.model, open_source(samples, inputs=input_specs(found.model, found.structure.masks)), threads=1
+    )
     return gather(
         found.model,
         found.structure,
@@ -47,10 +49,12 @@ def figures(quantizer: Quantizer, samples: list[dict[str, np.ndarray]]) -> Figur
     )
 
 
-def test_shares_of_softmax_outputs(quantizer: Quantizer, figures: Figures, samples: list[dict[str, np.ndarray]]) -> None:
+def test_shares_of_softmax_outputs(
+    quantizer: Quantizer, figures: Figures, samples: list[dict[str, np.ndarray]]
+) -> None:
     structure = quantizer.inspect().structure
     names = [one.probabilities for one in structure.attentions.values()]
-    held = list(run(Tapped(quantizer.original.to_proto()).outputs(names), samples))
+    held = list(run(InnerTensors(quantizer.original.to_proto()).outputs(names), samples))
     assert len(figures.attentions) == len(names) == 7
     for one in figures.attentions:
         values = np.concatenate([sample[structure.attentions[one.name].probabilities].ravel() for sample in held])
@@ -62,7 +66,9 @@ def test_keys_before_and_after(quantizer: Quantizer, figures: Figures) -> None:
     for one in figures.attentions:
         assert one.said[0].startswith("center-keys: keys centred")
         before, after = np.array(one.before.channels), np.array(one.after.channels)
-        assert len(before) == quantizer.structure.attentions[one.name].heads * quantizer.structure.attentions[one.name].dim
+        assert (
+            len(before) == quantizer.structure.attentions[one.name].heads * quantizer.structure.attentions[one.name].dim
+        )
         np.testing.assert_allclose(np.ptp(after, axis=1), np.ptp(before, axis=1), rtol=1e-3)
         assert np.abs(after).max() < np.abs(before).max()
         assert sum(one.after.values.counts) == sum(one.before.values.counts)

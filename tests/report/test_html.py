@@ -113,11 +113,21 @@ def test_steps_down_are_named(report: Report) -> None:
 
 class TestPlots:
     def test_svg_is_xml_and_inside_its_box(self, report: Report) -> None:
-        for drawn in (plots.depth(report.layers), *(plots.histogram(s.drawing, label="<x>") for s in report.worst if s.drawing)):
+        for drawn in (
+            plots.depth(report.layers),
+            *(plots.histogram(s.drawing, label="<x>") for s in report.worst if s.drawing),
+        ):
             root = ElementTree.fromstring(drawn)
             _, _, width, height = map(float, root.attrib["viewBox"].split())
             for node in root.iter():
-                for name, limit in (("x", width), ("y", height), ("cx", width), ("cy", height), ("x1", width), ("x2", width)):
+                for name, limit in (
+                    ("x", width),
+                    ("y", height),
+                    ("cx", width),
+                    ("cy", height),
+                    ("x1", width),
+                    ("x2", width),
+                ):
                     if name in node.attrib:
                         assert -0.01 <= float(node.attrib[name]) <= limit + 0.01
 

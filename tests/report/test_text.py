@@ -39,7 +39,13 @@ def test_summary_of_the_least_report(degenerate: Report) -> None:
 
 def test_columns_that_say_nothing_are_left_out(report: Report) -> None:
     scores = {"scores": report.outputs["scores"]}
-    assert [name for name, _ in text.outputs_columns(scores)] == ["output", "SQNR dB", "worst sample", "cosine", "max error"]
+    assert [name for name, _ in text.outputs_columns(scores)] == [
+        "output",
+        "SQNR dB",
+        "worst sample",
+        "cosine",
+        "max error",
+    ]
     labels = {"labels": report.outputs["labels"]}
     assert [name for name, _ in text.outputs_columns(labels)] == ["output", "max error", "equal"]
 
@@ -50,7 +56,8 @@ def test_table_is_aligned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [(0, "0.0 kB"), (13_600, "13.6 kB"), (1_234_567, "1.23 MB"), (342_300_000, "342.3 MB"), (2_500_000_000, "2.50 GB")]
+    ("size", "said"),
+    [(0, "0.0 kB"), (13_600, "13.6 kB"), (1_234_567, "1.23 MB"), (342_300_000, "342.3 MB"), (2_500_000_000, "2.50 GB")],
 )
 def test_megabytes(size: int, said: str) -> None:
     assert text.megabytes(size) == said

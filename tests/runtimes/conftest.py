@@ -41,7 +41,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
         path = folder / "model.onnx"
         path.write_bytes(model.SerializeToString())
         records = [{name: _encode(array) for name, array in sample.items()} for sample in samples]
-        done = subprocess.run(["node", HERE / "run.mjs", path], input=json.dumps(records).encode(), capture_output=True, check=False)
+        done = subprocess.run(
+            ["node", HERE / "run.mjs", path], input=json.dumps(records).encode(), capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
         return [{name: _decode(record) for name, record in one.items()} for one in json.loads(done.stdout)]
 
@@ -49,7 +51,11 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 
 
 def _encode(array: NDArray[Any]) -> dict[str, Any]:
-    return {"type": str(array.dtype), "dims": list(array.shape), "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
+    return {
+        "type": str(array.dtype),
+        "dims": list(array.shape),
+        "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode(),
+    }
 
 
 def _decode(record: dict[str, Any]) -> NDArray[Any]:
@@ -76,7 +82,7 @@ def openvino() -> Runtime:
 
 
 def _onnxruntime(optimize: bool) -> Runtime:
-    from onnxptq.runtime import session
+    from onnxptq.running.sessions import session
 
     def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
         opened = session(model, executor="function", threads=1, optimize=optimize)

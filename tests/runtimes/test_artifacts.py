@@ -1,9 +1,9 @@
 """Quantized models keep what they are worth in every runtime they are meant for.
 
-Two runtimes round floats differently. Where that flips one code, the change moves other numbers across their own boundaries in
-every later layer, so two outputs may differ by much of the quantization error itself although both are right. Asked for here:
-the same distance to the original, and a difference well below that distance. That bodies mean the same on equal inputs, to the
-last bit, is for test_bodies.py.
+Two runtimes round floats differently. Where that flips one code, the change moves other numbers across their own
+boundaries in every later layer, so two outputs may differ by much of the quantization error itself although both are
+right. Asked for here: the same distance to the original, and a difference well below that distance. That bodies mean
+the same on equal inputs, to the last bit, is for test_bodies.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import inliner
 
-from onnxptq.compare import decibels
+from onnxptq.running.compare import decibels
 
 CASES = [
     ("sam-encoder", "auto", "w8a8"),
@@ -36,7 +36,8 @@ BELOW = 4.0
 """dB by which the difference between two runtimes lies below the distance to the original."""
 
 STATIC = 15.0
-"""dB that static ranges keep at least where ranges at run time keep more: four samples do not hold the extrema of others."""
+"""dB that static ranges keep at least where ranges at run time keep more: four samples do not hold the extrema of
+others."""
 
 every_case = pytest.mark.parametrize(("name", "recipe", "bits"), CASES)
 

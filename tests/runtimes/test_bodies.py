@@ -48,18 +48,26 @@ class Graph:
         return name
 
     def node(self, op: str, inputs: list[str | None], outputs: list[str], rank: int, **attributes: Any) -> None:
-        node, function = specs()[op].call(inputs, outputs, name=f"n{len(self.nodes)}", rank=rank, opset=OPSET, **attributes)
+        node, function = specs()[op].call(
+            inputs, outputs, name=f"n{len(self.nodes)}", rank=rank, opset=OPSET, **attributes
+        )
         self.functions[op, node.overload] = function
         self.nodes.append(node)
 
     def model(self) -> onnx.ModelProto:
-        inputs = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in self.inputs.items()]
+        inputs = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in self.inputs.items()
+        ]
         outputs = [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, (a, _, _) in self.expected.items()
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, (a, _, _) in self.expected.items()
         ]
         graph = helper.make_graph(self.nodes, "g", inputs, outputs, self.constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=list(self.functions.values()))
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, functions=list(self.functions.values())
+        )
 
     def check(self, got: dict[str, NDArray[Any]], *, exact: bool) -> None:
         assert list(got) == list(self.expected)
@@ -76,7 +84,8 @@ class Graph:
 
 
 def weights() -> Graph:
-    """Stored weights of every width, odd sizes, as they are and read by a MatMul, which runtimes treat in their own ways."""
+    """Stored weights of every width, odd sizes, as they are and read by a MatMul, which runtimes treat in their own
+    ways."""
     graph, rng = Graph(), np.random.default_rng(5)
     for bits in WIDTHS:
         codes = rng.integers(0, 2**bits, (7, 9)).astype(np.uint8)
@@ -86,10 +95,18 @@ def weights() -> Graph:
         value = ((codes.astype(np.float32) - 2 ** (bits - 1) - zero) * scale).astype(np.float32)
         inputs = [graph.constant(held) for held in (store_weight(codes, bits), scale, zero)]
         graph.node(
-            "DequantizeWeight", [*inputs], [graph.output(f"w{bits}", value, EXACT, f"{bits} bits")], 2, bits=bits, axis=1, shape=[7, 9]
+            "DequantizeWeight",
+            [*inputs],
+            [graph.output(f"w{bits}", value, EXACT, f"{bits} bits")],
+            2,
+            bits=bits,
+            axis=1,
+            shape=[7, 9],
         )
         product = graph.output(f"m{bits}", value, EXACT, f"{bits} bits behind MatMul")
-        graph.nodes.append(helper.make_node("MatMul", [graph.input(np.eye(7, dtype=np.float32)), f"w{bits}"], [product]))
+        graph.nodes.append(
+            helper.make_node("MatMul", [graph.input(np.eye(7, dtype=np.float32)), f"w{bits}"], [product])
+        )
     return graph
 
 
@@ -111,8 +128,13 @@ def pairs() -> Graph:
             codes = specs()[f"{scheme.ops}QuantizeLinear"].reference(x, *given, bits=bits, **p.attributes())
             values = specs()[f"{scheme.ops}DequantizeLinear"].reference(codes, *given, bits=bits, **p.attributes())
             label, constants = f"{name} {bits}", [graph.constant(array) for array in given]
-            first, second = graph.output(f"{name}{bits}c", codes, EXACT, label), graph.output(f"{name}{bits}v", values, EXACT, label)
-            graph.node(f"{scheme.ops}QuantizeLinear", [graph.input(x), *constants], [first], 2, bits=bits, **p.attributes())
+            first, second = (
+                graph.output(f"{name}{bits}c", codes, EXACT, label),
+                graph.output(f"{name}{bits}v", values, EXACT, label),
+            )
+            graph.node(
+                f"{scheme.ops}QuantizeLinear", [graph.input(x), *constants], [first], 2, bits=bits, **p.attributes()
+            )
             graph.node(f"{scheme.ops}DequantizeLinear", [first, *constants], [second], 2, bits=bits, **p.attributes())
     return graph
 

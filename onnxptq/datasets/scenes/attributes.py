@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from numpy.random import RandomState
 
-from onnxptq.datasets.scenes.meaning import is_unique, resolve
+from onnxptq.datasets.scenes.semantics import is_unique, resolve
 from onnxptq.datasets.scenes.types import Scene, SceneObject
 
 Attributes = tuple[tuple[str, Any, bool], ...]

@@ -9,7 +9,7 @@ from numpy.random import RandomState
 
 from onnxptq.datasets.scenes import phrases
 from onnxptq.datasets.scenes.attributes import pick
-from onnxptq.datasets.scenes.meaning import is_unique
+from onnxptq.datasets.scenes.semantics import is_unique
 from onnxptq.datasets.scenes.sentences import sentence
 from onnxptq.datasets.scenes.splits import scene_for
 from onnxptq.datasets.scenes.types import BENCHMARKS, MAX_PIECES, Ref, Scene, SceneObject
@@ -21,7 +21,8 @@ _MIX: dict[str, tuple[tuple[Callable[[RandomState, Scene, SceneObject], phrases.
         (phrases.relation, 0.32), (phrases.appearance, 0.04),
     ),
     "refscene+": (
-        (phrases.appearance, 0.36), (phrases.full, 0.12), (phrases.extent, 0.20), (phrases.negation, 0.20), (phrases.cover, 0.12),
+        (phrases.appearance, 0.36), (phrases.full, 0.12), (phrases.extent, 0.20), (phrases.negation, 0.20),
+        (phrases.cover, 0.12),
     ),
     "refscene-g": ((sentence, 1.0),),
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.random import RandomState
 
 from onnxptq.datasets.scenes.attributes import ambiguous, describe, pick, subset
-from onnxptq.datasets.scenes.meaning import depth_inside, offset
+from onnxptq.datasets.scenes.semantics import depth_inside, offset
 from onnxptq.datasets.scenes.types import SIZE, Form, Scene, SceneObject
 from onnxptq.datasets.scenes.wording import ORDINALS, RELATIONS, SIDES, noun_phrase
 
@@ -27,7 +27,9 @@ def corner(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
     v, h = ("top" if o.cy < SIZE / 2 else "bottom"), ("left" if o.cx < SIZE / 2 else "right")
     word = pick(rng, (v, v, {"top": "upper", "bottom": "lower"}[v]))
     np_ = noun_phrase(rng, attrs, False)
-    text = pick(rng, ("{v} {h} {n}", "{n} {v} {h}", "{n} in the {v} {h} corner", "{n} at {v} {h}", "{v} {h} corner {n}"))
+    text = pick(
+        rng, ("{v} {h} {n}", "{n} {v} {h}", "{n} in the {v} {h} corner", "{n} at {v} {h}", "{v} {h} corner {n}")
+    )
     form = ("extreme", f"{v} {h}", ("all", attrs))
     if rng.rand() < 0.3:
         form = ("region", f"{v} {h}", ("all", attrs))

@@ -31,7 +31,8 @@ _HSV = {
 
 
 _HSV_MEAN = {
-    name: np.array(colorsys.hsv_to_rgb(h / 360, (s0 + s1) / 2, (v0 + v1) / 2), np.float32) for name, (h, _, s0, s1, v0, v1) in _HSV.items()
+    name: np.array(colorsys.hsv_to_rgb(h / 360, (s0 + s1) / 2, (v0 + v1) / 2), np.float32)
+    for name, (h, _, s0, s1, v0, v1) in _HSV.items()
 }
 _TILT = {"square": 22, "heart": 35, "diamond": 35, "star": 36}  # rotation limits in degrees, else free
 

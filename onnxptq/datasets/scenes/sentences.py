@@ -5,8 +5,8 @@ from __future__ import annotations
 from numpy.random import RandomState
 
 from onnxptq.datasets.scenes.attributes import Attributes, describe, pick, subset
-from onnxptq.datasets.scenes.meaning import depth_inside, is_unique
 from onnxptq.datasets.scenes.phrases import Drawn
+from onnxptq.datasets.scenes.semantics import depth_inside, is_unique
 from onnxptq.datasets.scenes.types import MAX_PIECES, Form, Scene, SceneObject
 from onnxptq.datasets.scenes.wording import RELATIONS, WITH_PATTERN, count_pieces, noun_phrase
 

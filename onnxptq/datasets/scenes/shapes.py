@@ -1,7 +1,7 @@
 """Signed distances to the outlines of the ten shapes.
 
-Each function takes local coordinates (y down) and the nominal radius and returns about the signed distance to the outline in
-pixels, negative inside.
+Each function takes local coordinates (y down) and the nominal radius and returns about the signed distance to the
+outline in pixels, negative inside.
 """
 
 from __future__ import annotations

@@ -53,14 +53,26 @@ RELATIONS = {
     "below": ("below", "under", "beneath", "lower than"),
 }
 SIDES = {
-    "left": (("left {}", "leftmost {}", "far left {}", "{} on the left", "{} on the far left", "{} left"), "on the left side"),
-    "right": (("right {}", "rightmost {}", "far right {}", "{} on the right", "{} on the far right", "{} right"), "on the right side"),
+    "left": (("left {}", "leftmost {}", "far left {}", "{} on the left", "{} on the far left", "{} left"), "on the "
+    "left side"),
+    "right": (("right {}", "rightmost {}", "far right {}", "{} on the right", "{} on the far right", "{} "
+    "right"), "on the right side"),
     "top": (("top {}", "highest {}", "topmost {}", "{} at the top", "upper {}", "{} on top"), "at the top"),
     "bottom": (("bottom {}", "lowest {}", "{} at the bottom", "lower {}", "{} on the bottom"), "at the bottom"),
     "center": (("center {}", "middle {}", "{} in the middle", "{} in the center", "central {}"), "in the middle"),
 }  # fmt: skip
 # words of the generator that BERT's vocabulary splits
-_PIECES = {"leftmost": 2, "rightmost": 2, "topmost": 2, "checkered": 2, "hexagon": 3, "donut": 2, "rhombus": 3, "cyan": 2, "farthest": 2}
+_PIECES = {
+    "leftmost": 2,
+    "rightmost": 2,
+    "topmost": 2,
+    "checkered": 2,
+    "hexagon": 3,
+    "donut": 2,
+    "rhombus": 3,
+    "cyan": 2,
+    "farthest": 2,
+}
 
 
 def count_pieces(text: str) -> int:

@@ -1,7 +1,8 @@
 """Semantic refinement on ADE20K: another segmentor's class map, redrawn by Segment Anything.
 
-Every connected component of the coarse map gives a box; the mask SAM draws for it overwrites the map with the component's class,
-big components first, so that small things stay on top. The score is mIoU over the data set, pixels without a class left out.
+Every connected component of the coarse map gives a box; the mask SAM draws for it overwrites the map with the
+component's class, big components first, so that small things stay on top. The score is mIoU over the data set, pixels
+without a class left out.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ class _Scorer:
 
     def summary(self) -> dict[str, float]:
         """mIoU, pixel accuracy, and the coarse map's own mIoU."""
-        return {"mIoU": mean_iou(self.refined), "accuracy": accuracy(self.refined), "coarse mIoU": mean_iou(self.coarse)}
+        return {
+            "mIoU": mean_iou(self.refined),
+            "accuracy": accuracy(self.refined),
+            "coarse mIoU": mean_iou(self.coarse),
+        }
 
 
 class Ade20kRefinement(Task[Components]):
@@ -94,7 +99,9 @@ def components(coarse: Array, smallest: int) -> tuple[Array, Array]:
         for k in range(1, count + 1):
             rows, cols = np.nonzero(labels == k)
             if len(rows) >= smallest:
-                found.append((len(rows), int(category), (int(cols.min()), int(rows.min()), int(cols.max()), int(rows.max()))))
+                found.append(
+                    (len(rows), int(category), (int(cols.min()), int(rows.min()), int(cols.max()), int(rows.max())))
+                )
     found.sort(key=lambda one: -one[0])
     boxes = np.array([box for *_, box in found], np.float32).reshape(-1, 4)
     return np.array([category for _, category, _ in found], np.int64), boxes

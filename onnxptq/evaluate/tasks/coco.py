@@ -48,7 +48,9 @@ class CocoBoxes(Task[Prompted]):
 
     name, main = "coco", "AP"
 
-    def __init__(self, data: Coco, detections: Mapping[int, Sequence[Detection]] | None = None, *, most: int = 100) -> None:
+    def __init__(
+        self, data: Coco, detections: Mapping[int, Sequence[Detection]] | None = None, *, most: int = 100
+    ) -> None:
         """At most ``most`` boxes an image, best first; without detections the true boxes of all but crowds."""
         self.data, self.detections, self.most = data, detections, most
 

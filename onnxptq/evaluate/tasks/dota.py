@@ -1,7 +1,7 @@
 """Oriented detection on DOTA: the true horizontal box as prompt, the smallest rectangle around SAM's mask as answer.
 
-Images larger than a tile are cut into tiles, as is usual for DOTA; every object belongs to the tile that holds most of it, and
-among equals to the one whose centre is nearest.
+Images larger than a tile are cut into tiles, as is usual for DOTA; every object belongs to the tile that holds most of
+it, and among equals to the one whose centre is nearest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Tile:
     def boxes(self) -> Array:
         """Horizontal boxes [n, 4] in the tile, clipped to it."""
         height, width = self.image.shape[:2]
-        boxes = np.array([o.box for o in self.objects], np.float32).reshape(-1, 4) - np.array([self.x, self.y] * 2, np.float32)
+        boxes = np.array([o.box for o in self.objects], np.float32).reshape(-1, 4) - np.array(
+            [self.x, self.y] * 2, np.float32
+        )
         out: Array = boxes.clip(0, np.array([width - 1, height - 1] * 2, np.float32))
         return out
 
@@ -94,7 +96,9 @@ class DotaRectangles(Task[Tile]):
 
     def _split(self, image: Aerial) -> list[tuple[int, int, tuple[Oriented, ...]]]:
         height, width = image.image().shape[:2]
-        corners = [(x, y) for y in _starts(height, self.tile, self.overlap) for x in _starts(width, self.tile, self.overlap)]
+        corners = [
+            (x, y) for y in _starts(height, self.tile, self.overlap) for x in _starts(width, self.tile, self.overlap)
+        ]
         members: dict[tuple[int, int], list[Oriented]] = {}
         for one in image.objects:
             members.setdefault(max(corners, key=lambda c: _fit(one.box, c, self.tile)), []).append(one)

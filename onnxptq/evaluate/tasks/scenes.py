@@ -62,7 +62,9 @@ class SceneRefs(Task[RefSample]):
 
     name, main = "ris", "MIoU"
 
-    def __init__(self, benchmark: str = "refscene", split: str = "val", count: int = 500, *, size: int = zoo.IMAGE_SIZE) -> None:
+    def __init__(
+        self, benchmark: str = "refscene", split: str = "val", count: int = 500, *, size: int = zoo.IMAGE_SIZE
+    ) -> None:
         """``count`` sentences of one benchmark split."""
         self.benchmark, self.split, self.count, self.size = benchmark, split, count, size
 

@@ -7,21 +7,21 @@ from typing import Any
 from onnxptq.graph.canonical.einsum import Einsum
 from onnxptq.graph.canonical.fold import fold
 from onnxptq.graph.canonical.gelu import Gelu
-from onnxptq.graph.canonical.guard import NanGuard
+from onnxptq.graph.canonical.late_transpose import LateSwap
 from onnxptq.graph.canonical.layer_norm import LayerNorm
 from onnxptq.graph.canonical.linear import Bias, Gemm
 from onnxptq.graph.canonical.masked_fill import MaskedFill
-from onnxptq.graph.canonical.names import name_nodes
+from onnxptq.graph.canonical.nan_guard import NanGuard
 from onnxptq.graph.canonical.operands import HeadScale, KeyTranspose, LateScale
 from onnxptq.graph.canonical.opset import modernise
 from onnxptq.graph.canonical.precision import widen
 from onnxptq.graph.canonical.relative import Relative
 from onnxptq.graph.canonical.rewrite import Pattern, apply
-from onnxptq.graph.canonical.sharing import unshare
-from onnxptq.graph.canonical.swap import LateSwap
+from onnxptq.graph.canonical.unique_names import name_nodes
+from onnxptq.graph.canonical.unshare import unshare
 from onnxptq.graph.canonical.windows import Windows
+from onnxptq.graph.dataflow.shapes import infer
 from onnxptq.graph.model import Model
-from onnxptq.graph.shapes import infer
 
 PATTERNS: tuple[Pattern[Any], ...] = (
     Gemm(),
@@ -47,9 +47,9 @@ def canonicalise(model: Model) -> Model:
     """A new model that computes the same and is written in canonical form.
 
     Opset 21 or later, functions inlined, half precision computed in float32 (inputs and outputs keep their types),
-    constants folded, shapes inferred with symbols for dynamic dimensions, unique node names; Linear = MatMul with constant
-    [K, N] weight (+ Add of a constant bias directly behind), Gelu and LayerNormalization as one node, attention = MatMul ->
-    scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
+    constants folded, shapes inferred with symbols for dynamic dimensions, unique node names; Linear = MatMul with
+    constant [K, N] weight (+ Add of a constant bias directly behind), Gelu and LayerNormalization as one node,
+    attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
     """
     modern = modernise(model)
     model = modern if modern is not model else model.copy()

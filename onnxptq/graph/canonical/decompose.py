@@ -20,5 +20,7 @@ def decompose(proto: onnx.ModelProto) -> onnx.ModelProto:
     known = {v.name for v in (*typed.graph.value_info, *typed.graph.input)}
     for tensor in typed.graph.initializer:
         if tensor.name not in known:
-            typed.graph.value_info.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+            typed.graph.value_info.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
     return onnx.inliner.inline_selected_functions(typed, wanted, exclude=False, inline_schema_functions=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Pattern, need
+from onnxptq.graph.edit import append, replace_output
 from onnxptq.graph.model import Model
-from onnxptq.graph.surgery import append, replace_output
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Einsum(Pattern[Product]):
         summed = [c for c in left if c in right and c not in out]
         rows = [c for c in left if c not in right]
         columns = [c for c in right if c not in left]
-        need(len(summed) == 1 and len(columns) == 1 and rows, "not one summed letter, one column letter and a row letter")
+        need(
+            len(summed) == 1 and len(columns) == 1 and rows, "not one summed letter, one column letter and a row letter"
+        )
         need(set(rows + columns) <= set(out), "a letter of one operand alone is summed")
         order = [*rows[:-1], *batch, rows[-1]]
         return Product(

@@ -9,11 +9,11 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxptq.graph.dims import Dim
+from onnxptq.graph.dataflow.dims import Dim
+from onnxptq.graph.dataflow.partial_values import is_complete
+from onnxptq.graph.dataflow.shapes import Facts, analyse, element_type, write
+from onnxptq.graph.edit import bypass, producer, set_input, sweep
 from onnxptq.graph.model import Model
-from onnxptq.graph.partial import is_complete
-from onnxptq.graph.shapes import Facts, analyse, element_type, write
-from onnxptq.graph.surgery import bypass, producer, set_input, sweep
 
 RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
@@ -27,7 +27,11 @@ def fold(model: Model) -> None:
     outputs = {id(t) for t in graph.outputs}
     for node in graph.nodes:
         wanted = [t for t in node.outputs if t.name]
-        made = [(t, v) for t in wanted if (v := facts.values.get(t.name)) is not None and is_complete(v) and id(t) not in outputs]
+        made = [
+            (t, v)
+            for t in wanted
+            if (v := facts.values.get(t.name)) is not None and is_complete(v) and id(t) not in outputs
+        ]
         if made and len(made) == len(wanted):
             node.outputs.clear()
             for tensor, value in made:
@@ -64,7 +68,12 @@ def _lift_constants(model: Model) -> None:
 def _constant(attrs: dict[str, Any]) -> Any:
     if "value" in attrs:
         return attrs["value"]._values
-    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if name in attrs:
             return np.array(attrs[name], dtype=dtype)
     return None
@@ -103,13 +112,19 @@ def _plain_reshape(model: Model, node: gs.Node, facts: Facts) -> None:
 
 
 def _settle(model: Model, node: gs.Node, facts: Facts) -> None:
-    """Where whose condition is constant and the same throughout is one of its branches, if that has the result's shape."""
+    """Where whose condition is constant and the same throughout is one of its branches, if that has the result's
+    shape."""
     condition = _array(node.inputs[0])
     if condition is None or condition.size == 0 or condition.min() != condition.max():
         return
     chosen = node.inputs[1 if condition.reshape(-1)[0] else 2]
     shape = facts.shapes.get(chosen.name)
-    if not isinstance(chosen, gs.Constant) and shape is not None and None not in shape and shape == facts.shapes.get(node.outputs[0].name):
+    if (
+        not isinstance(chosen, gs.Constant)
+        and shape is not None
+        and None not in shape
+        and shape == facts.shapes.get(node.outputs[0].name)
+    ):
         node.inputs = [chosen]
         bypass(model, node)
 
@@ -135,7 +150,11 @@ def _does_nothing(node: gs.Node, facts: Facts) -> bool:
         return True
     if node.op == "Dropout":
         training = node.inputs[2] if len(node.inputs) > 2 else None
-        off = training is None or not training.name or (isinstance(training, gs.Constant) and not bool(np.any(training.values)))
+        off = (
+            training is None
+            or not training.name
+            or (isinstance(training, gs.Constant) and not bool(np.any(training.values)))
+        )
         return off and (len(node.outputs) == 1 or not node.outputs[1].outputs)
     source, target = node.inputs[0] if node.inputs else None, node.outputs[0]
     if source is None:

@@ -9,8 +9,8 @@ from typing import Literal
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Miss, Pattern, need
+from onnxptq.graph.edit import append, producer, replace_output
 from onnxptq.graph.model import Model, scalar
-from onnxptq.graph.surgery import append, producer, replace_output
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Factors:
 
 
 def factors(tensor: gs.Tensor, *, top: bool = True) -> Factors:
-    """Take products and quotients by numbers apart, down to what is neither or has several readers (as the argument of Gelu has)."""
+    """Take products and quotients by numbers apart, down to what is neither or has several readers (as the argument of
+    Gelu has)."""
     node = producer(tensor)
     if node is None or (not top and len(tensor.outputs) > 1):
         return Factors((tensor,), 1.0)
@@ -51,7 +52,8 @@ def close(a: float, b: float, tolerance: float = 1e-3) -> bool:
 
 
 class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
-    """x * 0.5 * (1 + erf(x / sqrt 2)) and x * 0.5 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in any order of products."""
+    """x * 0.5 * (1 + erf(x / sqrt 2)) and x * 0.5 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in any order of
+    products."""
 
     name = "Gelu"
     anchors = frozenset({"Erf", "Tanh"})
@@ -60,7 +62,9 @@ class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
         """The input, the last node of the chain, and the approximation."""
         if node.op == "Erf":
             inner = factors(node.inputs[0])
-            need(len(inner.tensors) == 1 and close(inner.number, math.sqrt(0.5)), "the argument of Erf is not x / sqrt 2")
+            need(
+                len(inner.tensors) == 1 and close(inner.number, math.sqrt(0.5)), "the argument of Erf is not x / sqrt 2"
+            )
             x = inner.tensors[0]
         else:
             x = _cubic(node)
@@ -81,7 +85,10 @@ class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
     @staticmethod
     def _only(node: gs.Node, model: Model) -> gs.Node:
         tensor = node.outputs[0]
-        need(len(tensor.outputs) == 1 and all(tensor is not t for t in model.graph.outputs), f"{tensor.name} has other readers")
+        need(
+            len(tensor.outputs) == 1 and all(tensor is not t for t in model.graph.outputs),
+            f"{tensor.name} has other readers",
+        )
         following: gs.Node = tensor.outputs[0]
         return following
 

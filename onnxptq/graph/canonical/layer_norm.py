@@ -8,8 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Miss, Pattern, need
+from onnxptq.graph.edit import append, constant, producer, replace_output
 from onnxptq.graph.model import Model, scalar, value
-from onnxptq.graph.surgery import append, constant, producer, replace_output
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,13 @@ class LayerNorm(Pattern[Chain]):
             scale = constant(model, f"{node.name}_scale", np.ones(width, dtype=np.float32))
         inputs = [match.x, scale] + ([match.bias] if match.bias is not None else [])
         y = append(
-            model, "LayerNormalization", inputs, like=match.last.outputs[0], base=f"{match.last.name}_norm", axis=-1, epsilon=match.epsilon
+            model,
+            "LayerNormalization",
+            inputs,
+            like=match.last.outputs[0],
+            base=f"{match.last.name}_norm",
+            axis=-1,
+            epsilon=match.epsilon,
         )
         replace_output(model, match.last, 0, y)
         match.last.outputs.clear()

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Pattern, need
+from onnxptq.graph.edit import append, constant, replace_output
 from onnxptq.graph.model import Model, value
-from onnxptq.graph.surgery import append, constant, replace_output
 
 
 class Gemm(Pattern[gs.Tensor]):
@@ -33,7 +33,13 @@ class Gemm(Pattern[gs.Tensor]):
         if node.attrs.get("transA", 0):
             x = append(model, "Transpose", [x], base=f"{node.name}_transpose", perm=[1, 0])
         like = node.outputs[0]
-        y = append(model, "MatMul", [x, constant(model, f"{node.inputs[1].name}_kn", weight)], like=like, base=f"{node.name}_matmul")
+        y = append(
+            model,
+            "MatMul",
+            [x, constant(model, f"{node.inputs[1].name}_kn", weight)],
+            like=like,
+            base=f"{node.name}_matmul",
+        )
         if len(node.inputs) > 2 and node.inputs[2].name:
             bias = node.inputs[2]
             held = value(bias)
@@ -64,7 +70,12 @@ class Bias(Pattern[tuple[int, gs.Tensor]]):
             if made is None or made.op != "MatMul" or held is None:
                 continue
             weight = value(made.inputs[1])
-            if weight is None or weight.ndim != 2 or held.size != weight.shape[1] or held.shape[-1:] != (weight.shape[1],):
+            if (
+                weight is None
+                or weight.ndim != 2
+                or held.size != weight.shape[1]
+                or held.shape[-1:] != (weight.shape[1],)
+            ):
                 continue
             need(index == 1 or held.ndim != 1, "already canonical")
             rank = len(product.shape) if product.shape is not None else 2

@@ -8,11 +8,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Miss, Pattern, attention_of, need
+from onnxptq.graph.edit import append, constant, replace_output
 from onnxptq.graph.model import Model, scalar
-from onnxptq.graph.surgery import append, constant, replace_output
 
 LOW = -1e9
-"""At and below this, adding a score of any sane size to it gives back the number itself in float32 (its last bit is worth 64)."""
+"""At and below this, adding a score of any sane size to it gives back the number itself in float32 (its last bit is
+worth 64)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ class MaskedFill(Pattern[Fill]):
                 for index, when in ((1, False), (2, True)):
                     low = scalar(step.inputs[3 - index])
                     if step.inputs[index] is here and low is not None and low <= LOW:
-                        need(here.shape is not None and here.shape == step.outputs[0].shape, "the condition widens the scores")
+                        need(
+                            here.shape is not None and here.shape == step.outputs[0].shape,
+                            "the condition widens the scores",
+                        )
                         return Fill(step, here, low, when)
             here = step.outputs[0]
         raise Miss("nothing is chosen by a condition, or not between scores and a very low number")
@@ -50,7 +54,10 @@ class MaskedFill(Pattern[Fill]):
     def rewrite(self, node: gs.Node, match: Fill, model: Model) -> None:
         """A term to add, of the condition's shape."""
         base = match.where.name
-        zero, low = (constant(model, f"{base}_{n}", np.array(v, dtype=np.float32)) for n, v in (("zero", 0.0), ("low", match.low)))
+        zero, low = (
+            constant(model, f"{base}_{n}", np.array(v, dtype=np.float32))
+            for n, v in (("zero", 0.0), ("low", match.low))
+        )
         condition = match.where.inputs[0]
         term = append(model, "Where", [condition, *((low, zero) if match.when else (zero, low))], base=f"{base}_term")
         term.dtype, term.shape = np.dtype(np.float32), list(condition.shape) if condition.shape is not None else None

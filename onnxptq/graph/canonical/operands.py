@@ -1,4 +1,5 @@
-"""Operands of attention as the definition has them: q, k and v of shape [..., N, d], scaled last, k transposed in plain sight."""
+"""Operands of attention as the definition has them: q, k and v of shape [..., N, d], scaled last, k transposed in plain
+sight."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ import onnx_graphsurgeon as gs
 
 from onnxptq.graph.attention import operand
 from onnxptq.graph.canonical.rewrite import Pattern, attention_of, need
-from onnxptq.graph.flow import moves, scaling
+from onnxptq.graph.dataflow.flow import moves, scaling
+from onnxptq.graph.edit import append, only_reader, producer, replace_output, set_input
 from onnxptq.graph.model import Model, value
-from onnxptq.graph.surgery import append, only_reader, producer, replace_output, set_input
 
 
 class KeyTranspose(Pattern[gs.Tensor]):
@@ -117,7 +118,10 @@ class HeadScale(Pattern[ByHead]):
         assert factors is not None
         need(len(factors.shape) > 2 and tuple(factors.shape[-2:]) == (1, 1), "factors that differ within a head")
         need(len(factors.shape) <= len(found.qk.inputs[0].shape or []), "factors of other axes than the queries'")
-        need(all(only_reader(n.outputs[0], model) is not None for n in (found.qk, *found.steps[:place])), "scores read elsewhere")
+        need(
+            all(only_reader(n.outputs[0], model) is not None for n in (found.qk, *found.steps[:place])),
+            "scores read elsewhere",
+        )
         return ByHead(found.qk, step, factors)
 
     def rewrite(self, node: gs.Node, match: ByHead, model: Model) -> None:

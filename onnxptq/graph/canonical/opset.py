@@ -11,8 +11,8 @@ import onnx.version_converter
 
 from onnxptq.errors import InputError
 from onnxptq.graph.canonical.decompose import DECOMPOSED, decompose
+from onnxptq.graph.dataflow.partial_values import LIMIT
 from onnxptq.graph.model import Model
-from onnxptq.graph.partial import LIMIT
 
 OPSET = 21
 
@@ -32,7 +32,8 @@ def modernise(model: Model) -> Model:
             proto = onnx.version_converter.convert_version(proto, OPSET)
         except Exception as error:
             raise InputError(
-                f"the model cannot be converted from opset {model.opset} to {OPSET}: {_line(error)}; export it anew with opset 17 or later"
+                f"the model cannot be converted from opset {model.opset} to {OPSET}: {_line(error)}; export it anew "
+                f"with opset 17 or later"
             ) from error
     proto = decompose(proto)
     modern = Model.from_proto(proto)

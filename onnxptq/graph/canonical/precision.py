@@ -8,28 +8,37 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxptq.graph.dataflow.shapes import element_type
+from onnxptq.graph.edit import replace_reads
 from onnxptq.graph.model import Model
-from onnxptq.graph.shapes import element_type
-from onnxptq.graph.surgery import replace_reads
 
 HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def widen(model: Model) -> bool:
-    """Turn float16 and bfloat16 into float32 throughout; inputs and outputs of the graph keep their types behind casts."""
+    """Turn float16 and bfloat16 into float32 throughout; inputs and outputs of the graph keep their types behind
+    casts."""
     graph = model.graph
     inputs, outputs = ([t for t in side if element_type(t) in HALF] for side in (graph.inputs, graph.outputs))
     outer = {id(t) for t in (*inputs, *outputs)}
     inside = any(element_type(t) in HALF for t in graph.tensors().values() if id(t) not in outer)
-    open_ends = any(n.op != "Cast" for t in inputs for n in t.outputs) or any(n.op != "Cast" for t in outputs for n in t.inputs)
-    if not inside and not open_ends and not any(_makes_half(n) for n in graph.nodes if not any(id(t) in outer for t in n.outputs)):
+    open_ends = any(n.op != "Cast" for t in inputs for n in t.outputs) or any(
+        n.op != "Cast" for t in outputs for n in t.inputs
+    )
+    if (
+        not inside
+        and not open_ends
+        and not any(_makes_half(n) for n in graph.nodes if not any(id(t) in outer for t in n.outputs))
+    ):
         return False
     _widen_graph(graph, outer)
     for tensor in inputs:
         wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
         replace_reads(tensor, wide)
         name = model.unique(f"{tensor.name}_to_f32")
-        graph.nodes.insert(0, gs.Node("Cast", name=name, attrs={"to": onnx.TensorProto.FLOAT}, inputs=[tensor], outputs=[wide]))
+        graph.nodes.insert(
+            0, gs.Node("Cast", name=name, attrs={"to": onnx.TensorProto.FLOAT}, inputs=[tensor], outputs=[wide])
+        )
     for tensor in outputs:
         if len(tensor.inputs) == 1:
             maker = tensor.inputs[0]
@@ -37,7 +46,9 @@ def widen(model: Model) -> bool:
             maker.outputs = [wide if t is tensor else t for t in maker.outputs]
             replace_reads(tensor, wide)
             name = model.unique(f"{tensor.name}_to_half")
-            graph.nodes.append(gs.Node("Cast", name=name, attrs={"to": element_type(tensor)}, inputs=[wide], outputs=[tensor]))
+            graph.nodes.append(
+                gs.Node("Cast", name=name, attrs={"to": element_type(tensor)}, inputs=[wide], outputs=[tensor])
+            )
     model.notes.append("computes in half precision: calibrated and quantized in float32")
     return True
 

@@ -9,9 +9,9 @@ import onnx_graphsurgeon as gs
 
 from onnxptq.graph.attention import Scores
 from onnxptq.graph.canonical.rewrite import Miss, Pattern, attention_of, need
-from onnxptq.graph.dims import Dim
+from onnxptq.graph.dataflow.dims import Dim
+from onnxptq.graph.edit import append, constant, only_reader, producer
 from onnxptq.graph.model import Model
-from onnxptq.graph.surgery import append, constant, only_reader, producer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Terms:
 
 
 class Relative(Pattern[Terms]):
-    """Both spellings (added to reshaped scores as in Segment Anything, or summed, reshaped and added) become the one above."""
+    """Both spellings (added to reshaped scores as in Segment Anything, or summed, reshaped and added) become the one
+    above."""
 
     name = "decomposed relative position"
     anchors = frozenset({"Softmax"})
@@ -48,7 +49,9 @@ class Relative(Pattern[Terms]):
                 continue
             need(only_reader(source, model) is not None, "the scores have other readers")
             height, width = int(rows.shape[-2]), int(columns.shape[-1])
-            plain = len(rows.shape) == len(lead) + 3 and producer(rows) is not None and self._already(found, rows, columns)
+            plain = (
+                len(rows.shape) == len(lead) + 3 and producer(rows) is not None and self._already(found, rows, columns)
+            )
             need(not plain, "already canonical")
             return Terms(found, source, target, rows, columns, tuple(lead), queries, height, width)
         raise Miss("no two terms [..., H, 1] and [..., 1, W]")
@@ -64,7 +67,9 @@ class Relative(Pattern[Terms]):
             four = found.steps[index : index + 4]
             if [n.op for n in four] == ["Reshape", "Add", "Add", "Reshape"]:
                 here, first, second, back = four
-                terms = [next(t for t in n.inputs if t is not m.outputs[0]) for m, n in ((here, first), (first, second))]
+                terms = [
+                    next(t for t in n.inputs if t is not m.outputs[0]) for m, n in ((here, first), (first, second))
+                ]
                 return [(here.inputs[0], back.outputs[0], terms)]
         return []
 
@@ -85,15 +90,26 @@ class Relative(Pattern[Terms]):
 
     @staticmethod
     def _both(terms: list[gs.Tensor], queries: int, keys: int) -> tuple[gs.Tensor | None, gs.Tensor | None]:
-        """(rows, columns) among two terms of shape [..., H, 1] and [..., 1, W] with H * W keys and all queries before them."""
+        """(rows, columns) among two terms of shape [..., H, 1] and [..., 1, W] with H * W keys and all queries before
+        them."""
         for rows, columns in (terms, terms[::-1]):
             a, b = rows.shape, columns.shape
             if a is None or b is None or len(a) != len(b) or len(a) < 4:
                 continue
-            if a[-1] == 1 and b[-2] == 1 and isinstance(a[-2], int) and isinstance(b[-1], int) and a[-2] * b[-1] == keys:
+            if (
+                a[-1] == 1
+                and b[-2] == 1
+                and isinstance(a[-2], int)
+                and isinstance(b[-1], int)
+                and a[-2] * b[-1] == keys
+            ):
                 for start in (-4, -3):
                     middle = a[start:-2]
-                    if all(isinstance(d, int) for d in middle) and int(np.prod(middle)) == queries and list(a[:-2]) == list(b[:-2]):
+                    if (
+                        all(isinstance(d, int) for d in middle)
+                        and int(np.prod(middle)) == queries
+                        and list(a[:-2]) == list(b[:-2])
+                    ):
                         return rows, columns
         return None, None
 
@@ -111,9 +127,19 @@ class Relative(Pattern[Terms]):
 
         def spread(tensor: gs.Tensor, length: int, axis: int, name: str) -> gs.Tensor:
             made = producer(tensor)
-            terms = view(made.inputs[0] if made is not None and made.op == "Unsqueeze" else tensor, [match.queries, length], name)
-            y = append(model, "Unsqueeze", [terms, constant(model, f"{base}_{name}_axis", np.array([axis]))], base=f"{base}_{name}_spread")
-            y.dtype, y.shape = tensor.dtype, [*terms.shape, 1] if axis == -1 else [*terms.shape[:-1], 1, terms.shape[-1]]
+            terms = view(
+                made.inputs[0] if made is not None and made.op == "Unsqueeze" else tensor, [match.queries, length], name
+            )
+            y = append(
+                model,
+                "Unsqueeze",
+                [terms, constant(model, f"{base}_{name}_axis", np.array([axis]))],
+                base=f"{base}_{name}_spread",
+            )
+            y.dtype, y.shape = (
+                tensor.dtype,
+                [*terms.shape, 1] if axis == -1 else [*terms.shape[:-1], 1, terms.shape[-1]],
+            )
             return y
 
         rows = spread(match.rows, match.height, -1, "rel_h")

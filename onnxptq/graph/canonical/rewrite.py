@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.attention import Scores, scores
-from onnxptq.graph.flow import varying
+from onnxptq.graph.dataflow.flow import varying
 from onnxptq.graph.model import Model
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import onnx_graphsurgeon as gs
 
 from onnxptq.graph.attention import Operand, Scores, operand
 from onnxptq.graph.canonical.rewrite import Pattern, attention_of, need
-from onnxptq.graph.dims import Dim
+from onnxptq.graph.dataflow.dims import Dim
+from onnxptq.graph.edit import append, constant, only_reader, replace_reads, set_input
 from onnxptq.graph.model import Model
-from onnxptq.graph.surgery import append, constant, only_reader, replace_reads, set_input
 
 Lead = tuple[Dim, ...]
 """The axes before the last two."""
@@ -31,7 +31,8 @@ class Split:
 
 
 class Windows(Pattern[Split]):
-    """Swin's shifted windows add a mask [windows, 1, N, N] to scores [batch * windows, heads, N, N] by way of two reshapes.
+    """Swin's shifted windows add a mask [windows, 1, N, N] to scores [batch * windows, heads, N, N] by way of two
+    reshapes.
 
     Others split [batch * heads, N, N] to add a mask, and merge again before the softmax or behind it. q, k and v are
     reshaped instead (a view), so that every term broadcasts against the scores as they stand.
@@ -48,7 +49,10 @@ class Windows(Pattern[Split]):
         need(reshapes and len(shaping) <= 2, "no reshape of the scores, or too many")
         path = [found.qk, *found.steps, found.softmax, *found.behind]
         sole = [n for n in path if not (found.guard and n is found.softmax)]
-        need(all(only_reader(n.outputs[0], model) is not None for n in sole), "scores or probabilities have other readers")
+        need(
+            all(only_reader(n.outputs[0], model) is not None for n in sole),
+            "scores or probabilities have other readers",
+        )
         lead = _lead((shaping[0] if shaping else found.softmax).outputs[0])
         before, after = _lead(found.qk.outputs[0]), _lead(found.probabilities)
         need(lead is not None and before is not None and after is not None, "unknown shapes")
@@ -60,7 +64,10 @@ class Windows(Pattern[Split]):
             len(tails) == 1 and all(isinstance(d, int) for d in next(iter(tails))),
             "a reshape changes the last two axes, or they are dynamic",
         )
-        need(len(shaping) < 2 or _equal(before, _lead(shaping[1].outputs[0]) or ()), "the second reshape does not go back")
+        need(
+            len(shaping) < 2 or _equal(before, _lead(shaping[1].outputs[0]) or ()),
+            "the second reshape does not go back",
+        )
         need(all(sum(not isinstance(d, int) for d in axes) <= 1 for axes in (lead, before, after)), "two dynamic axes")
         terms = self._terms(found, shaping, before, lead)
         q, k = operand(found.qk.inputs[0], transposed=False), operand(found.qk.inputs[1], transposed=True)
@@ -72,7 +79,9 @@ class Windows(Pattern[Split]):
         return Split(found, reshapes, lead, q, k, terms)
 
     @staticmethod
-    def _terms(found: Scores, shaping: list[gs.Node], before: Lead, lead: Lead) -> tuple[tuple[gs.Node, gs.Tensor], ...]:
+    def _terms(
+        found: Scores, shaping: list[gs.Node], before: Lead, lead: Lead
+    ) -> tuple[tuple[gs.Node, gs.Tensor], ...]:
         """Terms added before the first reshape and behind the second: those that must be reshaped with the scores."""
         out = []
         here = found.qk.outputs[0]
@@ -111,11 +120,15 @@ class Windows(Pattern[Split]):
         if after != lead:
             set_input(found.av, 1, _view(model, found.av.inputs[1], lead))
             output = found.av.outputs[0]
-            wide = gs.Variable(model.unique(f"{output.name}_windows"), dtype=output.dtype, shape=[*lead, *output.shape[-2:]])
+            wide = gs.Variable(
+                model.unique(f"{output.name}_windows"), dtype=output.dtype, shape=[*lead, *output.shape[-2:]]
+            )
             found.av.outputs = [wide]
             target = constant(model, f"{found.av.name}_shape", _target([*after, *output.shape[-2:]]))
             model.graph.nodes.append(
-                gs.Node("Reshape", name=model.unique(f"{found.av.name}_joined"), inputs=[wide, target], outputs=[output])
+                gs.Node(
+                    "Reshape", name=model.unique(f"{found.av.name}_joined"), inputs=[wide, target], outputs=[output]
+                )
             )
 
     @staticmethod
@@ -154,7 +167,11 @@ def _target(shape: list[Dim]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def _view(model: Model, tensor: gs.Tensor, lead: Lead) -> gs.Tensor:
     shape = [*lead, *tensor.shape[-2:]]
     view = append(
-        model, "Reshape", [tensor, constant(model, f"{tensor.name}_shape", _target(shape))], like=tensor, base=f"{tensor.name}_windows"
+        model,
+        "Reshape",
+        [tensor, constant(model, f"{tensor.name}_shape", _target(shape))],
+        like=tensor,
+        base=f"{tensor.name}_windows",
     )
     view.shape = shape
     return view

@@ -1,7 +1,9 @@
-"""ONNX ops in torch, one file per family: every public name here that is the name of an ONNX op is that op, as opset 21 has it.
+"""ONNX ops in torch, one file per family: every public name here that is the name of an ONNX op is that op, as opset 21
+has it.
 
-Inputs are positional (``None`` where one is absent), attributes keyword-only with ONNX's defaults. A parameter annotated
-``Ints`` or ``Floats`` takes plain numbers instead of a tensor; one named ``outputs`` is told how many outputs are wanted.
+Inputs are positional (``None`` where one is absent), attributes keyword-only with ONNX's defaults. A parameter
+annotated ``Ints`` or ``Floats`` takes plain numbers instead of a tensor; one named ``outputs`` is told how many outputs
+are wanted.
 """
 
 from __future__ import annotations

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from onnxptq.learn.tensors import convert
 
-Abs, Neg, Sign, Sqrt, Exp, Log, Reciprocal = torch.abs, torch.neg, torch.sign, torch.sqrt, torch.exp, torch.log, torch.reciprocal
+Abs, Neg, Sign, Sqrt, Exp, Log, Reciprocal = (
+    torch.abs,
+    torch.neg,
+    torch.sign,
+    torch.sqrt,
+    torch.exp,
+    torch.log,
+    torch.reciprocal,
+)
 Floor, Ceil, Round = torch.floor, torch.ceil, torch.round
 Sin, Cos, Tanh, Erf = torch.sin, torch.cos, torch.tanh, torch.erf
 Add, Sub, Mul = torch.add, torch.sub, torch.mul

@@ -41,9 +41,13 @@ def GatherElements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 
 
 def _cells(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
-    """Indices [..., d] of cells as torch wants them: one tensor for each of the first dimensions, ``batch`` counted along."""
+    """Indices [..., d] of cells as torch wants them: one tensor for each of the first dimensions, ``batch`` counted
+    along."""
     lead = indices.shape[:batch]
-    along = [torch.arange(n, device=x.device).reshape([-1 if j == i else 1 for j in range(indices.ndim - 1)]) for i, n in enumerate(lead)]
+    along = [
+        torch.arange(n, device=x.device).reshape([-1 if j == i else 1 for j in range(indices.ndim - 1)])
+        for i, n in enumerate(lead)
+    ]
     return (*along, *(_wrapped(part, x.shape[batch + i]) for i, part in enumerate(indices.unbind(-1))))
 
 

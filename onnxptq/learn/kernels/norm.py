@@ -37,13 +37,22 @@ def InstanceNormalization(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: fl
     return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
-def GroupNormalization(x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
+def GroupNormalization(
+    x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+) -> Tensor:
     """Groups of channels of each sample by themselves."""
     return functional.group_norm(x, num_groups, scale, bias, epsilon)
 
 
 def LayerNormalization(
-    x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1, outputs: int
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    outputs: int,
 ) -> tuple[Tensor, ...]:
     """The axes from ``axis`` on; then their means and inverse deviations, if asked for."""
     axes = list(range(axis % x.ndim, x.ndim))

@@ -11,7 +11,14 @@ MatMul = torch.matmul
 
 
 def Gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
 ) -> Tensor:
     """alpha a b + beta c."""
     product = alpha * ((a.T if transA else a) @ (b.T if transB else b))

@@ -24,13 +24,19 @@ def _sum(x: Tensor, axes: Ints | None, keepdims: int, noop: int) -> Tensor:
     return torch.sum(x, chosen, keepdim=bool(keepdims), dtype=x.dtype) if chosen else x
 
 
-def _extremum(of: Callable[..., Tensor], x: Tensor, axes: Ints | None, keepdims: int, noop: int, nothing: str) -> Tensor:
+def _extremum(
+    of: Callable[..., Tensor], x: Tensor, axes: Ints | None, keepdims: int, noop: int, nothing: str
+) -> Tensor:
     chosen = _axes(x, axes, noop)
     if not chosen:
         return x
     if any(x.shape[axis] == 0 for axis in chosen):
         shape = [1 if i in chosen else n for i, n in enumerate(x.shape) if keepdims or i not in chosen]
-        limits = torch.finfo(x.dtype) if x.is_floating_point() else torch.iinfo(torch.uint8 if x.dtype is torch.bool else x.dtype)
+        limits = (
+            torch.finfo(x.dtype)
+            if x.is_floating_point()
+            else torch.iinfo(torch.uint8 if x.dtype is torch.bool else x.dtype)
+        )
         return x.new_full(shape, getattr(limits, nothing)) * (math.inf if x.is_floating_point() else 1)
     return of(x, chosen, bool(keepdims))
 
@@ -83,7 +89,9 @@ def ArgMax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: in
     if select_last_index:
         return x.shape[axis] - 1 - ArgMax(x.flip(axis), axis=axis, keepdims=keepdims)
     # torch.argmax may return any of equals.
-    places = torch.arange(x.shape[axis], device=x.device).reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
+    places = torch.arange(x.shape[axis], device=x.device).reshape(
+        [-1 if i == axis % x.ndim else 1 for i in range(x.ndim)]
+    )
     return torch.where(x == x.amax(axis, keepdim=True), places, x.shape[axis]).amin(axis, keepdim=bool(keepdims))
 
 

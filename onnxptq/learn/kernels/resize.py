@@ -60,7 +60,9 @@ def Resize(
     return x
 
 
-def _plan(x: Tensor, roi: Floats | None, scales: Floats | None, sizes: Ints | None, axes: Ints | None, policy: str) -> list[_Axis]:
+def _plan(
+    x: Tensor, roi: Floats | None, scales: Floats | None, sizes: Ints | None, axes: Ints | None, policy: str
+) -> list[_Axis]:
     """What to do to each axis, those left alone omitted."""
     chosen = [axis % x.ndim for axis in axes] if axes is not None else list(range(x.ndim))
     before = [x.shape[axis] for axis in chosen]
@@ -126,7 +128,9 @@ def _weights(places: F64, one: _Axis, kernel: Callable[[F64], F64], reach: int, 
     """The matrix; what lies outside counts as the element at the edge, or not at all."""
     shrink = min(1.0, one.scale) if antialias else 1.0
     margin = math.ceil(reach / shrink) + 1
-    old = np.arange(math.floor(min(places.min(), 0)) - margin, math.ceil(max(places.max(), one.before - 1)) + margin + 1)
+    old = np.arange(
+        math.floor(min(places.min(), 0)) - margin, math.ceil(max(places.max(), one.before - 1)) + margin + 1
+    )
     weights = kernel((places[:, None] - old) * shrink)
     if exclude:
         weights[:, (old < 0) | (old >= one.before)] = 0

@@ -20,7 +20,9 @@ def Identity(x: Tensor) -> Tensor:
     return x
 
 
-def Dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int = 0, outputs: int) -> tuple[Tensor, ...]:
+def Dropout(
+    x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int = 0, outputs: int
+) -> tuple[Tensor, ...]:
     """The same: nothing is dropped outside of training."""
     if training is not None and bool(training):
         raise InputError("torch executor: Dropout in training mode is not supported")
@@ -39,7 +41,9 @@ def Constant(
     if value is not None:
         return value
     floats = value_float if value_float is not None else value_floats
-    return from_array(np.asarray(floats, np.float32) if floats is not None else np.asarray(value_int or value_ints or 0, np.int64))
+    return from_array(
+        np.asarray(floats, np.float32) if floats is not None else np.asarray(value_int or value_ints or 0, np.int64)
+    )
 
 
 def ConstantOfShape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
@@ -111,7 +115,9 @@ def Concat(*parts: Tensor, axis: int) -> Tensor:
     return torch.cat(parts, axis)
 
 
-def Split(x: Tensor, split: Ints | None = None, *, axis: int = 0, num_outputs: int = 0, outputs: int) -> tuple[Tensor, ...]:
+def Split(
+    x: Tensor, split: Ints | None = None, *, axis: int = 0, num_outputs: int = 0, outputs: int
+) -> tuple[Tensor, ...]:
     """Apart along an axis: into the given lengths, or equal ones of which the last may be shorter."""
     length = x.shape[axis]
     if split is None:
@@ -136,7 +142,9 @@ def SpaceToDepth(x: Tensor, *, blocksize: int) -> Tensor:
     return apart.permute(0, 3, 5, 1, 2, 4).reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
 
 
-def Pad(x: Tensor, pads: Ints, value: Tensor | None = None, axes: Ints | None = None, *, mode: str = "constant") -> Tensor:
+def Pad(
+    x: Tensor, pads: Ints, value: Tensor | None = None, axes: Ints | None = None, *, mode: str = "constant"
+) -> Tensor:
     """More at both ends of axes (or less, where negative)."""
     chosen = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes]
     ends = dict(zip(chosen, zip(pads[: len(chosen)], pads[len(chosen) :], strict=True), strict=True))

@@ -9,13 +9,14 @@ import onnx
 import pytest
 
 from onnxptq.graph.model import Model
-from onnxptq.sites import Attention, discover
+from onnxptq.structure import Attention, discover
 from tests.graph.build import model, normal, ops, preserved
 
 HEADS = "s4 = Constant<value_ints=[0,0,2,4]>() "
 PROJECT = (
     "a = MatMul(x, wq) b = MatMul(x, wk) c = MatMul(x, wv) "
-    "a4 = Reshape(a, s4) b4 = Reshape(b, s4) c4 = Reshape(c, s4) q = Transpose<perm=[0,2,1,3]>(a4) v = Transpose<perm=[0,2,1,3]>(c4) "
+    "a4 = Reshape(a, s4) b4 = Reshape(b, s4) c4 = Reshape(c, s4) q = Transpose<perm=[0,2,1,3]>(a4) v = "
+    "Transpose<perm=[0,2,1,3]>(c4) "
 )
 SPLIT_KEYS = "k = Transpose<perm=[0,2,1,3]>(b4) kt = Transpose<perm=[0,1,3,2]>(k) "
 OUT = "o = MatMul(p, v) ot = Transpose<perm=[0,2,1,3]>(o) of = Reshape(ot, s3) y = MatMul(of, wo)"
@@ -50,12 +51,17 @@ SPELLINGS = {
     "scaled keys": "k = Transpose<perm=[0,2,1,3]>(b4) ks = Mul(k, half) kt = Transpose<perm=[0,1,3,2]>(ks) "
     "s = MatMul(q, kt) p = Softmax<axis=-1>(s) ",
     "merged transposition": "kt = Transpose<perm=[0,2,3,1]>(b4) " + PLAIN,
-    "late split": "m = Constant<value_ints=[-1,6,4]>() n = Constant<value_ints=[-1,2,4,6]>() k = Transpose<perm=[0,2,1,3]>(b4) "
-    "k3 = Reshape(k, m) kt3 = Transpose<perm=[0,2,1]>(k3) ks = Mul(kt3, two) kt4 = Reshape(ks, n) kt = Div(kt4, two) " + PLAIN,
-    "merged axes": "k = Transpose<perm=[0,2,1,3]>(b4) m = Constant<value_ints=[-1,6,4]>() n = Constant<value_ints=[-1,2,4,6]>() "
+    "late split": "m = Constant<value_ints=[-1,6,4]>() n = Constant<value_ints=[-1,2,4,6]>() k = "
+    "Transpose<perm=[0,2,1,3]>(b4) "
+    "k3 = Reshape(k, m) kt3 = Transpose<perm=[0,2,1]>(k3) ks = Mul(kt3, two) kt4 = Reshape(ks, n) kt = Div(kt4, two) "
+    + PLAIN,
+    "merged axes": "k = Transpose<perm=[0,2,1,3]>(b4) m = Constant<value_ints=[-1,6,4]>() n = "
+    "Constant<value_ints=[-1,2,4,6]>() "
     "k3 = Reshape(k, m) kt3 = Transpose<perm=[0,2,1]>(k3) kt = Reshape(kt3, n) " + PLAIN,
-    "einsum": 'k = Transpose<perm=[0,2,1,3]>(b4) s = Einsum<equation="bhid,bhjd->bhij">(q, k) z = Mul(s, half) p = Softmax<axis=-1>(z) ',
-    "guarded": SPLIT_KEYS + "s = MatMul(q, kt) z = Mul(s, half) pp = Softmax<axis=-1>(z) bad = IsNaN(pp) p = Where(bad, zero, pp) ",
+    "einsum": 'k = Transpose<perm=[0,2,1,3]>(b4) s = Einsum<equation="bhid,bhjd->bhij">(q, k) '
+    "z = Mul(s, half) p = Softmax<axis=-1>(z) ",
+    "guarded": SPLIT_KEYS
+    + "s = MatMul(q, kt) z = Mul(s, half) pp = Softmax<axis=-1>(z) bad = IsNaN(pp) p = Where(bad, zero, pp) ",
 }
 
 
@@ -110,12 +116,17 @@ def test_shared_operand_is_not_exclusive() -> None:
 
 
 def test_scores_read_elsewhere_cannot_be_fused() -> None:
-    nodes = SPLIT_KEYS + PLAIN + OUT.replace("y = MatMul(of, wo)", "yy = MatMul(of, wo) m = ReduceMean(s) y = Add(yy, m)")
+    nodes = (
+        SPLIT_KEYS + PLAIN + OUT.replace("y = MatMul(of, wo)", "yy = MatMul(of, wo) m = ReduceMean(s) y = Add(yy, m)")
+    )
     assert not only(preserved(written(HEADS + PROJECT + nodes), X)).fusable
 
 
 def test_guard_stays_where_a_row_may_be_masked_throughout() -> None:
-    nodes = SPLIT_KEYS + "s = MatMul(q, kt) sm = Add(s, mask) pp = Softmax<axis=-1>(sm) bad = IsNaN(pp) p = Where(bad, zero, pp) "
+    nodes = (
+        SPLIT_KEYS
+        + "s = MatMul(q, kt) sm = Add(s, mask) pp = Softmax<axis=-1>(sm) bad = IsNaN(pp) p = Where(bad, zero, pp) "
+    )
     mask = np.zeros((6, 6), dtype=np.float32)
     mask[2] = -np.inf
     held = preserved(written(HEADS + PROJECT + nodes + OUT, mask=mask), X)
@@ -161,13 +172,17 @@ def test_probabilities_masked_behind_the_softmax() -> None:
 
 MERGED = (
     "m3 = Constant<value_ints=[-1,6,4]>() f4 = Constant<value_ints=[-1,2,6,6]>() f3 = Constant<value_ints=[-1,6,6]>() "
-    "h4 = Constant<value_ints=[-1,2,6,4]>() k = Transpose<perm=[0,2,1,3]>(b4) q3 = Reshape(q, m3) k3 = Reshape(k, m3) v3 = Reshape(v, m3) "
+    "h4 = Constant<value_ints=[-1,2,6,4]>() k = Transpose<perm=[0,2,1,3]>(b4) q3 = Reshape(q, m3) k3 = Reshape(k, "
+    "m3) v3 = Reshape(v, m3) "
     "kt = Transpose<perm=[0,2,1]>(k3) s = MatMul(q3, kt) z = Mul(s, half) "
 )
 HALVES = {
-    "split and merged before the softmax": "z4 = Reshape(z, f4) m4 = Add(z4, mask) z3 = Reshape(m4, f3) p3 = Softmax<axis=-1>(z3) ",
-    "merged behind the softmax": "z4 = Reshape(z, f4) m4 = Add(z4, mask) p4 = Softmax<axis=-1>(m4) p3 = Reshape(p4, f3) ",
-    "a term of its own before": "b3 = MatMul(q3, table) zb = Add(z, b3) z4 = Reshape(zb, f4) m4 = Add(z4, mask) p4 = Softmax<axis=-1>(m4) "
+    "split and merged before the softmax": "z4 = Reshape(z, f4) m4 = Add(z4, mask) z3 = Reshape(m4, f3) p3 = "
+    "Softmax<axis=-1>(z3) ",
+    "merged behind the softmax": "z4 = Reshape(z, f4) m4 = Add(z4, mask) p4 = Softmax<axis=-1>(m4) p3 = Reshape(p4, "
+    "f3) ",
+    "a term of its own before": "b3 = MatMul(q3, table) zb = Add(z, b3) z4 = Reshape(zb, f4) m4 = Add(z4, mask) p4 = "
+    "Softmax<axis=-1>(m4) "
     "p3 = Reshape(p4, f3) ",
 }
 
@@ -175,7 +190,9 @@ HALVES = {
 @pytest.mark.parametrize("nodes", HALVES.values(), ids=HALVES)
 def test_merged_heads_are_split_throughout(nodes: str) -> None:
     end = OUT.replace("o = MatMul(p, v)", "o3 = MatMul(p3, v3) o = Reshape(o3, h4)")
-    held = preserved(written(HEADS + PROJECT + MERGED + nodes + end, mask=normal(1, 1, 1, 6, seed=7), table=normal(4, 6, seed=8)), X)
+    held = preserved(
+        written(HEADS + PROJECT + MERGED + nodes + end, mask=normal(1, 1, 1, 6, seed=7), table=normal(4, 6, seed=8)), X
+    )
     found = only(held)
     assert found.fusable
     assert found.heads == 2
@@ -202,7 +219,9 @@ def test_classifier_softmax_is_no_attention() -> None:
 
 
 WINDOWS = (
-    SPLIT_KEYS + "s = MatMul(q, kt) z = Mul(s, half) zb = Add(z, bias) five = Reshape(zb, s5) m5 = Add(five, mask) back = Reshape(m5, s4b) "
+    SPLIT_KEYS
+    + "s = MatMul(q, kt) z = Mul(s, half) zb = Add(z, bias) five = Reshape(zb, s5) m5 = Add(five, mask) back = "
+    "Reshape(m5, s4b) "
     "p = Softmax<axis=-1>(back) "
 )
 
@@ -218,7 +237,10 @@ def windows(**changed: Any) -> onnx.ModelProto:
     used = {k: v for k, v in (WEIGHTS | NUMBERS | held).items() if k not in ("two", "root", "zero")}
     nodes = "x = Reshape(image, into) " + HEADS + PROJECT + WINDOWS + OUT.replace("y =", "w =") + " y = Reshape(w, out)"
     return model(
-        f"g (float[B,18,8] image) => (float[B,18,8] y) {{ {nodes} }}", **used, into=np.array([-1, 6, 8]), out=np.array([-1, 18, 8])
+        f"g (float[B,18,8] image) => (float[B,18,8] y) {{ {nodes} }}",
+        **used,
+        into=np.array([-1, 6, 8]),
+        out=np.array([-1, 18, 8]),
     )
 
 
@@ -234,26 +256,39 @@ def test_window_reshape_moves_to_the_operands() -> None:
 
 
 def test_window_reshape_that_splits_heads_stays() -> None:
-    held = preserved(windows(s5=np.array([-1, 2, 3, 6, 6]), mask=normal(1, 1, 3, 6, 6)), {"image": normal(2, 18, 8, seed=9)})
+    held = preserved(
+        windows(s5=np.array([-1, 2, 3, 6, 6]), mask=normal(1, 1, 3, 6, 6)), {"image": normal(2, 18, 8, seed=9)}
+    )
     assert not only(held).fusable
 
 
 GRID = {
-    "added to the grid": "g5 = Reshape(z, s5) r5 = Unsqueeze(rh, a4x) c5 = Unsqueeze(rw, a3x) g1 = Add(g5, r5) g2 = Add(g1, c5) "
+    "added to the grid": "g5 = Reshape(z, s5) r5 = Unsqueeze(rh, a4x) c5 = Unsqueeze(rw, a3x) g1 = Add(g5, r5) g2 = "
+    "Add(g1, c5) "
     "t = Reshape(g2, s4b) p = Softmax<axis=-1>(t) ",
-    "columns first": "g5 = Reshape(z, s5) r5 = Unsqueeze(rh, a4x) c5 = Unsqueeze(rw, a3x) g1 = Add(c5, g5) g2 = Add(r5, g1) "
+    "columns first": "g5 = Reshape(z, s5) r5 = Unsqueeze(rh, a4x) c5 = Unsqueeze(rw, a3x) g1 = Add(c5, g5) g2 = "
+    "Add(r5, g1) "
     "t = Reshape(g2, s4b) p = Softmax<axis=-1>(t) ",
-    "summed first": "r5 = Unsqueeze(rh, a4x) c5 = Unsqueeze(rw, a3x) rel = Add(r5, c5) flat = Reshape(rel, s4b) t = Add(z, flat) "
+    "summed first": "r5 = Unsqueeze(rh, a4x) c5 = Unsqueeze(rw, a3x) rel = Add(r5, c5) flat = Reshape(rel, s4b) t = "
+    "Add(z, flat) "
     "p = Softmax<axis=-1>(t) ",
 }
 
 
 @pytest.mark.parametrize("nodes", GRID.values(), ids=GRID)
 def test_decomposed_relative_position(nodes: str) -> None:
-    terms = 'q5 = Reshape(q, sq) rh = Einsum<equation="bhwc,hkc->bhwk">(q5, th) rw = Einsum<equation="bhwc,wkc->bhwk">(q5, tw) '
-    text = HEADS + PROJECT.replace("q = Transpose<perm=[0,2,1,3]>(a4)", "qq = Transpose<perm=[0,2,1,3]>(a4) q = Reshape(qq, sm)")
+    terms = (
+        'q5 = Reshape(q, sq) rh = Einsum<equation="bhwc,hkc->bhwk">(q5, th) rw = '
+        'Einsum<equation="bhwc,wkc->bhwk">(q5, tw) '
+    )
+    text = HEADS + PROJECT.replace(
+        "q = Transpose<perm=[0,2,1,3]>(a4)", "qq = Transpose<perm=[0,2,1,3]>(a4) q = Reshape(qq, sm)"
+    )
     text = text.replace("v = Transpose<perm=[0,2,1,3]>(c4)", "vv = Transpose<perm=[0,2,1,3]>(c4) v = Reshape(vv, sm)")
-    text += "kk = Transpose<perm=[0,2,1,3]>(b4) k = Reshape(kk, sm) kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt) z = Mul(s, half) "
+    text += (
+        "kk = Transpose<perm=[0,2,1,3]>(b4) k = Reshape(kk, sm) kt = Transpose<perm=[0,2,1]>(k) s = "
+        "MatMul(q, kt) z = Mul(s, half) "
+    )
     text += terms + nodes
     text += OUT.replace("ot = Transpose<perm=[0,2,1,3]>(o)", "o4 = Reshape(o, sh) ot = Transpose<perm=[0,2,1,3]>(o4)")
     proto = written(

@@ -19,19 +19,27 @@ ERF = {
     "halved by division": "d = Div(x, r) e = Erf(d) p = Add(e, one) h = Div(x, two) y = Mul(h, p)",
 }
 TANH = {
-    "pow": "c = Pow(x, three) k = Mul(c, cube) s = Add(x, k) a = Mul(s, pi) t = Tanh(a) p = Add(t, one) h = Mul(x, half) y = Mul(h, p)",
-    "products": "s2 = Mul(x, x) s3 = Mul(s2, x) k = Mul(cube, s3) s = Add(k, x) a = Mul(pi, s) t = Tanh(a) p = Add(one, t) "
+    "pow": "c = Pow(x, three) k = Mul(c, cube) s = Add(x, k) a = Mul(s, pi) t = Tanh(a) p = Add(t, one) h = Mul(x, "
+    "half) y = Mul(h, p)",
+    "products": "s2 = Mul(x, x) s3 = Mul(s2, x) k = Mul(cube, s3) s = Add(k, x) a = Mul(pi, s) t = Tanh(a) p = "
+    "Add(one, t) "
     "h = Mul(half, p) y = Mul(x, h)",
-    "factored": "s2 = Mul(x, x) k = Mul(s2, cube) s = Add(k, one) xs = Mul(x, s) a = Mul(xs, pi) t = Tanh(a) p = Add(t, one) "
+    "factored": "s2 = Mul(x, x) k = Mul(s2, cube) s = Add(k, one) xs = Mul(x, s) a = Mul(xs, pi) t = Tanh(a) p = "
+    "Add(t, one) "
     "h = Mul(x, half) y = Mul(h, p)",
-    "fast": "k = Mul(x, cube) kx = Mul(k, x) s = Add(one, kx) xp = Mul(x, pi) a = Mul(xp, s) t = Tanh(a) p = Add(one, t) "
+    "fast": "k = Mul(x, cube) kx = Mul(k, x) s = Add(one, kx) xp = Mul(x, pi) a = Mul(xp, s) t = Tanh(a) p = "
+    "Add(one, t) "
     "h = Mul(x, half) y = Mul(h, p)",
 }
 NUMBERS = {"r": ROOT, "q": 1 / ROOT, "one": 1, "half": 0.5, "two": 2, "three": 3, "cube": CUBE, "pi": PI}
 
 
 def written(nodes: str, **changed: float) -> object:
-    used = {k: np.float32(v) for k, v in (NUMBERS | changed).items() if f" {k})" in nodes or f"({k}," in nodes or f", {k})" in nodes}
+    used = {
+        k: np.float32(v)
+        for k, v in (NUMBERS | changed).items()
+        if f" {k})" in nodes or f"({k}," in nodes or f", {k})" in nodes
+    }
     return model(f"g (float[4,8] x) => (float[4,8] y) {{ {nodes} }}", **used)  # type: ignore[arg-type]
 
 

@@ -11,19 +11,31 @@ from tests.graph.build import model, normal, ops, preserved
 FEEDS = {"x": 2 * normal(2, 5, 8) + 1}
 BASE = "m = ReduceMean<axes=[-1]>(x) c = Sub(x, m) "
 CHAINS = {
-    "pow": BASE + "s = Pow(c, two) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Sqrt(e) n = Div(c, r) k = Mul(n, w) y = Add(k, b)",
-    "square": BASE + "s = Mul(c, c) v = ReduceMean<axes=[2]>(s) e = Add(eps, v) r = Sqrt(e) n = Div(c, r) k = Mul(w, n) y = Add(b, k)",
+    "pow": BASE
+    + "s = Pow(c, two) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Sqrt(e) n = Div(c, r) k = Mul(n, w) y = "
+    "Add(k, b)",
+    "square": BASE
+    + "s = Mul(c, c) v = ReduceMean<axes=[2]>(s) e = Add(eps, v) r = Sqrt(e) n = Div(c, r) k = Mul(w, n) y = Add(b, k)",
     "reciprocal": BASE
-    + "s = Mul(c, c) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Sqrt(e) i = Reciprocal(r) n = Mul(c, i) k = Mul(n, w) y = Add(k, b)",
+    + "s = Mul(c, c) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Sqrt(e) i = Reciprocal(r) n = Mul(c, i) k = "
+    "Mul(n, w) y = Add(k, b)",
     "root by power": BASE
-    + "s = Pow(c, two) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Pow(e, half) n = Div(c, r) k = Mul(n, w) y = Add(k, b)",
+    + "s = Pow(c, two) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Pow(e, half) n = Div(c, r) k = Mul(n, w) y = "
+    "Add(k, b)",
     "difference twice": BASE
-    + "c2 = Sub(x, m) s = Pow(c2, two) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Sqrt(e) n = Div(c, r) k = Mul(n, w) y = Add(k, b)",
+    + "c2 = Sub(x, m) s = Pow(c2, two) v = ReduceMean<axes=[-1]>(s) e = Add(v, eps) r = Sqrt(e) n = Div(c, r) k = "
+    "Mul(n, w) y = Add(k, b)",
 }
 
 
 def written(nodes: str) -> onnx.ModelProto:
-    numbers = {"two": np.float32(2), "half": np.float32(0.5), "eps": np.float32(1e-5), "w": normal(8, seed=1), "b": normal(8, seed=2)}
+    numbers = {
+        "two": np.float32(2),
+        "half": np.float32(0.5),
+        "eps": np.float32(1e-5),
+        "w": normal(8, seed=1),
+        "b": normal(8, seed=2),
+    }
     used = {k: v for k, v in numbers.items() if f"{k})" in nodes or f"({k}," in nodes}
     return model(f"g (float[B,5,8] x) => (float[B,5,8] y) {{ {nodes} }}", opset=13, **used)  # type: ignore[arg-type]
 

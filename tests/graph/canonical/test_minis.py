@@ -1,4 +1,5 @@
-"""Every mini model of both exporters: same outputs, canonical ops only, and the definition of attention holds on its tensors."""
+"""Every mini model of both exporters: same outputs, canonical ops only, and the definition of attention holds on its
+tensors."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ import pytest
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
-from onnxptq.runtime import session
-from onnxptq.sites import Structure, discover
+from onnxptq.running.sessions import session
+from onnxptq.structure import Structure, discover
 from tests.graph.build import ops, same
 
 NAMES = ("sam-encoder", "sam-decoder", "bert", "vit", "swin", "cnn", "lavt")
@@ -25,7 +26,9 @@ GONE = {"Constant", "Identity", "Dropout", "Erf", "Gemm", "Einsum", "Size", "Mod
 Minis = Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=list(itertools.product(NAMES, CASES)), ids=lambda p: f"{p[0]}-{p[1][0]}{'-batch' * p[1][1]}")
+@pytest.fixture(
+    scope="module", params=list(itertools.product(NAMES, CASES)), ids=lambda p: f"{p[0]}-{p[1][0]}{'-batch' * p[1][1]}"
+)
 def case(request: pytest.FixtureRequest, minis: Minis) -> tuple[Any, Model, Structure]:
     name, (exporter, batch) = request.param
     exported = minis(name, exporter, dynamic_batch=batch)
@@ -91,7 +94,9 @@ def test_attentions_compute_their_definition(case: tuple[Any, Model, Structure])
     names = [n for n in wanted if n not in constants]
     have = {o.name for o in proto.graph.output}
     proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in have)
-    values = constants | dict(zip(names, session(proto, threads=1, optimize=False).run(names, exported.feeds), strict=True))
+    values = constants | dict(
+        zip(names, session(proto, threads=1, optimize=False).run(names, exported.feeds), strict=True)
+    )
     for a in structure.attentions.values():
         assert a.fusable
         scores = a.scale * values[a.q].astype(np.float64) @ np.swapaxes(values[a.k], -1, -2)
@@ -103,7 +108,9 @@ def test_attentions_compute_their_definition(case: tuple[Any, Model, Structure])
             scores = scores + grid.reshape(scores.shape)
         p = np.exp(scores - scores.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
-        np.testing.assert_allclose(p @ values[a.v], values[a.output], rtol=1e-4, atol=1e-4 * np.abs(values[a.output]).max())
+        np.testing.assert_allclose(
+            p @ values[a.v], values[a.output], rtol=1e-4, atol=1e-4 * np.abs(values[a.output]).max()
+        )
         assert a.dim == values[a.q].shape[-1]
         assert int(np.prod(values[a.q].shape[:-2])) % a.heads == 0
         assert a.queries in (None, values[a.q].shape[-2])
@@ -130,7 +137,9 @@ def test_sources_are_the_channels_they_say(case: tuple[Any, Model, Structure]) -
         flat = made.reshape(-1, made.shape[-1])
         moved = values[operand].reshape(-1, len(source.channels), *values[operand].shape[-2:])
         for head, dim in itertools.product(range(len(source.channels)), range(0, moved.shape[-1], 5)):
-            np.testing.assert_array_equal(np.sort(flat[:, source.channels[head, dim]]), np.sort(moved[:, head, :, dim].reshape(-1)))
+            np.testing.assert_array_equal(
+                np.sort(flat[:, source.channels[head, dim]]), np.sort(moved[:, head, :, dim].reshape(-1))
+            )
 
 
 def test_output_projection_reads_the_channels_it_says(case: tuple[Any, Model, Structure]) -> None:

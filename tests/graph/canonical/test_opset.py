@@ -50,7 +50,11 @@ def test_what_cannot_be_raised_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_upsampling_of_old_opsets() -> None:
-    proto = model("g (float[1,1,2,2] x) => (float[1,1,4,4] y) { y = Upsample(x, s) }", opset=9, s=np.array([1, 1, 2, 2], dtype=np.float32))
+    proto = model(
+        "g (float[1,1,2,2] x) => (float[1,1,4,4] y) { y = Upsample(x, s) }",
+        opset=9,
+        s=np.array([1, 1, 2, 2], dtype=np.float32),
+    )
     preserved(proto, {"x": normal(1, 1, 2, 2)})
 
 
@@ -60,7 +64,8 @@ def test_local_functions_are_inlined() -> None:
         "g (float[B,4] x) => (float[B,4] y) { p = local.twice<scale=3.0>(x) y = local.twice<scale=2.0>(p) }"
         '<domain: "local", opset_import: ["" : 17, "local" : 1]> twice <scale> (a) => (b) '
         "{ c = local.once<scale: float = @scale>(a) b = Add(c, a) }"
-        '<domain: "local", opset_import: ["" : 17]> once <scale> (a) => (b) { s = Constant<value_float: float = @scale>() b = Mul(a, s) }'
+        '<domain: "local", opset_import: ["" : 17]> once <scale> (a) => (b) '
+        "{ s = Constant<value_float: float = @scale>() b = Mul(a, s) }"
     )
     held = canonicalise(Model.from_proto(proto))
     assert not held.functions
@@ -102,8 +107,10 @@ def test_branch_that_reads_a_large_weight() -> None:
 
 def test_constant_read_inside_and_outside() -> None:
     proto = model(
-        "g (float[B,4] x, bool c) => (float[B,4] y) { k = Constant<value_floats=[1.0,2.0,3.0,4.0]>() j = Mul(k, k) p = Add(x, j) "
-        "y = If (c) <then_branch = a () => (float[B,4] t) { t = Add(p, j) }, else_branch = e () => (float[B,4] u) { u = Mul(p, k) }> }",
+        "g (float[B,4] x, bool c) => (float[B,4] y) { k = Constant<value_floats=[1.0,2.0,3.0,4.0]>() j = Mul(k, k) p "
+        "= Add(x, j) "
+        "y = If (c) <then_branch = a () => (float[B,4] t) { t = Add(p, j) }, else_branch = e () => (float[B,4] u) { "
+        "u = Mul(p, k) }> }",
         opset=21,
     )
     preserved(proto, {"x": normal(2, 4), "c": np.array(True)})
@@ -112,7 +119,8 @@ def test_constant_read_inside_and_outside() -> None:
 def test_loop() -> None:
     proto = model(
         "g (float[4] x) => (float[4] y) { n = Constant<value_int=3>() t = Constant<value = bool {1}>() "
-        "y = Loop (n, t, x) <body = l (int64 i, bool go, float[4] a) => (bool on, float[4] b) { on = Identity(go) b = Add(a, x) }> }",
+        "y = Loop (n, t, x) <body = l (int64 i, bool go, float[4] a) => (bool on, float[4] b) { on = Identity(go) b "
+        "= Add(a, x) }> }",
         opset=17,
     )
     preserved(proto, {"x": normal(4)})
@@ -121,7 +129,8 @@ def test_loop() -> None:
 def test_ops_of_other_domains_pass_through() -> None:
     proto = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
-        "g (float[B,4] x) => (float[B,4] y) { a = com.microsoft.QuickGelu<alpha=1.702>(x) b = Reshape(a, s) y = Identity(b) }"
+        "g (float[B,4] x) => (float[B,4] y) { a = com.microsoft.QuickGelu<alpha=1.702>(x) b = Reshape(a, s) y = "
+        "Identity(b) }"
     )
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 4]), "s"))
     held = canonicalise(Model.from_proto(proto))
@@ -161,10 +170,16 @@ def test_dropout_whose_mask_is_read_stays() -> None:
 
 def test_table_gathers_are_not_made_into_large_constants() -> None:
     index = np.arange(64 * 64).reshape(64, 64) % 120
-    proto = model("g (float[B,64,64,16] x) => (float[B,64,64,16] y) { t = Gather(table, i) y = Add(x, t) }", table=normal(120, 16), i=index)
+    proto = model(
+        "g (float[B,64,64,16] x) => (float[B,64,64,16] y) { t = Gather(table, i) y = Add(x, t) }",
+        table=normal(120, 16),
+        i=index,
+    )
     held = preserved(proto, {"x": normal(1, 64, 64, 16)})
     assert ops(held)["Gather"] == 1
-    small = model("g (float[B,4] x) => (float[B,4] y) { t = Gather(table, i) y = Add(x, t) }", table=normal(12, 4), i=np.array(3))
+    small = model(
+        "g (float[B,4] x) => (float[B,4] y) { t = Gather(table, i) y = Add(x, t) }", table=normal(12, 4), i=np.array(3)
+    )
     assert ops(preserved(small, {"x": normal(2, 4)})) == {"Add": 1}
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.canonical.precision import widen
+from onnxptq.graph.dataflow.shapes import element_type
 from onnxptq.graph.load import load
-from onnxptq.graph.shapes import element_type
 from tests.graph.build import model, normal, run
 
 
@@ -19,7 +19,8 @@ def halved(*, outer: str) -> onnx.ModelProto:
     first, last = ("", "") if outer == "half" else ("xh = Cast<to=10>(x) ", " y = Cast<to=1>(yh)")
     x, y = ("x", "y") if outer == "half" else ("xh", "yh")
     return model(
-        f"g ({kind}[B,8] x) => ({kind}[B,8] y) {{ {first}p = MatMul({x}, w) q = Add(p, b) d = Div(q, r) e = Erf(d) s = Add(e, one) "
+        f"g ({kind}[B,8] x) => ({kind}[B,8] y) {{ {first}p = MatMul({x}, w) q = Add(p, b) d = Div(q, r) e = Erf(d) s "
+        f"= Add(e, one) "
         f"m = Mul(q, s) {y} = Mul(m, half){last} }}",
         w=normal(8, 8).astype(np.float16),
         b=normal(8).astype(np.float16),
@@ -34,12 +35,16 @@ def test_computes_in_float32_and_keeps_its_interface(outer: str) -> None:
     proto = halved(outer=outer)
     held = canonicalise(load(proto))
     assert held.notes
-    inside = [t for t in held.graph.tensors().values() if not any(t is o for o in (*held.graph.inputs, *held.graph.outputs))]
+    inside = [
+        t for t in held.graph.tensors().values() if not any(t is o for o in (*held.graph.inputs, *held.graph.outputs))
+    ]
     assert not [t for t in inside if element_type(t) == onnx.TensorProto.FLOAT16]
     assert "Gelu" in {n.op for n in held.graph.nodes}
     done = held.to_proto()
     onnx.checker.check_model(done, full_check=True)
-    assert [i.type.tensor_type.elem_type for i in done.graph.input] == [i.type.tensor_type.elem_type for i in proto.graph.input]
+    assert [i.type.tensor_type.elem_type for i in done.graph.input] == [
+        i.type.tensor_type.elem_type for i in proto.graph.input
+    ]
     x = normal(3, 8).astype(np.float16 if outer == "half" else np.float32)
     before, after = run(proto, {"x": x})[0], run(done, {"x": x})[0]
     assert before.dtype == after.dtype
@@ -60,13 +65,17 @@ def test_constants_in_attributes_are_widened() -> None:
 
 
 def test_float32_models_are_left_alone() -> None:
-    assert not canonicalise(load(model("g (float[B,8] x) => (float[B,8] y) { y = MatMul(x, w) }", w=normal(8, 8)))).notes
+    assert not canonicalise(
+        load(model("g (float[B,8] x) => (float[B,8] y) { y = MatMul(x, w) }", w=normal(8, 8)))
+    ).notes
 
 
 def test_half_precision_inside_a_function() -> None:
     proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 18, "pkg" : 1]> g (float16[B,4] x) => (float16[B,4] y) { y = pkg.twice(x) }'
-        '<domain: "pkg", opset_import: ["" : 18]> twice (x) => (y) { k = Constant<value_float=2.0>() h = Cast<to=10>(k) y = Mul(x, h) }'
+        '<ir_version: 8, opset_import: ["" : 18, "pkg" : 1]> g (float16[B,4] x) => (float16[B,4] y) { y = '
+        "pkg.twice(x) }"
+        '<domain: "pkg", opset_import: ["" : 18]> twice (x) => (y) '
+        "{ k = Constant<value_float=2.0>() h = Cast<to=10>(k) y = Mul(x, h) }"
     )
     held = canonicalise(load(proto))
     assert [n.op for n in held.graph.nodes] == ["Cast", "Mul", "Cast"]

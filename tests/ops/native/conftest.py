@@ -64,16 +64,24 @@ class Runner:
         node = helper.make_node(op, names, [f"o{i}" for i in range(outputs)], domain=domain, name="node", **attributes)
         results = [helper.make_empty_tensor_value_info(f"o{i}") for i in range(outputs)]
         graph = helper.make_graph([node], "g", values, results, initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(domain, 1)], ir_version=10)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(domain, 1)], ir_version=10
+        )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         options.register_custom_ops_library(str(LIBRARY))
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, op: str, *inputs: Array | onnx.TensorProto | None, constants: tuple[int, ...] = (), **options: Any) -> Any:
+    def __call__(
+        self, op: str, *inputs: Array | onnx.TensorProto | None, constants: tuple[int, ...] = (), **options: Any
+    ) -> Any:
         session = self.session(op, *inputs, constants=constants, **options)
-        feeds = {f"i{i}": np.asarray(v) for i, v in enumerate(inputs) if isinstance(v, np.ndarray | np.generic) and i not in constants}
+        feeds = {
+            f"i{i}": np.asarray(v)
+            for i, v in enumerate(inputs)
+            if isinstance(v, np.ndarray | np.generic) and i not in constants
+        }
         results = session.run(None, feeds)
         return results[0] if len(results) == 1 else tuple(results)
 

@@ -1,4 +1,5 @@
-"""UniformQuantizeLinear, UniformDequantizeLinear, RowRange and DequantizeWeight of the library against NumPy, bit for bit."""
+"""UniformQuantizeLinear, UniformDequantizeLinear, RowRange and DequantizeWeight of the library against NumPy, bit for
+bit."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def row_range(x: Array, bits: int, axis: int = -1) -> tuple[Array, Array]:
 
 def odd_values(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     x = np.asarray(rng.normal(size=shape) * 3, np.float32)
-    odd = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 3.4e38, -3.4e38, 0.05, 0.15, -0.25, 1e30], np.float32)
+    odd = np.array(
+        [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 3.4e38, -3.4e38, 0.05, 0.15, -0.25, 1e30], np.float32
+    )
     where = np.asarray(rng.random(shape) < 0.1)
     x[where] = rng.choice(odd, int(where.sum()))
     return x
@@ -50,10 +53,17 @@ SHAPES: list[tuple[tuple[int, ...], ...]] = [
 
 
 @pytest.mark.parametrize(
-    ("bits", "shape", "scale", "zero"), [(b, *s) for s in SHAPES for b in (2, 3, 4, 5, 6, 7, 8) if b == 4 or len(s[0]) == 3]
+    ("bits", "shape", "scale", "zero"),
+    [(b, *s) for s in SHAPES for b in (2, 3, 4, 5, 6, 7, 8) if b == 4 or len(s[0]) == 3],
 )
 def test_quantize_and_dequantize(
-    run: Any, isa: str, rng: np.random.Generator, bits: int, shape: tuple[int, ...], scale: tuple[int, ...], zero: tuple[int, ...]
+    run: Any,
+    isa: str,
+    rng: np.random.Generator,
+    bits: int,
+    shape: tuple[int, ...],
+    scale: tuple[int, ...],
+    zero: tuple[int, ...],
 ) -> None:
     x = odd_values(rng, shape)
     s = np.asarray(0.1 + rng.integers(0, 3, scale) * 0.05, np.float32)
@@ -95,8 +105,12 @@ def stored(codes: Array, bits: int) -> Array | onnx.TensorProto:
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-@pytest.mark.parametrize(("shape", "axis", "group"), [((13, 20), 1, 0), ((5, 3, 3, 2), 0, 0), ((6, 5, 2, 2), -3, 0), ((10, 7), 1, 4)])
-def test_dequantize_weight(run: Any, rng: np.random.Generator, bits: int, shape: tuple[int, ...], axis: int, group: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "axis", "group"), [((13, 20), 1, 0), ((5, 3, 3, 2), 0, 0), ((6, 5, 2, 2), -3, 0), ((10, 7), 1, 4)]
+)
+def test_dequantize_weight(
+    run: Any, rng: np.random.Generator, bits: int, shape: tuple[int, ...], axis: int, group: int
+) -> None:
     half = 2 ** (bits - 1)
     codes = rng.integers(-half, half, shape)
     parameters = (-(-shape[0] // group), shape[1]) if group else (shape[axis],)
@@ -112,7 +126,12 @@ def test_dequantize_weight(run: Any, rng: np.random.Generator, bits: int, shape:
 
 @pytest.mark.parametrize(
     ("attributes", "words"),
-    [({}, "bits is missing"), ({"bits": 9}, "must be 2 to 8"), ({"bits": "8"}, "wrong type"), ({"bits": 0}, "must be 2 to 8")],
+    [
+        ({}, "bits is missing"),
+        ({"bits": 9}, "must be 2 to 8"),
+        ({"bits": "8"}, "wrong type"),
+        ({"bits": 0}, "must be 2 to 8"),
+    ],
 )
 def test_bad_attributes_are_sentences(run: Any, attributes: dict[str, Any], words: str) -> None:
     with pytest.raises(Exception, match=f"onnxptq.UniformQuantizeLinear 'node'.*{words}"):
@@ -123,7 +142,15 @@ def test_bad_shapes_are_sentences(run: Any) -> None:
     with pytest.raises(Exception, match=r"scale \[4\] and zero \[\] must broadcast to the input's shape \[2, 3\]"):
         run("UniformQuantizeLinear", np.ones((2, 3), np.float32), np.ones(4, np.float32), np.uint8(0), bits=4)
     with pytest.raises(Exception, match="do not hold 12 codes of 6 bits"):
-        run("DequantizeWeight", np.zeros(9, np.uint8), np.ones(4, np.float32), np.zeros(4, np.int8), bits=6, axis=1, shape=[3, 4])
+        run(
+            "DequantizeWeight",
+            np.zeros(9, np.uint8),
+            np.ones(4, np.float32),
+            np.zeros(4, np.int8),
+            bits=6,
+            axis=1,
+            shape=[3, 4],
+        )
 
 
 def test_ranges_are_of_rows_or_columns(run: Any) -> None:

@@ -48,7 +48,10 @@ def nodes(rng: np.random.Generator) -> dict[str, tuple[list[Array | None], dict[
         "UniformQuantizeLinear": ([floats(rng, 3, 5), scale, zero], {"bits": 4}),
         "RowRange": ([floats(rng, 3, 5)], {"bits": 4}),
         "DequantizeWeight": (list(weight), {"bits": 8, "axis": 1, "group": 0, "shape": [6, 4]}),
-        "LogBaseQuantizeLinear": ([floats(rng, 9), np.sort(floats(rng, 16))[::-1].copy(), edges[::-1].copy()], {"bits": 4}),
+        "LogBaseQuantizeLinear": (
+            [floats(rng, 9), np.sort(floats(rng, 16))[::-1].copy(), edges[::-1].copy()],
+            {"bits": 4},
+        ),
         "TableQuantizeLinear": ([floats(rng, 9), np.arange(16, dtype=np.int8), scale, edges], {"bits": 4}),
         "OutlierRetainedQuantizeLinear": (
             [floats(rng, 9), np.ones(1, np.float32), np.ones(2, np.float32), np.zeros(2, np.uint8)],
@@ -60,7 +63,10 @@ def nodes(rng: np.random.Generator) -> dict[str, tuple[list[Array | None], dict[
             [floats(rng, 2, 3, 4), floats(rng, 2, 4, 5), scale, zero, scale, zero],
             {"a_bits": 8, "b_bits": 8, "a_scheme": "uniform", "b_scheme": "uniform", "transpose_b": 0},
         ),
-        "QAttention": ([floats(rng, 2, 3, 4)] * 3 + [None] * 8 + [np.ones(1, np.float32), np.zeros(1, np.uint8)], attention),
+        "QAttention": (
+            [floats(rng, 2, 3, 4)] * 3 + [None] * 8 + [np.ones(1, np.float32), np.zeros(1, np.uint8)],
+            attention,
+        ),
     }
 
 
@@ -68,7 +74,23 @@ def spoil(rng: np.random.Generator, inputs: list[Array | None], attributes: dict
     """Changes one attribute or one input."""
     if rng.random() < 0.5:
         name = str(rng.choice(list(attributes)))
-        values: list[Any] = [None, -1, 0, 3, 9, 2**31, 2**62, -(2**63), 0.5, "x", "token", "%s%n", [], [1, 2, 3], [2**40] * 4]
+        values: list[Any] = [
+            None,
+            -1,
+            0,
+            3,
+            9,
+            2**31,
+            2**62,
+            -(2**63),
+            0.5,
+            "x",
+            "token",
+            "%s%n",
+            [],
+            [1, 2, 3],
+            [2**40] * 4,
+        ]
         value = values[int(rng.integers(len(values)))]
         if value is None or value == []:
             del attributes[name]
@@ -80,7 +102,13 @@ def spoil(rng: np.random.Generator, inputs: list[Array | None], attributes: dict
     changes: list[Any] = [None]
     if x is not None:
         x = np.asarray(x)
-        changes += [x.ravel()[:1], np.repeat(x.ravel(), 3), x.reshape((1, *x.shape)), x.ravel()[:0], x.reshape((1,) * 12 + x.shape)]
+        changes += [
+            x.ravel()[:1],
+            np.repeat(x.ravel(), 3),
+            x.reshape((1, *x.shape)),
+            x.ravel()[:0],
+            x.reshape((1,) * 12 + x.shape),
+        ]
         changes += [x.astype(t) for t in (np.float32, np.int8, np.uint8, np.int64)]
     inputs[index] = changes[int(rng.integers(len(changes)))]
 

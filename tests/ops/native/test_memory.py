@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxptq.runtime import session
+from onnxptq.running.sessions import session
 
 SIDE = 4000
 

@@ -74,14 +74,21 @@ def test_sample_rows(run: Any, rng: np.random.Generator) -> None:
     rows = [int(np.flatnonzero((flat == row).all(1))[0]) for row in y]
     edges = [i * len(flat) // 20 for i in range(21)]
     assert all(edges[i] <= row < edges[i + 1] for i, row in enumerate(rows))
-    assert rows != [int(np.flatnonzero((flat == row).all(1))[0]) for row in run("SampleRows", x, rows=20, seed=6, **CALIB)]
+    assert rows != [
+        int(np.flatnonzero((flat == row).all(1))[0]) for row in run("SampleRows", x, rows=20, seed=6, **CALIB)
+    ]
     np.testing.assert_array_equal(run("SampleRows", x, rows=1000, seed=5, **CALIB), flat)
     assert run("SampleRows", x[:0], rows=4, seed=1, **CALIB).shape == (0, 6)
 
 
 @pytest.mark.parametrize(
     ("op", "options"),
-    [("Range", {}), ("Range", {"per_channel": 1, "axis": 1}), ("Range", {"per_channel": 1}), ("Histogram", {"outputs": 2})],
+    [
+        ("Range", {}),
+        ("Range", {"per_channel": 1, "axis": 1}),
+        ("Range", {"per_channel": 1}),
+        ("Histogram", {"outputs": 2}),
+    ],
 )
 def test_threads_do_not_change_bytes(run: Any, rng: np.random.Generator, op: str, options: dict[str, Any]) -> None:
     x = with_bad(rng, (50, 60, 100))

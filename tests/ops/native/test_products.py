@@ -1,4 +1,5 @@
-"""QConv and QMatMul of the library: geometries against NumPy on every instruction set, threads, sentences for what is wrong."""
+"""QConv and QMatMul of the library: geometries against NumPy on every instruction set, threads, sentences for what is
+wrong."""
 
 from __future__ import annotations
 
@@ -57,7 +58,13 @@ def conv(
         rng.normal(size=dims[0]).astype(np.float32),
         *(params if x_bits else ()),
     )
-    attributes = {"x_bits": x_bits, "w_bits": w_bits, "x_scheme": scheme, "shape": list(dims), "kernel_shape": list(dims[2:])}
+    attributes = {
+        "x_bits": x_bits,
+        "w_bits": w_bits,
+        "x_scheme": scheme,
+        "shape": list(dims),
+        "kernel_shape": list(dims[2:]),
+    }
     return inputs, attributes | {"strides": strides, "pads": pads, "dilations": dilations, "group": group}
 
 
@@ -69,7 +76,13 @@ def close(got: Array, wanted: Array) -> None:
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize(
     ("x_bits", "w_bits", "scheme", "centred"),
-    [(8, 8, "uniform", False), (8, 8, "uniform", True), (6, 6, "uniform", False), (4, 4, "table", False), (0, 5, "uniform", False)],
+    [
+        (8, 8, "uniform", False),
+        (8, 8, "uniform", True),
+        (6, 6, "uniform", False),
+        (4, 4, "table", False),
+        (0, 5, "uniform", False),
+    ],
 )
 def test_convolution(
     run: Runner, isa: str, rng: np.random.Generator, name: str, x_bits: int, w_bits: int, scheme: str, centred: bool
@@ -85,7 +98,9 @@ def test_weights_need_not_be_constants(run: Runner, isa: str, rng: np.random.Gen
     close(run("QConv", *inputs, **attributes), run("QConv", *inputs, constants=(1, 2, 3, 5, 6), **attributes))
 
 
-@pytest.mark.parametrize(("x_bits", "name"), [(8, "three by three"), (8, "one tap, many pixels"), (0, "three by three"), (8, "depthwise")])
+@pytest.mark.parametrize(
+    ("x_bits", "name"), [(8, "three by three"), (8, "one tap, many pixels"), (0, "three by three"), (8, "depthwise")]
+)
 def test_threads_change_nothing(run: Runner, isa: str, rng: np.random.Generator, x_bits: int, name: str) -> None:
     inputs, attributes = conv(name, x_bits, 8, "uniform", rng, centred=False)
     one, two = (run("QConv", *inputs, threads=threads, **attributes) for threads in (1, 2))
@@ -126,7 +141,9 @@ def test_groups_of_unlike_weights(run: Runner, isa: str, rng: np.random.Generato
         ({"w_bits": 4}, "do not hold 1638 codes of 4 bits"),
     ],
 )
-def test_malformed_convolutions_are_sentences(run: Runner, rng: np.random.Generator, changed: dict[str, Any], words: str) -> None:
+def test_malformed_convolutions_are_sentences(
+    run: Runner, rng: np.random.Generator, changed: dict[str, Any], words: str
+) -> None:
     inputs, attributes = conv("three by three", 8, 8, "uniform", rng, centred=True)
     with pytest.raises(Exception, match=f"onnxptq.QConv 'node'.*{words}"):
         run("QConv", *inputs, constants=(1, 2, 3), **attributes | changed)
@@ -162,7 +179,9 @@ PRODUCTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tup
 }
 
 
-def product(name: str, bits: tuple[int, int], schemes: tuple[str, str], flip: bool, rng: np.random.Generator) -> tuple[Any, ...]:
+def product(
+    name: str, bits: tuple[int, int], schemes: tuple[str, str], flip: bool, rng: np.random.Generator
+) -> tuple[Any, ...]:
     a, b, *shapes = PRODUCTS[name]
     if flip:
         b = (*[1] * (len(a) - len(b)), *b[:-2], b[-1], b[-2])
@@ -178,7 +197,9 @@ def product(name: str, bits: tuple[int, int], schemes: tuple[str, str], flip: bo
 @pytest.mark.parametrize("name", PRODUCTS)
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("schemes", [("uniform", "uniform"), ("token", "token"), ("token", "uniform")])
-def test_product(run: Runner, isa: str, rng: np.random.Generator, name: str, flip: bool, schemes: tuple[str, str]) -> None:
+def test_product(
+    run: Runner, isa: str, rng: np.random.Generator, name: str, flip: bool, schemes: tuple[str, str]
+) -> None:
     if flip and len(PRODUCTS[name][0]) < len(PRODUCTS[name][1]):
         pytest.skip("a transposed b has a's rank")
     for bits in ((8, 8), (4, 6), (0, 8), (5, 0)):
@@ -200,9 +221,15 @@ def test_product(run: Runner, isa: str, rng: np.random.Generator, name: str, fli
         ({"transpose_b": 1}, r"a \[37, 50\] and b \[50, 70\] \(transposed\) do not multiply"),
     ],
 )
-def test_malformed_products_are_sentences(run: Runner, rng: np.random.Generator, attributes: dict[str, Any], words: str) -> None:
+def test_malformed_products_are_sentences(
+    run: Runner, rng: np.random.Generator, attributes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(Exception, match=f"onnxptq.QMatMul 'node'.*{words}"):
-        run("QMatMul", *product("one matrix", (8, 8), ("uniform", "uniform"), False, rng), **{"a_bits": 8, "b_bits": 8} | attributes)
+        run(
+            "QMatMul",
+            *product("one matrix", (8, 8), ("uniform", "uniform"), False, rng),
+            **{"a_bits": 8, "b_bits": 8} | attributes,
+        )
 
 
 def test_malformed_operands_are_sentences(run: Runner, rng: np.random.Generator) -> None:
@@ -211,7 +238,11 @@ def test_malformed_operands_are_sentences(run: Runner, rng: np.random.Generator)
         (0, inputs[0][0, 0, 0], r"a \[40\] must have at least two dimensions"),
         (0, inputs[0][:, :, :, :9], r"a \[2, 3, 33, 9\] and b \[2, 3, 40, 35\] do not multiply"),
         (2, None, r"uniform needs a_scale"),
-        (4, np.ones(7, np.float32), r"b_scale \[7\] and b_zero \[3, 1, 1\] must broadcast to b's shape \[2, 3, 40, 35\]"),
+        (
+            4,
+            np.ones(7, np.float32),
+            r"b_scale \[7\] and b_zero \[3, 1, 1\] must broadcast to b's shape \[2, 3, 40, 35\]",
+        ),
         (2, np.ones((5, 1, 1, 1, 1), np.float32), r"must broadcast to a's shape"),
     ]:
         with pytest.raises(Exception, match=f"onnxptq.QMatMul 'node'.*{words}"):

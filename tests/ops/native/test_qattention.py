@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from onnxptq.ops import schemes, specs
 
 Array = NDArray[Any]
-SHAPES = [((1, 1, 1), 1, 1, 1), ((2, 3), 5, 7, 8), ((4,), 13, 33, 16), ((2, 2), 30, 64, 32), ((1,), 12, 200, 64), ((3,), 25, 49, 80)]
+SHAPES = [
+    ((1, 1, 1), 1, 1, 1),
+    ((2, 3), 5, 7, 8),
+    ((4,), 13, 33, 16),
+    ((2, 2), 30, 64, 32),
+    ((1,), 12, 200, 64),
+    ((3,), 25, 49, 80),
+]
 """Leading dimensions, queries, keys, head width; values are 3 wider."""
 
 
 def inputs(rng: np.random.Generator, lead: tuple[int, ...], n: int, m: int, d: int) -> tuple[Array, Array, Array]:
-    return tuple(rng.normal(size=(*lead, rows, width)).astype(np.float32) for rows, width in ((n, d), (m, d), (m, d + 3)))  # type: ignore[return-value]
+    return tuple(
+        rng.normal(size=(*lead, rows, width)).astype(np.float32) for rows, width in ((n, d), (m, d), (m, d + 3))
+    )  # type: ignore[return-value]
 
 
 def agrees(y: Array, expected: Array, *, rows_that_flip: float = 0.01) -> None:
@@ -49,7 +58,14 @@ def params(scheme: str, bits: int, which: int) -> tuple[Array, ...]:
 def test_widths_and_shapes(run: Any, isa: str, rng: np.random.Generator, bits: int, shape: Any) -> None:
     q, k, v = inputs(rng, *shape)
     scale, zero = np.float32(8 / (2**bits - 1)), np.uint8(2 ** (bits - 1) - 1)
-    common: dict[str, Any] = {"q_bits": bits, "k_bits": bits, "v_bits": bits, "p_bits": bits, "scale": 0.3, "softmax_scheme": "row"}
+    common: dict[str, Any] = {
+        "q_bits": bits,
+        "k_bits": bits,
+        "v_bits": bits,
+        "p_bits": bits,
+        "scale": 0.3,
+        "softmax_scheme": "row",
+    }
     check(run, q, k, v, None, None, None, None, scale, zero, scale, zero, scale, zero, **common)
     check(run, q, k, v, None, None, None, None, None, None, None, None, scale, zero, qk_scheme="token", **common)
     v[0, ..., 0], v[..., -1] = 0, 1e30  # channels without a range, and with a large one
@@ -58,7 +74,11 @@ def test_widths_and_shapes(run: Any, isa: str, rng: np.random.Generator, bits: i
 
 def test_values_that_are_no_numbers(run: Any, isa: str, rng: np.random.Generator) -> None:
     """A channel's range holds 0 and the largest float; weights of exactly 1 and 0 keep infinities out of sums."""
-    q, k, v = np.zeros((1, 2, 4), np.float32), np.zeros((1, 21, 4), np.float32), rng.normal(size=(1, 21, 5)).astype(np.float32)
+    q, k, v = (
+        np.zeros((1, 2, 4), np.float32),
+        np.zeros((1, 21, 4), np.float32),
+        rng.normal(size=(1, 21, 5)).astype(np.float32),
+    )
     v[0, 1, 0], v[0, 2, 1], v[0, 3, 2] = np.nan, np.inf, -np.inf
     mask = np.full((2, 21), -np.inf, np.float32)
     mask[0, 4] = mask[1, 5] = 0
@@ -74,21 +94,56 @@ def test_softmax_schemes(run: Any, isa: str, rng: np.random.Generator, scheme: s
         for bits, which in ((4, 7 * i), (4, 100 + 31 * i), (6, 250 - 29 * i), (3, 5), (8, 150)):
             if scheme == "table" and bits > 6:
                 continue
-            given = (q, k, v, None, None, None, None, None, None, None, None, np.float32(0.05), np.uint8(100), *params(scheme, bits, which))
+            given = (
+                q,
+                k,
+                v,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                np.float32(0.05),
+                np.uint8(100),
+                *params(scheme, bits, which),
+            )
             for v_bits, v_scheme in ((8, "uniform"), (4, "token"), (0, "uniform")):
-                scaled = {"q_bits": 8, "k_bits": 8, "v_bits": v_bits, "p_bits": bits, "scale": 0.5, "softmax_norm": norm}
+                scaled = {
+                    "q_bits": 8,
+                    "k_bits": 8,
+                    "v_bits": v_bits,
+                    "p_bits": bits,
+                    "scale": 0.5,
+                    "softmax_norm": norm,
+                }
                 check(run, *given, qk_scheme="token", v_scheme=v_scheme, softmax_scheme=scheme, **scaled)
 
 
 def test_additions_and_masks(run: Any, isa: str, rng: np.random.Generator) -> None:
     q, k, v = inputs(rng, (2, 3), 10, 24, 16)
     common: dict[str, Any] = {"q_bits": 8, "k_bits": 8, "v_bits": 8, "p_bits": 8, "qk_scheme": "token", "heads": 3}
-    scales = (None, None, None, None, rng.uniform(0.03, 0.04, (3, 19)).astype(np.float32), rng.integers(0, 255, (3, 19)).astype(np.uint8))
+    scales = (
+        None,
+        None,
+        None,
+        None,
+        rng.uniform(0.03, 0.04, (3, 19)).astype(np.float32),
+        rng.integers(0, 255, (3, 19)).astype(np.uint8),
+    )
     mask = np.where(rng.random((2, 1, 1, 24)) < 0.3, -1e4, 0).astype(np.float32)
     bias = rng.normal(size=(1, 3, 10, 24)).astype(np.float32)
     column = rng.normal(size=(10, 1)).astype(np.float32)
     rel = rng.normal(size=(2, 3, 10, 4)).astype(np.float32), rng.normal(size=(2, 3, 10, 6)).astype(np.float32)
-    for extra in ((mask, None, None, None), (None, bias, None, None), (mask, bias, *rel), (column, None, *rel), (None, column, None, None)):
+    for extra in (
+        (mask, None, None, None),
+        (None, bias, None, None),
+        (mask, bias, *rel),
+        (column, None, *rel),
+        (None, column, None, None),
+    ):
         check(run, q, k, v, *extra, *scales, softmax_scheme="row", scale=0.25, **common)
     gone = mask.copy()
     gone[0], gone[1, ..., 3:] = -np.inf, -np.inf  # one image masked everywhere, one nearly so
@@ -111,7 +166,19 @@ def test_additions_and_masks(run: Any, isa: str, rng: np.random.Generator) -> No
             )
             assert not y[0].any()
             check(
-                run, q, k, v, gone, None, None, None, *scales, *params(scheme, 8, 150), softmax_scheme=scheme, softmax_norm=norm, **common
+                run,
+                q,
+                k,
+                v,
+                gone,
+                None,
+                None,
+                None,
+                *scales,
+                *params(scheme, 8, 150),
+                softmax_scheme=scheme,
+                softmax_norm=norm,
+                **common,
             )
 
 
@@ -140,7 +207,14 @@ def test_more_keys_than_32_bits_can_sum(run: Any, rng: np.random.Generator) -> N
     q, k = rng.normal(size=(1, 2, 4)).astype(np.float32), rng.normal(size=(1, 70001, 4)).astype(np.float32)
     v = np.full((1, 70001, 2), 1e9, np.float32)
     static = [np.float32(1 / 16), np.uint8(0)] * 3
-    common: dict[str, Any] = {"q_bits": 8, "k_bits": 8, "v_bits": 8, "p_bits": 8, "softmax_scheme": "row", "softmax_norm": 1}
+    common: dict[str, Any] = {
+        "q_bits": 8,
+        "k_bits": 8,
+        "v_bits": 8,
+        "p_bits": 8,
+        "softmax_scheme": "row",
+        "softmax_norm": 1,
+    }
     check(run, q * 0, k, v, None, None, None, None, *static, **common)
 
 
@@ -156,7 +230,22 @@ def test_empty(run: Any, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("scheme", ["row", "log_base"])
 def test_threads_do_not_change_bytes(run: Any, rng: np.random.Generator, scheme: str) -> None:
     q, k, v = inputs(rng, (3,), 70, 90, 16)
-    given = (q, k, v, None, None, None, None, None, None, None, None, np.float32(0.05), np.uint8(100), *params(scheme, 4, 150))
+    given = (
+        q,
+        k,
+        v,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        np.float32(0.05),
+        np.uint8(100),
+        *params(scheme, 4, 150),
+    )
     options = {"q_bits": 4, "k_bits": 4, "v_bits": 4, "p_bits": 4, "qk_scheme": "token", "softmax_scheme": scheme}
     one, two = (run("QAttention", *given, threads=t, **options) for t in (1, 2))
     assert one.tobytes() == two.tobytes()
@@ -177,7 +266,14 @@ def test_threads_do_not_change_bytes(run: Any, rng: np.random.Generator, scheme:
 )
 def test_bad_nodes_are_sentences(run: Any, rng: np.random.Generator, changes: dict[str, Any], words: str) -> None:
     q, k, v = inputs(rng, (3,), 4, 5, 8)
-    options = {"q_bits": 8, "k_bits": 8, "v_bits": 8, "p_bits": 8, "qk_scheme": "token", "softmax_scheme": "row"} | changes
+    options = {
+        "q_bits": 8,
+        "k_bits": 8,
+        "v_bits": 8,
+        "p_bits": 8,
+        "qk_scheme": "token",
+        "softmax_scheme": "row",
+    } | changes
     v_scale = (None,) * 8 + (np.float32(1), np.uint8(0))
     with pytest.raises(Exception, match=f"onnxptq.QAttention 'node'.*{words}"):
         run("QAttention", q, k, v, *v_scale, **options)

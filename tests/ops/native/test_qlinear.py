@@ -14,7 +14,9 @@ from onnxptq.ops.pack import store_weight
 Array = NDArray[Any]
 
 
-def weights(rng: np.random.Generator, k: int, n: int, bits: int, group: int, *, extreme: bool = False) -> tuple[Any, ...]:
+def weights(
+    rng: np.random.Generator, k: int, n: int, bits: int, group: int, *, extreme: bool = False
+) -> tuple[Any, ...]:
     """Signed codes as an array, the same as stored, scale and zero."""
     half = 2 ** (bits - 1)
     codes = rng.integers(-half, half, (k, n)).astype(np.int8)
@@ -29,7 +31,13 @@ def weights(rng: np.random.Generator, k: int, n: int, bits: int, group: int, *, 
 
 
 def check(
-    run: Any, x: Array, w: tuple[Any, ...], bias: Array | None, params: tuple[Array, ...], constant: bool = True, **attributes: Any
+    run: Any,
+    x: Array,
+    w: tuple[Any, ...],
+    bias: Array | None,
+    params: tuple[Array, ...],
+    constant: bool = True,
+    **attributes: Any,
 ) -> None:
     codes, stored, scale, zero = w
     given = (stored, scale, zero, bias, *params)
@@ -71,7 +79,19 @@ def test_schemes_and_shapes(run: Any, isa: str, rng: np.random.Generator, scheme
                 bias = rng.normal(size=n).astype(np.float32) if i % 2 else None
                 for constant in (True, False):
                     w = weights(rng, k, n, w_bits, group)
-                    check(run, x, w, bias, params, constant, x_scheme=scheme, x_bits=bits, w_bits=w_bits, w_group=group, **options)
+                    check(
+                        run,
+                        x,
+                        w,
+                        bias,
+                        params,
+                        constant,
+                        x_scheme=scheme,
+                        x_bits=bits,
+                        w_bits=w_bits,
+                        w_group=group,
+                        **options,
+                    )
         else:
             w = weights(rng, k, n, w_bits, group)
             check(run, x, w, None, (), x_scheme=scheme, x_bits=bits, w_bits=w_bits, w_group=group)
@@ -91,7 +111,9 @@ def test_epilogues(run: Any, isa: str, rng: np.random.Generator, epilogue: str) 
     bias = np.linspace(-6, 6, 45).astype(np.float32)
     params = (np.float32(0.03), np.uint8(128))
     for bits in (0, 8):
-        check(run, x, weights(rng, 40, 45, 8, 0), bias, params if bits else (), x_bits=bits, w_bits=8, epilogue=epilogue)
+        check(
+            run, x, weights(rng, 40, 45, 8, 0), bias, params if bits else (), x_bits=bits, w_bits=8, epilogue=epilogue
+        )
 
 
 def test_empty_and_deep(run: Any, isa: str, rng: np.random.Generator) -> None:
@@ -134,6 +156,30 @@ def test_bad_nodes_are_sentences(run: Any, rng: np.random.Generator, changes: di
     given = {"K": 8, "N": 4, "x_bits": 8, "w_bits": 8, **changes}
     for constants in ((), (1, 2, 3)):
         with pytest.raises(Exception, match=f"onnxptq.QLinear 'node'.*{words}"):
-            run("QLinear", np.ones((2, 8), np.float32), stored, scale, zero, None, np.float32(1), np.uint8(0), constants=constants, **given)
+            run(
+                "QLinear",
+                np.ones((2, 8), np.float32),
+                stored,
+                scale,
+                zero,
+                None,
+                np.float32(1),
+                np.uint8(0),
+                constants=constants,
+                **given,
+            )
     with pytest.raises(Exception, match=r"x \[2, 7\] must end with K = 8"):
-        run("QLinear", np.ones((2, 7), np.float32), stored, scale, zero, None, np.float32(1), np.uint8(0), K=8, N=4, x_bits=8, w_bits=8)
+        run(
+            "QLinear",
+            np.ones((2, 7), np.float32),
+            stored,
+            scale,
+            zero,
+            None,
+            np.float32(1),
+            np.uint8(0),
+            K=8,
+            N=4,
+            x_bits=8,
+            w_bits=8,
+        )

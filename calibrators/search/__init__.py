@@ -1,0 +1,1 @@
+"""What the calibrators share: objectives, grids and solvers."""

@@ -1,0 +1,60 @@
+"""What searches minimise: squared errors of uniform codes, on histograms, on columns of sampled rows, and behind a
+weight."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from onnxptq.calibration.statistics.base import F32, F64
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.ops.uniform import UniformParams, affine, symmetric
+
+_ROWS = 64
+_DIGITS = 5
+
+
+def few_digits(errors: ArrayLike) -> F64:
+    """Errors as they are compared: sums differ in the last digits between machines and numbers of threads, and a plan
+    should not."""
+    errors = np.asarray(errors, np.float64)
+    known = (errors > 1e-280) & (errors < np.inf)
+    power = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.where(known, errors, 1))))
+    return np.where(known, np.rint(errors * power) / power, errors)
+
+
+def uniform_codes(low: ArrayLike, high: ArrayLike, bits: int, *, signed: bool = False) -> UniformParams:
+    """Uniform codes over ranges; signed ones are symmetric, and the larger side decides."""
+    return symmetric(np.maximum(-np.asarray(low), np.asarray(high)), bits) if signed else affine(low, high, bits)
+
+
+def histogram_error(seen: Histogram, codes: UniformParams) -> F64:
+    """Sum of squared errors over a histogram for each of K codes: integrated exactly, values being even within bins."""
+    steps = codes.scale.astype(np.float64)[:, None]
+    places = np.arange(2**codes.bits) - codes.zero.astype(np.int64)[:, None]
+    values, edges = places * steps, (places[:, 1:] - 0.5) * steps
+    ends = np.full((len(edges), 1), np.inf)
+    number, total, squares = (
+        np.diff(part, axis=1) for part in seen.integrals(np.concatenate([-ends, edges, ends], axis=1))
+    )
+    error: F64 = (squares - 2 * values * total + values**2 * number).sum(axis=1)
+    return np.maximum(error, 0.0)
+
+
+def column_error(rows: F32, codes: UniformParams) -> F64:
+    """Sum of squared errors of each column, coded with its own scale and zero-point."""
+    low = -codes.zero.astype(np.float32)
+    high = low + np.float32(2**codes.bits - 1)
+    error = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        error += np.square(np.clip(np.rint(block / codes.scale), low, high) * codes.scale - block).sum(
+            axis=0, dtype=np.float64
+        )
+    return error
+
+
+def output_error(rows: F32, coded: F32, weight: F32 | None) -> float:
+    """Squared norm of what coding changes behind a weight [K, N] (without one: of what it changes)."""
+    change = coded - rows
+    return float(np.square(change if weight is None else change @ weight, dtype=np.float64).sum())

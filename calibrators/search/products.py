@@ -1,0 +1,202 @@
+"""Scales of both operands of a product, searched in turns by what they change in its output (PTQ4ViT, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.statistics.base import F32, F64
+from onnxptq.calibrators.search.objectives import few_digits, uniform_codes
+from onnxptq.ops import schemes
+from onnxptq.ops.dual_region import DualRegionParams
+from onnxptq.ops.scheme import Params
+from onnxptq.ops.uniform import UniformParams
+
+I64 = NDArray[np.int64]
+
+
+class Tries(Protocol):
+    """The candidates of one operand."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def coded(self, x: F32, index: I64) -> F32:
+        """``x`` coded by candidate ``index``: one number, or one for each unit that has codes of its own."""
+
+    def tried(self, x: F32, index: int) -> F32:
+        """What candidate ``index`` is taken to make of ``x`` while it is searched."""
+
+    def params(self, index: I64) -> Params:
+        """The parameters of a candidate."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Uniform codes over shrunken ranges; ``low`` and ``high`` broadcast against the operand, one number for each
+    unit."""
+
+    low: F64
+    high: F64
+    bits: int
+    signed: bool
+    factors: Sequence[float]
+
+    @property
+    def count(self) -> int:
+        """How many factors there are."""
+        return len(self.factors)
+
+    def params(self, index: I64) -> UniformParams:
+        """See Tries; index -1 is the whole range."""
+        factor = np.append(np.asarray(self.factors, np.float64), 1.0)[index]
+        return uniform_codes(self.low * factor, self.high * factor, self.bits, signed=self.signed)
+
+    def coded(self, x: F32, index: I64) -> F32:
+        """See Tries."""
+        codes = self.params(index)
+        lowest = -codes.zero.astype(np.float32)
+        held = x / codes.scale
+        np.rint(held, out=held)
+        np.clip(held, lowest, lowest + np.float32(2**self.bits - 1), out=held)
+        held *= codes.scale
+        return held
+
+    def tried(self, x: F32, index: int) -> F32:
+        """See Tries."""
+        return self.coded(x, np.array(index))
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Dual-region codes."""
+
+    candidates: Sequence[DualRegionParams]
+    whole: DualRegionParams
+    """What stands for index -1: the codes before anything is searched."""
+    meaning: Callable[[F32, DualRegionParams], F32] | None = None
+    """What codes are taken to make of a tensor while they are searched; None: what they do make of it."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.candidates)
+
+    def params(self, index: I64) -> DualRegionParams:
+        """See Tries."""
+        return self.candidates[int(index)] if index >= 0 else self.whole
+
+    def coded(self, x: F32, index: I64) -> F32:
+        """See Tries."""
+        return schemes()["dual_region"].fake(x, self.params(index))
+
+    def tried(self, x: F32, index: int) -> F32:
+        """See Tries."""
+        return self.meaning(x, self.candidates[index]) if self.meaning is not None else self.coded(x, np.array(index))
+
+
+@dataclass
+class Operand:
+    """One side of a product: its blocks [samples, heads, rows, columns], and the candidates it is coded by (None: it
+    stays float)."""
+
+    blocks: Sequence[F32]
+    tries: Tries | None = None
+    axis: int | None = None
+    """Axis of the product's output whose indices have codes of their own: 1 (heads) or 3 (columns); None: one code for
+    all."""
+    units: I64 | None = None
+    """For axis 3, the unit that each column belongs to, where several share one."""
+    index: I64 = field(default_factory=lambda: np.array(-1))
+    sees_float: bool = False
+    """Whether it is searched with the other side in float."""
+
+    def now(self) -> list[F32]:
+        """The blocks as coded at present."""
+        return [self.tries.coded(block, self.index) if self.tries is not None else block for block in self.blocks]
+
+    def each(self, best: I64) -> I64:
+        """A winner of each unit as an index that broadcasts against the blocks."""
+        if self.axis is None:
+            return best.reshape(())
+        return best.reshape(-1, 1, 1) if self.axis == 1 else best if self.units is None else best[self.units]
+
+
+@dataclass(frozen=True)
+class Product:
+    """left @ right, and how much each element of it weighs (None: all the same). A side may be missing: then the other
+    is the output."""
+
+    left: Operand | None
+    right: Operand | None
+    gradients: Sequence[F32] | None = None
+
+    def search(self, order: Sequence[Operand], rounds: int) -> None:
+        """Search the operands in this order, again and again until nothing changes, ``rounds`` times at most."""
+        wanted = [self._times(a, b) for a, b in self._pairs(self._plain(self.left), self._plain(self.right))]
+        weights = self._weights(wanted)
+        for _ in range(rounds):
+            before = [operand.index for operand in order]
+            for operand in order:
+                table = self.errors(operand, wanted, weights)
+                operand.index = operand.each(table.argmin(axis=0))
+            if all(np.array_equal(a, operand.index) for a, operand in zip(before, order, strict=True)):
+                break
+
+    def errors(self, operand: Operand, wanted: Sequence[F32], weights: Sequence[F32] | None) -> F64:
+        """Error of each of the operand's candidates in each unit: the weighted squared change of the output, the other
+        side as it is."""
+        assert operand.tries is not None
+        mine = operand is self.left
+        other = self.right if mine else self.left
+        fixed = None if other is None else self._plain(other) if operand.sees_float else other.now()
+        rows = []
+        for number in range(operand.tries.count):
+            tried = [operand.tries.tried(block, number) for block in operand.blocks]
+            pairs = self._pairs(tried, fixed) if mine else self._pairs(fixed, tried)
+            total: F64 | float = 0.0
+            for place, (a, b) in enumerate(pairs):
+                change = self._times(a, b) - wanted[place]
+                if weights is not None:
+                    change *= weights[place]
+                np.square(change, out=change)
+                total = total + change.sum(axis=tuple(n for n in range(4) if n != operand.axis), dtype=np.float64)
+            rows.append(np.atleast_1d(total))
+        table = np.stack(rows)
+        if operand.units is not None:
+            table = np.stack([np.bincount(operand.units, row) for row in table])
+        return few_digits(table)
+
+    def _weights(self, wanted: Sequence[F32]) -> Sequence[F32] | None:
+        """The gradients in a unit in which no square underflows."""
+        if self.gradients is None:
+            return None
+        largest = max((float(np.abs(g).max(initial=0)) for g in self.gradients), default=0.0)
+        return (
+            [np.broadcast_to(g / np.float32(largest), o.shape) for g, o in zip(self.gradients, wanted, strict=True)]
+            if largest
+            else None
+        )
+
+    @staticmethod
+    def _plain(operand: Operand | None) -> Sequence[F32] | None:
+        return None if operand is None else operand.blocks
+
+    @staticmethod
+    def _pairs(left: Sequence[F32] | None, right: Sequence[F32] | None) -> list[tuple[F32 | None, F32 | None]]:
+        """Blocks that belong together; a weight is one block, for all blocks of rows."""
+        count = max(len(side) for side in (left, right) if side is not None)
+        return [
+            (left[n % len(left)] if left is not None else None, right[n % len(right)] if right is not None else None)
+            for n in range(count)
+        ]
+
+    @staticmethod
+    def _times(a: F32 | None, b: F32 | None) -> F32:
+        product = np.asarray(b if a is None else a if b is None else a @ b)
+        return product.reshape((1,) * (4 - product.ndim) + product.shape)

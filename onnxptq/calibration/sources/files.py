@@ -1,0 +1,137 @@
+"""Samples in files: a folder of images, .npz or .npy files, or one such file."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.sources.images import ImageInput, check_preprocess
+from onnxptq.calibration.sources.source import InputSpec, Listed, Sample, Source, checked
+from onnxptq.errors import InputError
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+
+class Files(Source):
+    """One sample a file, in the order of the names."""
+
+    def __init__(self, paths: Sequence[Path], inputs: Sequence[InputSpec], *, name: str) -> None:
+        self.inputs = tuple(inputs)
+        self.name = name
+        self._paths = list(paths)
+        for index in range(len(self)):
+            checked(self._sample(index), self.inputs, self.label(index))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def label(self, index: int) -> str:
+        """Path of the file."""
+        return str(self._paths[index])
+
+    def digest(self) -> str:
+        """Hash of names and contents."""
+        held = hashlib.sha256(self._settings().encode())
+        for path in self._paths:
+            held.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return held.hexdigest()
+
+    def _settings(self) -> str:
+        return ""
+
+    def _sample(self, index: int) -> Sample:
+        return read_arrays(self._paths[index], self.inputs)
+
+
+class Images(Files):
+    """A folder of images for a model with one image input."""
+
+    def __init__(self, paths: Sequence[Path], inputs: Sequence[InputSpec], *, name: str, preprocess: str) -> None:
+        check_preprocess(preprocess)
+        self._image = ImageInput.of(list(inputs))
+        self._preprocess = preprocess
+        super().__init__(paths, inputs, name=f"{name}, {preprocess}")
+
+    def _settings(self) -> str:
+        return repr((self._image, self._preprocess))
+
+    def _sample(self, index: int) -> Sample:
+        return {self._image.spec.name: self._image.load(self._paths[index], self._preprocess)}
+
+
+def open_path(path: Path, inputs: Sequence[InputSpec], *, limit: int | None, preprocess: str) -> Source:
+    """The source in a folder or file."""
+    if path.is_dir():
+        return _folder(path, inputs, limit, preprocess)
+    if not path.is_file():
+        raise InputError(
+            f"calibration {path}: no such file or folder; give a folder of images or .npz files, or 'synthetic'"
+        )
+    match path.suffix.lower():
+        case ".npz" | ".npy":
+            return Listed(
+                _stacked(read_arrays(path, inputs), inputs), inputs, limit=limit, name=f"samples of {path.name}"
+            )
+        case suffix if suffix in IMAGES:
+            return Images([path], inputs, name=path.name, preprocess=preprocess)
+    raise InputError(f"calibration {path}: not a folder, an image, .npz or .npy; give one of these, or 'synthetic'")
+
+
+def _folder(path: Path, inputs: Sequence[InputSpec], limit: int | None, preprocess: str) -> Source:
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    kinds = {
+        ".npz": [p for p in files if p.suffix.lower() == ".npz"],
+        ".npy": [p for p in files if p.suffix.lower() == ".npy"],
+    }
+    kinds["image"] = [p for p in files if p.suffix.lower() in IMAGES]
+    filled = [kind for kind, found in kinds.items() if found]
+    if not filled:
+        raise InputError(f"calibration {path}: the folder holds no image, .npz or .npy file")
+    if len(filled) > 1:
+        raise InputError(f"calibration {path}: the folder holds {' and '.join(filled)} files; give one kind")
+    chosen = kinds[filled[0]][:limit]
+    name = f"{len(chosen)} {filled[0]} file{'s' if len(chosen) > 1 else ''} of {path.name}"
+    return (
+        Images(chosen, inputs, name=name, preprocess=preprocess)
+        if filled == ["image"]
+        else Files(chosen, inputs, name=name)
+    )
+
+
+def read_arrays(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz by name; the array of an .npy as the model's one input."""
+    try:
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            if len(inputs) != 1:
+                names = ", ".join(s.name for s in inputs)
+                raise InputError(
+                    f"calibration {path}: an .npy feeds a model with one input, this one takes {names}; give .npz files"
+                )
+            return {inputs[0].name: held}
+        with held:
+            return {name: held[name] for name in held.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"calibration {path}: cannot be read as NumPy arrays ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _stacked(arrays: dict[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> list[dict[str, NDArray[Any]]]:
+    """One sample; or as many as a further first axis, or a first axis longer than the model's, counts."""
+    ranks = {spec.name: len(spec.shape) for spec in inputs}
+    if not arrays or any(name not in arrays for name in ranks) or len({a.shape[:1] for a in arrays.values()}) != 1:
+        return [arrays]
+    if all(arrays[name].ndim == rank + 1 for name, rank in ranks.items()):
+        return [{name: a[i] for name, a in arrays.items()} for i in range(len(next(iter(arrays.values()))))]
+    if all(
+        arrays[s.name].ndim == len(s.shape) and s.shape and s.shape[0] == 1 and len(arrays[s.name]) > 1 for s in inputs
+    ):
+        return [{name: a[i : i + 1] for name, a in arrays.items()} for i in range(len(next(iter(arrays.values()))))]
+    return [arrays]

@@ -1,0 +1,53 @@
+"""``open_source``: from what a user names as calibration data to a source of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from pathlib import Path
+
+from onnxptq.calibration.sources.files import open_path
+from onnxptq.calibration.sources.source import InputSpec, Lazy, Listed, Source
+from onnxptq.calibration.sources.synthetic import Synthetic
+from onnxptq.datasets.specs import is_named, open_named
+from onnxptq.errors import InputError
+from onnxptq.running.sessions import session
+
+
+def open_source(
+    spec: object = "synthetic",
+    *,
+    inputs: Sequence[InputSpec],
+    samples: int | None = None,
+    preprocess: str = "imagenet",
+    seed: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Source:
+    """The source that ``spec`` names: ``synthetic``, a folder of images, of .npz or of .npy, one such file, or samples
+    themselves.
+
+    Data sets are named in one word: ``zoo:MODEL``, ``sam:IMAGES+INSTANCES.json+ENCODER.onnx``, ``refcoco:FOLDER``.
+
+    Samples are an iterable of mappings, or an object with ``get_next`` as onnxruntime's calibration readers have.
+    """
+    if samples is not None and samples < 1:
+        raise InputError(f"--samples {samples}: give at least 1")
+    if isinstance(spec, Source):
+        return spec
+    if isinstance(spec, str) and spec == "synthetic":
+        return Synthetic(inputs, samples=samples or 8, preprocess=preprocess, seed=seed, shapes=shapes or {})
+    if isinstance(spec, str) and is_named(spec):
+        named = open_named(spec, {i.name: i.shape for i in inputs}, count=samples, seed=seed, start=session)
+        return Lazy(named, inputs, length=len(named), limit=samples, name=spec)
+    if isinstance(spec, (str, Path)):
+        return open_path(Path(spec), inputs, limit=samples, preprocess=preprocess)
+    if hasattr(spec, "get_next"):
+        return Listed(iter(spec.get_next, None), inputs, limit=samples, name="samples of a data reader")
+    if not isinstance(spec, Iterable):
+        raise InputError(
+            f"calibration: expected a path, 'synthetic' or an iterable of samples, got {type(spec).__name__}"
+        )
+    if isinstance(spec, Mapping):
+        raise InputError("calibration: got one mapping; give a list of them, one a sample")
+    if isinstance(spec, (list, tuple)) or not isinstance(spec, Sized):
+        return Listed(spec, inputs, limit=samples)
+    return Lazy(spec, inputs, length=len(spec), limit=samples)

@@ -1,0 +1,197 @@
+"""Sources: where calibration samples come from, and the checks that make a wrong one an error of one line."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.errors import InputError
+
+Sample = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model says of one of its inputs."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+    """Sizes; a name or None where it is dynamic (equal names, equal sizes)."""
+    below: int | None = None
+    """For integers: the length of the table they index, where there is one."""
+    mask: bool = False
+
+    @property
+    def text(self) -> str:
+        """Type and shape for messages."""
+        return f"{self.dtype.name} [{', '.join('?' if n is None else str(n) for n in self.shape)}]"
+
+    def check(self, array: NDArray[Any], label: str) -> None:
+        """An InputError where ``array`` cannot be fed."""
+        where = f"calibration {label}: input {self.name!r}"
+        if array.dtype != self.dtype:
+            raise InputError(
+                f"{where} is {array.dtype.name}, the model takes {self.dtype.name}; convert it with "
+                f".astype({self.dtype.name!r})"
+            )
+        if array.ndim != len(self.shape) or any(
+            isinstance(n, int) and n != m for n, m in zip(self.shape, array.shape, strict=True)
+        ):
+            raise InputError(f"{where} has shape {list(array.shape)}, the model takes {self.text}")
+        if self.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{where} holds NaN or infinity; repair the sample or leave it out")
+        if (
+            self.below is not None
+            and array.size
+            and not (-self.below <= int(array.min()) and int(array.max()) < self.below)
+        ):
+            raise InputError(
+                f"{where} holds {int(array.min())} .. {int(array.max())}, but indexes a table of {self.below} rows"
+            )
+
+
+class Source(ABC):
+    """Samples that can be walked over again and again, in one order."""
+
+    name: str
+    """For the summary of a run."""
+    inputs: tuple[InputSpec, ...]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def label(self, index: int) -> str:
+        """How messages call a sample."""
+
+    @abstractmethod
+    def _sample(self, index: int) -> Sample:
+        """One sample, not yet checked."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Equal for equal samples, across processes; a resumed run must find the same."""
+
+    def iterate(self, start: int = 0) -> Iterator[Sample]:
+        """The samples from number ``start`` on, checked."""
+        for index in range(start, len(self)):
+            yield checked(self._sample(index), self.inputs, self.label(index))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.iterate()
+
+
+def checked(sample: Any, inputs: Sequence[InputSpec], label: str) -> Sample:
+    """The sample as arrays; an InputError where it does not fit the model's inputs."""
+    if not isinstance(sample, Mapping):
+        raise InputError(
+            f"calibration {label}: expected a mapping of input names to arrays, got {type(sample).__name__}"
+        )
+    names = [spec.name for spec in inputs]
+    for name in names:
+        if name not in sample:
+            given = ", ".join(map(str, sample)) or "nothing"
+            raise InputError(
+                f"calibration {label}: input {name!r} is missing; it holds {given}; the model takes {', '.join(names)}"
+            )
+    for name in sample:
+        if name not in names:
+            raise InputError(f"calibration {label}: the model has no input {name!r}; it takes {', '.join(names)}")
+    arrays: dict[str, NDArray[Any]] = {}
+    for spec in inputs:
+        try:
+            array = np.asarray(sample[spec.name])
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"calibration {label}: input {spec.name!r} is no array: {str(error).splitlines()[0]}"
+            ) from error
+        spec.check(array, label)
+        arrays[spec.name] = np.ascontiguousarray(array).reshape(array.shape)
+    return arrays
+
+
+class Listed(Source):
+    """Samples held in memory: a list of mappings, or what an iterator or an onnxruntime-style data reader gave."""
+
+    def __init__(
+        self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, limit: int | None, name: str = "samples"
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self._held = [checked(s, self.inputs, f"sample {i}") for i, s in enumerate(itertools.islice(samples, limit))]
+        self.name = f"{len(self._held)} {name}"
+        if not self._held:
+            raise InputError("calibration: there is no sample; give at least one mapping of input names to arrays")
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def label(self, index: int) -> str:
+        """Number of the sample."""
+        return f"sample {index}"
+
+    def _sample(self, index: int) -> Sample:
+        return self._held[index]
+
+    def digest(self) -> str:
+        """Hash of names and contents."""
+        return digest_of(self._held)
+
+
+class Lazy(Source):
+    """An iterable that makes its samples anew in every walk (a data loader): they never stay in memory."""
+
+    def __init__(
+        self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, length: int, limit: int | None, name: str = ""
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self._samples = samples
+        self._length = length if limit is None else min(limit, length)
+        self.name = f"{self._length} samples of {name or type(samples).__name__}"
+        if not self._length:
+            raise InputError("calibration: there is no sample; give at least one mapping of input names to arrays")
+        checked(next(iter(samples), None), self.inputs, self.label(0))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def label(self, index: int) -> str:
+        """Number of the sample."""
+        return f"sample {index}"
+
+    def _sample(self, index: int) -> Sample:
+        return next(self.iterate(index))
+
+    def iterate(self, start: int = 0) -> Iterator[Sample]:
+        """The samples from number ``start`` on, checked."""
+        count = 0
+        for index, sample in enumerate(itertools.islice(self._samples, start, self._length), start=start):
+            count += 1
+            yield checked(sample, self.inputs, self.label(index))
+        if start + count < self._length:
+            raise InputError(
+                f"calibration: the data gave {start + count} samples in this walk, {self._length} before; it must "
+                f"give the same ones"
+            )
+
+    def digest(self) -> str:
+        """Hash of names and contents."""
+        return digest_of(self)
+
+
+def digest_of(samples: Iterable[Sample]) -> str:
+    """Hash of names, types, shapes and contents."""
+    held = hashlib.sha256()
+    for sample in samples:
+        for name, array in sorted(sample.items()):
+            held.update(f"{name} {array.dtype.str} {array.shape};".encode())
+            held.update(np.ascontiguousarray(array).tobytes())
+    return held.hexdigest()

@@ -1,0 +1,36 @@
+"""Constants that a pass may want to change belong to one reader."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.edit import set_input
+from onnxptq.graph.model import Model
+
+OWNERS = {
+    "MatMul": (0, 1),
+    "Add": (0, 1),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "LayerNormalization": (1, 2),
+    "BatchNormalization": (1, 2, 3, 4),
+    "InstanceNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+}
+
+
+def unshare(model: Model) -> None:
+    """Give each weight, bias and norm parameter to one node (exporters merge equal ones; arrays stay shared in
+    memory)."""
+    seen: set[str] = set()
+    for node in model.graph.nodes:
+        for index in OWNERS.get(node.op, ()):
+            if index >= len(node.inputs):
+                continue
+            tensor = node.inputs[index]
+            if not isinstance(tensor, gs.Constant) or tensor.name in model.tensors or len(tensor.shape) == 0:
+                continue
+            if tensor.name in seen:
+                set_input(node, index, gs.Constant(model.unique(tensor.name), tensor._values))
+            elif len(tensor.outputs) > 1:
+                seen.add(tensor.name)

@@ -1,0 +1,1 @@
+"""One data-flow analysis: dimensions, shapes, partial values, channels and tokens followed through a graph."""

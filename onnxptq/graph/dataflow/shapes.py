@@ -1,0 +1,237 @@
+"""Shapes, types and shape-like values of every tensor, in one walk; dynamic dimensions keep their symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxptq.graph.dataflow import partial_values as partial
+from onnxptq.graph.dataflow.dims import Dim
+from onnxptq.graph.dataflow.partial_values import Value, is_complete
+from onnxptq.graph.dataflow.shape_rules import RULES, Shape
+from onnxptq.graph.evaluate import evaluate, has_subgraph, proto_of
+from onnxptq.graph.model import Model
+
+SMALL = 1 << 20
+"""Bytes up to which a constant result may outgrow its inputs."""
+TABLE = 1 << 16
+"""The same for gathers, which make big constants (relative position terms) out of small tables."""
+LEFT = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Resize",
+        "Upsample",
+        "Conv",
+        "ConvTranspose",
+        "GridSample",
+        "RoiAlign",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "DFT",
+        "STFT",
+    }
+)
+"""Never computed here: codes are to stay codes, and of the others NumPy's reference is very slow (interpolated position
+tables)."""
+
+
+@dataclass
+class Facts:
+    """What is known of the tensors of a graph, by name."""
+
+    shapes: dict[str, Shape | None] = field(default_factory=dict)
+    elements: dict[str, int] = field(default_factory=dict)
+    """Element types (onnx.TensorProto.DataType)."""
+    values: dict[str, Value] = field(default_factory=dict)
+    """Constants, and integer tensors known at least in part (see ``partial``)."""
+
+
+def analyse(model: Model, *, inputs: Mapping[str, Sequence[Dim]] | None = None, weights: bool = False) -> Facts:
+    """Walk the graph once. ``inputs`` replaces input shapes; ``weights`` computes large constants too, for folding."""
+    facts = Facts()
+    graph = model.graph
+    opsets = {"": model.opset} | {d.domain: d.version for d in graph.import_domains or () if d.domain}
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    given = dict(inputs or {})
+    for tensor in graph.inputs:
+        shape = given.get(tensor.name, tensor.shape)
+        _note(facts, tensor.name, element_type(tensor), None if shape is None else tuple(shape))
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant) and tensor.name not in facts.shapes:
+                _note(facts, tensor.name, element_type(tensor), tuple(tensor.shape))
+                if weights or int(np.prod(tensor.shape)) <= partial.LIMIT:
+                    held = constant_array(tensor, model)
+                    if held is not None:
+                        facts.values[tensor.name] = held
+        for tensor, (element, shape) in zip(node.outputs, _types(node, facts, opsets, imports), strict=True):
+            declared = tensor.shape if not given else None
+            _note(facts, tensor.name, element or element_type(tensor), _merge(shape, declared))
+        _follow(node, facts, opsets, weights)
+    return facts
+
+
+def infer(model: Model) -> None:
+    """Write the shapes and types that can be said onto the tensors of the graph."""
+    write(model, analyse(model))
+
+
+def write(model: Model, facts: Facts) -> None:
+    """Put facts onto the tensors of the main graph."""
+    graph = model.graph
+    fixed = {id(t) for t in graph.inputs}
+    for tensor in [t for node in graph.nodes for t in node.outputs] + list(graph.outputs):
+        if isinstance(tensor, gs.Variable) and tensor.name in facts.shapes and id(tensor) not in fixed:
+            shape = facts.shapes[tensor.name]
+            if facts.elements.get(tensor.name):
+                tensor.dtype = dtype_of(facts.elements[tensor.name])
+            if shape is not None:
+                tensor.shape = list(shape)
+
+
+def element_type(tensor: gs.Tensor) -> int:
+    """ONNX element type of a tensor, 0 if unknown."""
+    dtype = tensor.export_dtype if isinstance(tensor, gs.Constant) else tensor.dtype
+    if dtype is None:
+        return 0
+    return dtype if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def dtype_of(element: int) -> Any:
+    """What graphsurgeon calls an element type."""
+    return element if element == onnx.TensorProto.BFLOAT16 else onnx.helper.tensor_dtype_to_np_dtype(element)
+
+
+def constant_array(tensor: gs.Constant, model: Model) -> NDArray[Any] | None:
+    """The array of a constant, unless NumPy cannot hold its type."""
+    if tensor.name in model.tensors or element_type(tensor) > onnx.TensorProto.BFLOAT16:
+        return None
+    return np.asarray(tensor.values)
+
+
+def _note(facts: Facts, name: str, element: int, shape: Shape | None) -> None:
+    if name:
+        facts.shapes[name] = shape
+        facts.elements[name] = element
+
+
+def _merge(found: Shape | None, declared: Sequence[Dim] | None) -> Shape | None:
+    """The more exact of two shapes, dimension by dimension; what was found wins over what was declared."""
+    if found is None or declared is None or len(found) != len(declared):
+        return found if found is not None else None if declared is None else tuple(declared)
+    return tuple(
+        b if a is None or (isinstance(a, str) and isinstance(b, int)) else a
+        for a, b in zip(found, declared, strict=True)
+    )
+
+
+def _types(
+    node: gs.Node, facts: Facts, opsets: Mapping[str, int], imports: list[onnx.OperatorSetIdProto]
+) -> list[tuple[int, Shape | None]]:
+    """Element type and shape of each output, as far as the op's schema and our own rules tell."""
+    unknown: list[tuple[int, Shape | None]] = [(0, None)] * len(node.outputs)
+    own = RULES.get(node.op) if node.domain in ("", None, "ai.onnx") else None
+    if own is not None:
+        shapes = [facts.shapes.get(t.name) for t in node.inputs]
+        values = [facts.values.get(t.name) for t in node.inputs]
+        if shapes[0] is not None or node.op == "ConstantOfShape":
+            found = own(shapes, values, node)
+            if found is not None:
+                source = node.attrs["value"].dtype if node.op == "ConstantOfShape" and "value" in node.attrs else None
+                element = (
+                    facts.elements.get(node.inputs[0].name, 0) if node.op != "ConstantOfShape" else element_of(source)
+                )
+                return [(element, found), *unknown[1:]]
+    if has_subgraph(node) or any(t.name and t.name not in facts.shapes for t in node.inputs):
+        return unknown
+    try:
+        schema = onnx.defs.get_schema(node.op, opsets.get(node.domain or "", 1), node.domain or "")
+    except onnx.defs.SchemaError:
+        return unknown
+    types = {t.name: _type_proto(facts, t.name) for t in node.inputs if t.name}
+    data = {}
+    for tensor in node.inputs:
+        value = facts.values.get(tensor.name)
+        if value is not None and is_complete(value) and value.size <= partial.LIMIT and value.dtype.kind in "biuf":
+            data[tensor.name] = onnx.numpy_helper.from_array(np.ascontiguousarray(value), tensor.name)
+    try:
+        found_types = onnx.shape_inference.infer_node_outputs(
+            schema, proto_of(node), types, data, opset_imports=imports
+        )
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
+        return unknown
+    return [_read(found_types.get(t.name)) for t in node.outputs]
+
+
+def element_of(dtype: Any) -> int:
+    """Element type of a ConstantOfShape without or with a value."""
+    return onnx.TensorProto.FLOAT if dtype is None else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def _type_proto(facts: Facts, name: str) -> onnx.TypeProto:
+    shape = facts.shapes[name]
+    return onnx.helper.make_tensor_type_proto(facts.elements[name], None if shape is None else list(shape))
+
+
+def _read(found: onnx.TypeProto | None) -> tuple[int, Shape | None]:
+    if found is None or not found.HasField("tensor_type"):
+        return 0, None
+    tensor = found.tensor_type
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim
+    )
+
+
+def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: bool) -> None:
+    """Values of the outputs, where all inputs are constant or the op is about shapes."""
+    values = [facts.values.get(t.name) if t.name else None for t in node.inputs]
+    results: Sequence[Value | None]
+    if all(v is not None and is_complete(v) for v, t in zip(values, node.inputs, strict=True) if t.name) and not _grows(
+        node, facts, values
+    ):
+        found = evaluate(node, values, opsets=opsets)
+        results = found if found is not None else [None] * len(node.outputs)
+    else:
+        shapes: list[partial.Shape] = [facts.shapes.get(t.name) for t in node.inputs]
+        results = partial.evaluate(node, values, shapes)
+    for tensor, result in zip(node.outputs, results, strict=True):
+        if result is None or not tensor.name or not (weights or result.size <= partial.LIMIT):
+            continue
+        element = facts.elements.get(tensor.name)
+        if is_complete(result):
+            if element and result.dtype.kind in "iu" and dtype_of(element) != result.dtype:
+                result = result.astype(dtype_of(element))
+            _note(facts, tensor.name, int(onnx.helper.np_dtype_to_tensor_dtype(result.dtype)), result.shape)
+        facts.values[tensor.name] = result
+
+
+def _grows(node: gs.Node, facts: Facts, values: Sequence[Value | None]) -> bool:
+    """Whether the result would be a big constant made of small ones (or its size cannot be said beforehand)."""
+    if node.op in LEFT:
+        return True
+    given = sum(v.nbytes for v in values if v is not None)
+    for tensor in node.outputs:
+        shape = facts.shapes.get(tensor.name)
+        if shape is None or any(not isinstance(d, int) for d in shape):
+            # Range, NonZero and the like: small inputs, so let them be computed.
+            if given > SMALL:
+                return True
+            continue
+        width = np.dtype(
+            np.float64 if not facts.elements.get(tensor.name) else dtype_of(facts.elements[tensor.name])
+        ).itemsize
+        count = int(np.prod([d for d in shape if isinstance(d, int)], dtype=np.int64)) * width
+        if count > max(2 * given, TABLE if node.op.startswith("Gather") else SMALL):
+            return True
+    return False

@@ -1,0 +1,112 @@
+"""Small edits of a graphsurgeon graph that keep its bookkeeping right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxptq.graph.model import Model
+
+
+def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
+    """Replace one input of a node (the same tensor may be read at other positions)."""
+    inputs = list(node.inputs)
+    inputs[index] = tensor
+    node.inputs = inputs
+
+
+def replace_reads(old: gs.Tensor, new: gs.Tensor, *, keep: Sequence[gs.Node] = ()) -> None:
+    """Let every reader of ``old`` but those in ``keep`` read ``new``."""
+    kept = {id(node) for node in keep}
+    for node in list({id(n): n for n in old.outputs}.values()):
+        if id(node) not in kept:
+            node.inputs = [new if t is old else t for t in node.inputs]
+
+
+def bypass(model: Model, node: gs.Node) -> bool:
+    """Remove a node whose first output equals its first input. False where an input of the graph would become its
+    output."""
+    source, target = node.inputs[0], node.outputs[0]
+    if any(target is t for t in model.graph.outputs):
+        return _rename_source(model, node)
+    if _read_inside(model, target):
+        return False
+    replace_reads(target, source)
+    node.outputs.clear()
+    return True
+
+
+def replace_output(model: Model, node: gs.Node, index: int, tensor: gs.Tensor) -> None:
+    """Let ``tensor`` take the place of an output of ``node``, as a graph output too (name and type kept)."""
+    old = node.outputs[index]
+    replace_reads(old, tensor)
+    graph_outputs = model.graph.outputs
+    for position, output in enumerate(graph_outputs):
+        if output is old:
+            name = old.name
+            old.name = model.unique(f"{name}_old")
+            tensor.name = name
+            graph_outputs[position] = tensor
+
+
+def append(
+    model: Model, op: str, inputs: Sequence[gs.Tensor], *, like: gs.Tensor | None = None, base: str, **attrs: Any
+) -> gs.Tensor:
+    """Add a node with one new output; ``base`` starts its names. The caller sorts the graph."""
+    name = model.unique(base)
+    output = gs.Variable(f"{name}_out" if f"{name}_out" not in model.graph.tensors() else model.unique(f"{name}_out"))
+    if like is not None:
+        output.dtype, output.shape = like.dtype, list(like.shape) if like.shape is not None else None
+    model.graph.nodes.append(gs.Node(op, name=name, attrs=attrs, inputs=list(inputs), outputs=[output]))
+    return output
+
+
+def constant(model: Model, base: str, array: NDArray[Any]) -> gs.Constant:
+    """A new constant."""
+    return gs.Constant(model.unique(base), np.asarray(array))
+
+
+def sweep(model: Model) -> None:
+    """Take nodes out of the graph that lost their outputs."""
+    for node in model.graph.nodes:
+        if not node.outputs:
+            node.inputs.clear()
+    model.graph.nodes = [node for node in model.graph.nodes if node.outputs]
+
+
+def only_reader(tensor: gs.Tensor, model: Model) -> gs.Node | None:
+    """The one node that reads a tensor (once), if nothing else does and it is no output of the graph."""
+    if len(tensor.outputs) != 1 or any(tensor is t for t in model.graph.outputs):
+        return None
+    node: gs.Node = tensor.outputs[0]
+    return node
+
+
+def producer(tensor: gs.Tensor) -> gs.Node | None:
+    """The node that makes a tensor, if any."""
+    return tensor.inputs[0] if len(tensor.inputs) == 1 else None
+
+
+def _read_inside(model: Model, tensor: gs.Tensor) -> bool:
+    """Whether a subgraph of a control-flow node reads the tensor by name."""
+    for node in model.graph.nodes:
+        for attribute in node.attrs.values():
+            if isinstance(attribute, gs.Graph) and tensor.name in attribute.tensors():
+                return True
+    return False
+
+
+def _rename_source(model: Model, node: gs.Node) -> bool:
+    """Let what makes the input of ``node`` make the graph output instead."""
+    source, target = node.inputs[0], node.outputs[0]
+    made = producer(source)
+    if made is None or any(source is t for t in model.graph.outputs) or _read_inside(model, source):
+        return False
+    node.outputs.clear()
+    made.outputs = [target if t is source else t for t in made.outputs]
+    replace_reads(source, target, keep=[node])
+    return True

@@ -1,0 +1,127 @@
+"""What coding does to each site's tensor: its SQNR, its histogram with the grid, and the parameters in a few words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxptq.calibration.engine import Engine
+from onnxptq.calibration.statistics.base import Request, Several, Statistic
+from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.rows import RowSample
+from onnxptq.calibrators.dual_stream import NAME as DUAL_STREAM
+from onnxptq.graph.model import Model, value
+from onnxptq.ops import schemes
+from onnxptq.ops.uniform import SMALLEST, UniformParams
+from onnxptq.plan import Choice, Plan
+from onnxptq.report.data import Drawing
+from onnxptq.running.compare import decibels
+from onnxptq.structure import Role, Site
+
+ROWS = 512
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One site after coding."""
+
+    sqnr: float | None
+    drawing: Drawing | None
+    words: str
+    bits_per_element: float
+
+
+def measure_sites(model: Model, plan: Plan, engine: Engine, rounded: Model | None = None) -> dict[str, Measured]:
+    """Every site of the plan: activations on the engine's samples (one walk), weights as they are, or as they are in
+    ``rounded``.
+
+    A weight found by dual stream is meant to be another one, so its distance from the original says nothing.
+    """
+    requests = {
+        key: Request(
+            site.tensor, Several(Histogram(), RowSample(ROWS, axes(site, plan[key]), plan[key].options.get("heads")))
+        )
+        for key, site in plan.sites.items()
+        if site.role is not Role.WEIGHT
+    }
+    filled = engine.fill(requests, stage="measure")
+    nodes, coded = model.nodes(), (rounded or model).nodes()
+    found: dict[str, Measured] = {}
+    for key, site in plan.sites.items():
+        if site.role is Role.WEIGHT:
+            held, other = (np.asarray(value(one[site.consumer].inputs[1]), np.float32) for one in (nodes, coded))
+            found[key] = _weight(held, other, plan[key])
+        else:
+            found[key] = _activation(filled[key], plan[key])
+    return found
+
+
+def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
+    """The axes of a sampled row: what has a range of its own at run time, else the channels, and the heads where these
+    have parameters."""
+    return -2 if choice.granularity == "column" else (-3, -1) if "heads" in choice.options else site.axis
+
+
+def _weight(weight: NDArray[np.float32], rounded: NDArray[np.float32], choice: Choice) -> Measured:
+    counts, edges = np.histogram(weight, bins=512)
+    sqnr = _sqnr(weight, choice, rounded) if choice.calibrator != DUAL_STREAM else None
+    return Measured(sqnr, Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
+
+
+def _activation(statistic: Statistic, choice: Choice) -> Measured:
+    both = cast(Several, statistic)
+    seen, rows = cast(Histogram, both.members[0]), cast(RowSample, both.members[1]).sample
+    heads = choice.options.get("heads")
+    if heads is not None and rows.size:
+        rows = rows.reshape(len(rows), heads, 1, -1)
+    if choice.options.get("norm") and rows.size:
+        rows = rows / np.maximum(rows.max(axis=-1, keepdims=True), SMALLEST)
+    return Measured(
+        _sqnr(rows, choice) if rows.size else None,
+        Drawing.of(seen.counts, seen.edges, _levels(choice)),
+        _words(choice),
+        _true_bits(choice, max(seen.count, 1)),
+    )
+
+
+def _sqnr(x: NDArray[np.float32], choice: Choice, given: NDArray[np.float32] | None = None) -> float | None:
+    """Of coding ``x``, or of coding ``given`` instead of it."""
+    if choice.params is None:
+        return None
+    error = x.astype(np.float64) - schemes()[choice.scheme].fake(x if given is None else given, choice.params)
+    return decibels(float(np.square(x, dtype=np.float64).sum()), float(np.square(error).sum()))
+
+
+def _true_bits(choice: Choice, count: int) -> float:
+    return (
+        schemes()[choice.scheme].bits_per_element(choice.params, count)
+        if choice.params is not None
+        else float(choice.bits)
+    )
+
+
+def _levels(choice: Choice) -> list[float]:
+    """The values of all codes, of the widest channel where there are many; [] where they change at run time, or from
+    row to row."""
+    if choice.params is None or schemes()[choice.scheme].dynamic or choice.options.get("norm") or choice.bits > 8:
+        return []
+    params = choice.params
+    if isinstance(params, UniformParams):
+        widest = int(params.scale.argmax())
+        scale, zero = float(params.scale.reshape(-1)[widest]), int(params.zero.reshape(-1)[widest])
+        return [(code - zero) * scale for code in range(2**choice.bits)]
+    codes = np.arange(2**choice.bits, dtype=np.uint8)
+    return [float(v) for v in schemes()[choice.scheme].decode(codes, params)]
+
+
+def _words(choice: Choice) -> str:
+    params = choice.params
+    if isinstance(params, UniformParams):
+        if params.scale.size > 1:
+            return f"{params.scale.size} scales, {params.scale.min():.4g} to {params.scale.max():.4g}"
+        return f"scale {float(params.scale.reshape(())):.4g}, zero {int(params.zero.reshape(()))}"
+    line = "column" if choice.granularity == "column" else "row"
+    return f"range of each {line} at run time" if schemes()[choice.scheme].dynamic else ""

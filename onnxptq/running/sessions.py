@@ -1,0 +1,114 @@
+"""Sessions: the only place that chooses an executor for the domain ``onnxptq``."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import onnxruntime as ort
+
+from onnxptq.errors import InputError
+
+Executor = Literal["native", "function", "python"]
+ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
+"""A file, a model, or what makes one, which nobody else then holds."""
+PROTOBUF_LIMIT = 2**31 - 2**20
+HEAVY = 2**26
+"""Bytes of weights from which on it matters what other models of their kind have left in memory."""
+
+
+def library_path() -> Path | None:
+    """The compiled op library, or None where there is none."""
+    from onnxptq.ops import library
+
+    return library.path()
+
+
+def session(
+    model: ModelLike,
+    *,
+    executor: Executor | None = None,
+    threads: int | None = None,
+    optimize: bool = True,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    libraries: Sequence[str | Path] = (),
+) -> ort.InferenceSession:
+    """An onnxruntime session with our ops: the native library where there is one (the default), else the function
+    bodies.
+
+    ``executor`` forces ``native`` (an InputError without the library), ``function`` (bodies only, what any plain
+    onnxruntime does) or ``python`` (NumPy references through onnxruntime-extensions, for debugging). ``libraries`` are
+    further custom-op libraries, as packaged models with a tokenizer need.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in
+    # once more.
+    options.enable_mem_pattern = False
+    for other in libraries:
+        options.register_custom_ops_library(str(other))
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # The default lets onnxruntime quantize activations of INT4 products behind our back: results move by 1-2 %.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    library = library_path()
+    if executor == "native" and library is None:
+        raise InputError(
+            "executor 'native': no compiled op library here; install with a C++ compiler, or use executor 'function'"
+        )
+    if executor in (None, "native") and library is not None:
+        options.register_custom_ops_library(str(library))
+    elif executor == "python":
+        from onnxptq.ops import pyops
+
+        pyops.register(options)
+    if isinstance(model, (str, Path)):
+        return ort.InferenceSession(str(model), options, providers=list(providers))
+    if isinstance(model, bytes):
+        return ort.InferenceSession(model, options, providers=list(providers))
+    made, weight = _made(model, options, providers)
+    if weight > HEAVY:
+        _give_back()
+    return made
+
+
+def _made(
+    model: onnx.ModelProto | Callable[[], onnx.ModelProto], options: ort.SessionOptions, providers: Sequence[str]
+) -> tuple[ort.InferenceSession, int]:
+    """A session and the bytes of its weights; what made the model and its message is let go of here."""
+    proto = model() if callable(model) else model
+    # ByteSize itself fails for what does not fit one message.
+    weight = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if weight > PROTOBUF_LIMIT:
+        return _large(proto, options, providers), weight
+    message = proto.SerializeToString()
+    del proto
+    return ort.InferenceSession(message, options, providers=list(providers)), weight
+
+
+def _give_back() -> None:
+    """Let go of what earlier models and sessions have left: cycles in Python, and what glibc keeps for itself when it
+    is freed."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _large(model: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+    """A session of a model too big for one protobuf message: by way of a folder, gone when this returns."""
+    with tempfile.TemporaryDirectory(prefix="onnxptq-") as folder:
+        path = os.path.join(folder, "model.onnx")
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        onnx.save_model(copy, path, save_as_external_data=True, location="model.data")
+        return ort.InferenceSession(path, options, providers=list(providers))

@@ -1,8 +1,0 @@
-"""Structure found in a canonical graph: linears, convolutions, attentions, and the sites where a quantizer can sit."""
-
-from __future__ import annotations
-
-from onnxptq.sites.discover import discover
-from onnxptq.sites.types import Attention, Conv, Linear, Norm, Part, Role, Site, Source, Structure
-
-__all__ = ["Attention", "Conv", "Linear", "Norm", "Part", "Role", "Site", "Source", "Structure", "discover"]

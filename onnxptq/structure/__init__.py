@@ -1,0 +1,8 @@
+"""Structure found in a canonical graph: linears, convolutions, attentions, and the sites where a quantizer can sit."""
+
+from __future__ import annotations
+
+from onnxptq.structure.discover import discover
+from onnxptq.structure.types import Attention, Conv, Linear, Norm, Part, Role, Site, Source, Structure
+
+__all__ = ["Attention", "Conv", "Linear", "Norm", "Part", "Role", "Site", "Source", "Structure", "discover"]

@@ -1,0 +1,210 @@
+"""What is found in a canonical graph, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Role(StrEnum):
+    """What a tensor is to the operation that reads it."""
+
+    WEIGHT = "weight"
+    LINEAR_INPUT = "linear_input"
+    CONV_INPUT = "conv_input"
+    QUERY = "query"
+    KEY = "key"
+    VALUE = "value"
+    SOFTMAX = "softmax"
+    GELU = "gelu"
+    """A linear or conv input that is the output of a GELU, moved at most."""
+    MATMUL_INPUT = "matmul_input"
+    """An operand of a product of two activations that is no attention."""
+
+
+class Part(StrEnum):
+    """The part of a multi-modal model a site belongs to."""
+
+    VISUAL = "visual"
+    TEXT = "text"
+    FUSION = "fusion"
+    DECODER = "decoder"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place a quantizer can sit: ``tensor`` as read by node ``consumer``. Hashable, and its ``key`` is unique.
+
+    Queries and keys are the tensors of ``Attention.q`` and ``k``: the product that is their consumer may read them
+    through a scalar factor or the transposition of the keys.
+    """
+
+    tensor: str
+    consumer: str
+    role: Role
+    part: Part = Part.VISUAL
+    channels: int | None = None
+    """Length of the channel axis: output channels of a weight, last axis (axis 1 for convolutions) of an activation."""
+    axis: int = -1
+    """The channel axis."""
+    default: bool = True
+    """Whether the default scope quantizes it; first convolution and output layer are False."""
+    partner: str = ""
+    """Of an attention's operands and of weights: the tensor it is multiplied by."""
+    output: str = ""
+    """What the consumer makes of it."""
+
+    @property
+    def key(self) -> str:
+        """``consumer:role``, unique in a graph and stable across runs."""
+        return f"{self.consumer}:{self.role}" + (f":{self.tensor}" if self.role is Role.MATMUL_INPUT else "")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """MatMul with a constant [K, N] weight, and the Add of its bias where there is one. ``name`` is the MatMul's."""
+
+    name: str
+    input: str
+    weight: str
+    bias: str | None
+    bias_node: str | None
+    output: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Conv or ConvTranspose with constant weight. ``name`` is the node's."""
+
+    name: str
+    input: str
+    weight: str
+    bias: str | None
+    output: str
+    transpose: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """The linear that makes the q, k or v of an attention, and which of its output channels sits at (head, dim)."""
+
+    linear: str
+    channels: NDArray[np.int64]
+    """[heads, dim] -> output channel of the linear."""
+    exclusive: bool
+    """Whether nothing but this attention operand reads those channels (q of SAM's encoder feeds relative position too:
+    False)."""
+
+    def __hash__(self) -> int:
+        return hash((self.linear, self.channels.tobytes()))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Source):
+            return NotImplemented
+        return (self.linear, self.exclusive) == (other.linear, other.exclusive) and np.array_equal(
+            self.channels, other.channels
+        )
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(scale * q k^T + additive terms) v, written out in standard ops.
+
+    ``q`` and ``k`` are the tensors before any scalar scale and before the transposition of k: [..., N, d]; ``v``
+    likewise.
+    """
+
+    name: str
+    """Name of the Softmax node."""
+    qk: str
+    """Name of the MatMul node of the scores."""
+    av: str
+    """Name of the MatMul node of probabilities and values."""
+    q: str
+    k: str
+    v: str
+    probabilities: str
+    output: str
+    scale: float
+    heads: int
+    dim: int
+    queries: int | None
+    keys: int | None
+    q_source: Source | None = None
+    k_source: Source | None = None
+    v_source: Source | None = None
+    o_linear: str | None = None
+    """The linear that reads the attention's output (every channel of it and nothing else does), if there is one."""
+    o_channels: NDArray[np.int64] | None = field(default=None, compare=False)
+    """[heads, dim] -> input channel of ``o_linear``."""
+    additive: tuple[str, ...] = ()
+    """Tensors added to the scores, in order, each broadcasting against [..., Nq, Nk] as it stands."""
+    rel_h: str | None = None
+    """Decomposed relative position terms [..., Nq, H] and [..., Nq, W], where the graph adds them that way."""
+    rel_w: str | None = None
+    fusable: bool = True
+    """Whether scores go to the softmax through nothing but scale, additive terms and relative position, with no other
+    reader."""
+    masked: bool = False
+    """Whether an additive term comes from a mask input."""
+    token_to_image: bool = False
+    part: Part = Part.VISUAL
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNormalization and the linears that read what it makes."""
+
+    name: str
+    input: str
+    output: str
+    scale: str
+    bias: str | None
+    readers: tuple[str, ...] = ()
+    """Linears whose input channel c is the norm's channel c at every token."""
+    exclusive: bool = False
+    """Whether nothing but ``readers`` reads the norm's output."""
+    padded: bool = False
+    """Whether zero tokens are added between the norm and a reader (windows of Swin and Segment Anything)."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Everything ``discover`` finds, in graph order."""
+
+    linears: dict[str, Linear] = field(default_factory=dict)
+    convs: dict[str, Conv] = field(default_factory=dict)
+    attentions: dict[str, Attention] = field(default_factory=dict)
+    matmuls: tuple[str, ...] = ()
+    """Names of MatMul nodes of two activations that belong to no attention."""
+    sites: tuple[Site, ...] = ()
+    masks: dict[str, str] = field(default_factory=dict)
+    """Mask input name -> the token input whose padding it marks ('' if unknown)."""
+    norms: tuple[str, ...] = ()
+    """LayerNormalization nodes."""
+    norm_readers: dict[str, Norm] = field(default_factory=dict)
+    """The same by name, with their readers."""
+    parts: dict[str, Part] = field(default_factory=dict)
+    """Part of each Linear, Conv, Softmax and product of two activations, by node name."""
+    batch_norms: tuple[str, ...] = ()
+    gelus: tuple[str, ...] = ()
+
+    def blocks(self) -> dict[str, list[int]]:
+        """For each linear that makes queries, keys or values, which of these each output channel belongs to (-1:
+        none)."""
+        found: dict[str, list[int]] = {}
+        for attention in self.attentions.values():
+            for number, source in enumerate((attention.q_source, attention.k_source, attention.v_source)):
+                if source is not None:
+                    labels = found.setdefault(source.linear, [-1] * self.linears[source.linear].outputs)
+                    for channel in source.channels.reshape(-1).tolist():
+                        labels[channel] = number
+        return found

@@ -31,8 +31,9 @@ $(VENV)/.editable: $(VENV)/.dev $(NATIVE)
 demo: $(VENV)/.base            ## quantize the embedded zoo SAM, compare masks, write a report
 	$(BIN)/onnxptq demo
 
-test: $(VENV)/.editable        ## the whole suite but the slow tests
-	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest $(ARGS)
+WORKERS ?= auto --maxprocesses 8
+test: $(VENV)/.editable        ## the whole suite but the slow tests, one process a core
+	OMP_NUM_THREADS=1 ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-slow: $(VENV)/.editable   ## the slow tests
 	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -m slow $(ARGS)

@@ -24,7 +24,8 @@ from onnxptq.datasets import zoo
 from onnxptq.datasets.prompts import sam_input
 from onnxptq.evaluate.overlap import Agreement
 from onnxptq.evaluate.predictors import SamPredictor
-from onnxptq.pipeline.asymmetric import simulation
+from onnxptq.lower import native, portable
+from onnxptq.pipeline.weights import simulation
 from onnxptq.quantizer import Quantizer
 from onnxptq.running.sessions import Executor
 
@@ -70,7 +71,8 @@ def forms(part: str, bits: str) -> dict[str, onnx.ModelProto]:
     """A part of the model, quantized once, in every form."""
     quantizer = Quantizer(zoo.path(f"sam-mini-{part}"), bits=bits, threads=1)
     plan = quantizer.calibrate("zoo:sam-mini", limit=IMAGES)
-    written = {form: quantizer.quantize(format=form).model for form in ("native", "portable")}
+    found = quantizer.model, quantizer.structure, plan
+    written = {"native": native.lower(*found).proto, "portable": portable.lower(*found).proto}
     return {"simulation": simulation(quantizer.model, quantizer.structure, plan), **written}
 
 

@@ -95,11 +95,11 @@ def _dynamic(name: str, **options: Any) -> Row:
 
 def _ours(recipe: str, bits: str, format: str = "native") -> Row:
     def make(graph: Graph, out: Path) -> None:
-        from onnxptq import Quantizer, Recipe
+        from onnxptq import Quantizer
 
-        quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=Recipe.load(recipe).suited(format))
+        quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, format=format)
         quantizer.calibrate(graph.calibration)
-        quantizer.quantize(format=format).save(out)  # type: ignore[arg-type]
+        quantizer.quantize().save(out)
 
     return Row(f"onnxptq {recipe} {bits}{'' if format == 'native' else f' {format}'}", make, ours=True)
 

@@ -1,8 +1,8 @@
-"""Quantizer: the whole pipeline in reading order. Each step can also be called alone and printed in between."""
+"""Quantizer: the face of the pipeline. What a run does is written in ``pipeline/stages.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,46 +10,48 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq.calibration.padding import unpadded
-from onnxptq.calibration.progress import Progress, Silent, Titled
+from onnxptq.calibration.progress import Progress, Silent
 from onnxptq.calibration.sources.inputs import input_specs
 from onnxptq.calibration.sources.opening import open_source
 from onnxptq.calibration.sources.source import Source
-from onnxptq.calibration.sources.split import split_samples
-from onnxptq.calibrators.base import searches
+from onnxptq.calibration.sources.split import Samples, extra, split_samples
+from onnxptq.calibration.sources.synthetic import DEFAULT_COUNT
 from onnxptq.errors import InputError
-from onnxptq.graph.canonical import canonicalise
-from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
-from onnxptq.graph.size import source_size
-from onnxptq.lower import Constants, Format, native, portable, qdq
-from onnxptq.lower.writer import Lowered
 from onnxptq.passes.base import Change
-from onnxptq.pipeline import reporting as account
-from onnxptq.pipeline.candidate import Attempt, Task
-from onnxptq.pipeline.measuring import measure_sites
-from onnxptq.pipeline.selection import judge
+from onnxptq.pipeline import candidates, reporting, stages
+from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.selection import select
+from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.plan import Plan
-from onnxptq.recipe import ROUNDED, Bits, Recipe
-from onnxptq.report.data import Calibration, Report, Sizes, Stopwatch, Verdict
+from onnxptq.recipe import Recipe
+from onnxptq.report.data import Stopwatch, Verdict
 from onnxptq.result import Result
-from onnxptq.running import compare
-from onnxptq.structure import Structure, discover
+from onnxptq.structure import Structure
 
-Samples = str | Path | Iterable[Mapping[str, NDArray[Any]]]
-LOWER: dict[Format, Callable[..., Lowered]] = {"native": native.lower, "portable": portable.lower, "qdq": qdq.lower}
+Data = str | Path | Iterable[Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What was found in a model."""
+class Calibration:
+    """What ``calibrate`` found, and on which samples."""
 
-    model: Model
-    structure: Structure
+    samples: Samples
+    solved: Solved
+    verdicts: tuple[Verdict, ...]
+    """Scores of the candidates that the selection compared."""
+    context: RunContext
+    preprocess: str
+    warnings: tuple[str, ...]
 
 
 class Quantizer:
-    """From a model to a quantized one: ``calibrate``, then ``quantize``."""
+    """From a model to a quantized one: ``calibrate``, then ``quantize``.
+
+    ``recipe`` is a name, a TOML file or a Recipe; ``bits`` the widths of weights and activations (``w8a8``, ``w4a32``);
+    ``format`` where the file will run (``native``, ``portable``, ``qdq``); ``settings`` are those of ``--set``;
+    ``plan`` holds decisions made before, instead of the recipe's.
+    """
 
     def __init__(
         self,
@@ -57,95 +59,79 @@ class Quantizer:
         *,
         recipe: str | Path | Recipe = "auto",
         bits: str = "w8a8",
+        format: str = "native",
+        constants: str = "fp16",
+        strict: bool = False,
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
         mask: str | None = None,
         roles: Mapping[str, str] | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
         settings: Mapping[str, str] | None = None,
+        plan: Plan | None = None,
         seed: int = 0,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.recipe = Recipe.load(recipe, settings)
-        self.name = str(model) if isinstance(model, (str, Path)) else "model"
-        self.settings, self.seed, self.threads, self._shapes = dict(settings or {}), seed, threads, dict(shapes or {})
-        self.watch = Stopwatch()
-        parsed, overrides = Bits.parse(bits), dict(roles or {})
-        with self.watch.stage("load"):
-            self.original = canonicalise(load(model, shapes=self._shapes))
-            self.size = source_size(model)
-            self._inspection = Inspection(self.original, discover(self.original, mask=mask, roles=overrides))
-        self._task = Task(
-            self.name,
-            self.original,
-            self._inspection.structure,
-            parsed,
-            discover=lambda current: discover(current, mask=mask, roles=overrides),
+        self.config = RunConfig.of(
+            recipe,
+            bits,
+            format=format,
+            constants=constants,
+            settings=settings,
+            strict=strict,
             exclude=tuple(exclude),
             include=tuple(include),
+            mask=mask,
+            roles=dict(roles or {}),
+            shapes=dict(shapes or {}),
+            plan=plan,
             seed=seed,
             threads=threads,
-            progress=progress or Silent(),
         )
-        self._given: Plan | None = None
-        self._attempt: Attempt | None = None
-        self._source: Source | None = None
-        self._warnings: list[str] = []
-        self.verdicts: list[Verdict] = []
-        """How the ways did that were tried, where there was a choice."""
+        self._progress, self.watch = progress or Silent(), Stopwatch()
+        self.calibration: Calibration | None = None
+        with self.watch.stage("load"):
+            self.prepared: Prepared = stages.prepare(model, self.config)
+        if plan is not None:
+            known = {site.key for site in self.structure.sites}
+            strange = [key for key in plan if key not in known]
+            if strange:
+                raise InputError(
+                    f"plan: site {strange[0]!r} is not in this model (and {len(strange) - 1} more); make the plan anew"
+                )
 
     @property
     def model(self) -> Model:
-        """What is lowered: the model with its folds."""
-        return self._attempt.model if self._attempt else self.original
+        """The canonical model; once calibrated, with its folds and the weights that will be coded."""
+        return self.calibration.solved.model if self.calibration else self.prepared.model
 
     @property
     def structure(self) -> Structure:
         """What was found in ``model``."""
-        return self._attempt.structure if self._attempt else self._inspection.structure
+        return self.calibration.solved.structure if self.calibration else self.prepared.structure
 
     @property
     def changes(self) -> tuple[Change, ...]:
         """What the passes did."""
-        return self._attempt.changes if self._attempt else ()
+        return self.calibration.solved.folded.changes if self.calibration else ()
 
     @property
-    def drift(self) -> Mapping[str, float]:
-        """How far the passes moved each output, dB."""
-        return self._attempt.drift if self._attempt else {}
-
-    @property
-    def warnings(self) -> list[str]:
-        """Reasons to worry."""
-        return [*(self._attempt.warnings if self._attempt else ()), *self._warnings]
-
-    def inspect(self) -> Inspection:
-        """The structure of the model as loaded."""
-        return self._inspection
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to worry, so far."""
+        if self.calibration:
+            return (*self.calibration.solved.warnings, *self.calibration.warnings)
+        return stages.planned(self.prepared.name, self.prepared.structure, self.config)[1]
 
     def plan(self) -> Plan:
-        """What will be done to each site; with parameters once ``calibrate`` has run."""
-        return self._tried().plan
-
-    def _tried(self) -> Attempt:
-        """The attempt that is kept, or the recipe's, not begun yet."""
-        self._attempt = self._attempt or Attempt(self._task, self.recipe, given=self._given)
-        return self._attempt
-
-    def use(self, plan: Plan) -> None:
-        """Take a plan made before instead of the recipe's; its sites must be sites of this model."""
-        known = {site.key for site in self.structure.sites}
-        strange = [key for key in plan if key not in known]
-        if strange:
-            raise InputError(
-                f"plan: site {strange[0]!r} is not in this model (and {len(strange) - 1} more); make the plan anew"
-            )
-        self._given, self._attempt = plan, None
+        """What will be done to each site; with parameters once calibrated."""
+        if self.calibration:
+            return self.calibration.solved.plan
+        return stages.planned(self.prepared.name, self.prepared.structure, self.config)[0]
 
     def calibrate(
         self,
-        samples: Samples = "synthetic",
+        samples: Data = "synthetic",
         *,
         limit: int | None = None,
         preprocess: str = "imagenet",
@@ -153,130 +139,57 @@ class Quantizer:
         folder: Path | None = None,
         resume: bool = False,
     ) -> Plan:
-        """Fold, then find every parameter; where the recipe has a gate, keep what agrees best with the original.
+        """Fold the model, find every parameter, and keep the best where the recipe compares several candidates.
 
+        ``limit`` samples calibrate; some more, where there are more, are kept for the selection and for the report.
         What is found is kept in ``folder``, from which ``resume`` goes on.
         """
-        whole = open_source(
-            samples,
-            inputs=input_specs(self.original, self._inspection.structure.masks),
-            samples=limit,
-            preprocess=preprocess,
-            seed=self.seed,
-            shapes=self._shapes,
-        )
+        self.config = config = replace(self.config, memory_limit=memory_limit)
         synthetic = isinstance(samples, str) and samples == "synthetic"
-        self._warnings = (
-            ["calibrated on synthetic samples; real ones are better: give a folder of them"] if synthetic else []
+        limit = DEFAULT_COUNT if synthetic and limit is None else limit
+        selecting = bool(config.recipe.gate)
+        source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess)
+        split = split_samples(source, limit, selecting=selecting)
+        del self.watch.stages[1:]
+        context = RunContext(self._progress, self.watch, folder, resume)
+        solved = candidates.by_recipe(self.prepared, split, config, context)
+        solved, verdicts = select(self.prepared, solved, split, config, context)
+        warned = "calibrated on synthetic samples; real ones are better: give a folder of them"
+        self.calibration = Calibration(split, solved, verdicts, context, preprocess, (warned,) if synthetic else ())
+        return solved.plan
+
+    def _source(self, samples: Data, limit: int | None, more: int, preprocess: str) -> Source:
+        return open_source(
+            samples,
+            inputs=input_specs(self.prepared.model, self.prepared.structure.masks),
+            samples=limit if limit is None or limit < 1 else limit + more,
+            preprocess=preprocess,
+            seed=self.config.seed,
+            shapes=dict(self.config.shapes),
         )
-        self._source, self._held = split_samples(whole)
-        self._preprocess = preprocess
-        self._task = replace(self._task, memory_limit=memory_limit)
-        attempt = Attempt(self._task, self.recipe, given=self._given, watch=self.watch)
-        attempt.search(self._source, self._held, folder=folder, resume=resume)
-        self._attempt = self._judged(attempt, whole, folder, resume)
-        return self._attempt.plan
 
-    def _judged(self, attempt: Attempt, whole: Source, folder: Path | None, resume: bool) -> Attempt:
-        """The best of an attempt and what its recipe is measured against."""
-        assert self._source is not None
-        self.verdicts, ways = [], {self.recipe.name: attempt}
-        for entry in self.recipe.gate:
-            if entry == ROUNDED:
-                rounded = attempt.rounded()
-                if rounded is not None:
-                    ways[f"{self.recipe.name}, weights rounded one by one"] = rounded
-            elif self._given is None:
-                way = self.recipe.name + entry if entry.startswith("+") else entry
-                with self.watch.stage(f"{way}, to compare"):
-                    rival = Attempt(
-                        replace(self._task, progress=Titled(way, self._task.progress)), self.recipe.rival(entry)
-                    )
-                    rival.search(
-                        self._source, self._held, base=attempt, folder=folder / way if folder else None, resume=resume
-                    )
-                ways[way] = rival
-        if len(ways) == 1:
-            return attempt
-        with self.watch.stage("gate"):
-            self.verdicts = judge(
-                self.original.to_proto,
-                {way: one.proto for way, one in ways.items()},
-                whole,
-                cut=unpadded(self.original, self._inspection.structure.masks),
-                threads=self.threads,
-                progress=self._task.progress,
+    def quantize(self) -> Result:
+        """Lower, verify, measure."""
+        held = self.calibration
+        if held is None:
+            raise InputError(
+                "quantize: nothing is calibrated yet; call calibrate(samples) first, or calibrate() for synthetic ones"
             )
-        return next(ways[verdict.way] for verdict in self.verdicts if verdict.kept)
-
-    def quantize(self, *, format: Format = "native", constants: Constants = "fp16", strict: bool = False) -> Result:
-        """Lower, verify, measure. Calibrates on synthetic samples if nobody has calibrated."""
-        if self._source is None:
-            self.calibrate()
-        assert self._source is not None
-        attempt = self._tried()
-        plan, notes = self._standard(attempt) if format == "qdq" and not strict else (attempt.plan, ())
-        with self.watch.stage("lower"):
-            lowered = LOWER[format](attempt.model, attempt.structure, plan, constants=constants)
-        with self.watch.stage("verify"):
-            outputs = compare.models(
-                self.original.to_proto,
-                lowered.proto,
-                self._held,
-                artifact=True,
-                names=(self.name, f"quantized {Path(self.name).name}"),
-                cut=unpadded(self.original, self._inspection.structure.masks),
-                threads=self.threads,
-            )
-        with self.watch.stage("measure"):
-            measured = measure_sites(attempt.folded, plan, attempt.engine(self._held), attempt.model)
-            layers = account.layers(attempt, lowered.proto, next(iter(self._held)))
-        report = Report(
-            model=self.name,
-            recipe=self.recipe.name,
-            bits=str(self._task.bits),
-            format=format,
-            sizes=Sizes(self.size, lowered.proto.ByteSize(), account.weight_bytes(attempt), lowered.weight_bytes),
-            calibration=Calibration(
-                self._source.name, len(self._source), 0 if self._held is self._source else len(self._held)
-            ),
-            sites=account.sites(plan, measured),
-            outputs=dict(outputs),
-            settings={
-                "preprocess": self._preprocess,
-                "seed": str(self.seed),
-                "constants": constants,
-                **{f"set {key}": value for key, value in self.settings.items()},
-            },
-            structure=account.counts(attempt.structure),
-            stages=tuple(self.watch.stages),
-            layers=layers,
-            changes=attempt.changes,
-            drift=dict(attempt.drift),
-            gate=tuple(self.verdicts),
-            warnings=tuple(dict.fromkeys([*self.warnings, *notes, *lowered.notes])),
-            notes=tuple(self.original.notes),
-            environment=account.environment(),
+        context = held.context
+        with context.watch.stage("lower"):
+            lowered = stages.lower(held.solved, self.config)
+        with context.watch.stage("verify"):
+            outputs = stages.verify(self.prepared, lowered, held.samples, self.config)
+        report = reporting.report(
+            self.prepared,
+            held.solved,
+            lowered,
+            outputs,
+            held.samples,
+            self.config,
+            context,
+            selection=held.verdicts,
+            settings={"preprocess": held.preprocess},
+            warnings=held.warnings,
         )
-        return Result(lowered.proto, plan, report)
-
-    def _standard(self, attempt: Attempt) -> tuple[Plan, tuple[str, ...]]:
-        """The plan with static uniform codes, as the recipe has them for format qdq, where standard ops cannot say
-        others; and a note."""
-        assert self._source is not None
-        plan = attempt.plan
-        beyond = qdq.unsaid(plan)
-        if not beyond:
-            return plan, ()
-        recipe = Recipe.load(attempt.recipe, attempt.recipe.suited("qdq"))
-        wanted = {key: recipe.choice(plan.sites[key], plan[key].bits) for key in beyond}
-        static = {
-            key: one
-            if (one.scheme, one.granularity) == ("uniform", "tensor")
-            else replace(one, scheme="uniform", calibrator="omse", granularity="tensor", options={})
-            for key, one in wanted.items()
-        }
-        with self.watch.stage("calibration of static stand-ins"):
-            found = attempt.engine(self._source).drive(searches(static, plan.sites), stage="static stand-ins")
-        note = f"format qdq: {qdq.words(plan, beyond)}; static uniform codes stand in"
-        return plan.replace({key: choice for choices in found.values() for key, choice in choices.items()}), (note,)
+        return Result(lowered.proto, held.solved.plan, report)

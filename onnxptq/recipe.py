@@ -10,48 +10,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from onnxptq.calibrators import calibrators
+from onnxptq.bits import FLOAT, WIDTHS, Bits
+from onnxptq.calibrators import calibrators, weight_calibrators
+from onnxptq.calibrators.base import Joint
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
 from onnxptq.passes import passes as known_passes
 from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Part, Role, Site, Structure
 
-WIDTHS = range(2, 9)
-FLOAT = 32
 CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "options"}
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
 ROUNDED = "rounded"
 """At the gate: the recipe itself, without its weights found together."""
 GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block")
-
-
-@dataclass(frozen=True)
-class Bits:
-    """Widths of weights and activations; 32 means float."""
-
-    weights: int
-    activations: int
-
-    @classmethod
-    def parse(cls, text: str) -> Bits:
-        """``w8a8``, ``w4a32`` ..."""
-        match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text.strip())
-        if not match:
-            raise InputError(f"--bits {text!r}: write wXaY, for example w6a6 or w4a8")
-        bits = cls(int(match[1]), int(match[2]))
-        for what, width in (("weights", bits.weights), ("activations", bits.activations)):
-            if width not in WIDTHS and width != FLOAT:
-                raise InputError(
-                    f"--bits {text!r}: {what} of {width} bits are out of range; use 2 to 8, or 32 to leave them in "
-                    f"float"
-                )
-        if bits.weights == bits.activations == FLOAT:
-            raise InputError(f"--bits {text!r}: nothing to quantize; give weights or activations 2 to 8 bits")
-        return bits
-
-    def __str__(self) -> str:
-        return f"w{self.weights}a{self.activations}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +54,7 @@ class Recipe:
     pass_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     gate: tuple[str, ...] = ()
-    """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``rival``
+    """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``baseline``
     reads."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Named settings of this recipe: setting -> value -> the recipe sections it adds."""
@@ -167,10 +139,10 @@ class Recipe:
             rules.append(self._rule(entry, roles=roles, parts=parts, pattern=entry.pop("pattern", "")))
         extended = replace(self, passes=passes, pass_options=options, gate=gate, rules=tuple(rules))
         for entry in gate if "gate" in data else ():
-            extended.rival(entry)
+            extended.baseline(entry)
         return extended
 
-    def rival(self, entry: str) -> Recipe:
+    def baseline(self, entry: str) -> Recipe:
         """What an entry of the gate stands for: a recipe, or this one with other settings (``NAME+KEY=VALUE+..``,
         ``+KEY=VALUE``)."""
         name, settings = named(entry)
@@ -193,7 +165,7 @@ class Recipe:
         for key, value in changes.items():
             names: dict[str, Iterable[str]] = {
                 "scheme": schemes(),
-                "calibrator": calibrators(),
+                "calibrator": {**calibrators(), **weight_calibrators()},
                 "granularity": GRANULARITIES,
             }
             known = names.get(key)
@@ -256,6 +228,7 @@ class Recipe:
             choice = self.choice(site, width)
             if choice.bits == FLOAT:
                 continue
+            self._check_calibrator(site, choice)
             if site.role in HEADED and choice.granularity in ("channel", "head"):
                 choice = replace(choice, options={**choice.options, "heads": heads[site.consumer]})
             if choice.granularity == "block" and site.consumer in blocks:
@@ -265,6 +238,19 @@ class Recipe:
             f"pattern {p!r} matches no site; `onnxptq inspect` lists them" for p, count in hits.items() if not count
         ]
         return Plan(choices, recipe=self.name, bits=str(bits)), warnings
+
+    def _check_calibrator(self, site: Site, choice: Choice) -> None:
+        """Fail where a calibrator of activations was given to a weight, or the other way round."""
+        if site.role is Role.WEIGHT:
+            joint = {name for name, one in calibrators().items() if isinstance(one, Joint)}
+            what, known = "weights", joint | set(weight_calibrators())
+        else:
+            what, known = "activations", set(calibrators())
+        if choice.calibrator not in known:
+            raise InputError(
+                f"recipe {self.name}: site {site.key}: calibrator {choice.calibrator!r} is not for {what}; "
+                f"use one of {', '.join(sorted(known))}"
+            )
 
     def choice(self, site: Site, bits: int) -> Choice:
         """What the rules say about one site."""

@@ -85,6 +85,14 @@ def test_a_calibrator(model: Path, tmp_path: Path) -> None:
     assert "halfrange" in followed(model, "calibrators", str(path))
 
 
+def test_a_weight_calibrator(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "halfgrid.py").write_text(example("weights"))
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "half"\n[weights]\ncalibrator = "halfgrid"\n')
+    assert "halfgrid" in followed(model, "calibrators", str(path))
+
+
 def test_a_pass(model: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "double_negation.py").write_text(example("pass"))

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxptq import learn
+from onnxptq.bits import Bits
 from onnxptq.datasets import zoo
 from onnxptq.errors import InputError
 from onnxptq.graph.canonical import canonicalise
@@ -22,9 +23,10 @@ from onnxptq.lower import native
 from onnxptq.ops.dual_region import DualRegionParams
 from onnxptq.ops.outlier_retained import OutlierRetainedParams
 from onnxptq.ops.uniform import UniformParams
+from onnxptq.pipeline.stages import pass_options
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
-from onnxptq.recipe import Bits, Recipe
+from onnxptq.recipe import Recipe
 from onnxptq.running.compare import decibels
 from onnxptq.running.sessions import session
 from onnxptq.structure import Part, Role, Structure, discover
@@ -228,9 +230,11 @@ def test_reparameterised_norms_prepare_for_the_width_asked_for(samples: Samples)
     _, proto, quantizer = quantized("repq-vit", "w8a6", samples)
     done = [change for change in quantizer.changes if change.pass_name == "ln-reparam" and change.done]
     assert len(done) >= 2 * VISION_BLOCKS
-    assert quantizer._attempt is not None
-    assert quantizer._attempt.pass_options("ln-reparam") == {"bits": 6}
-    assert min(quantizer.drift.values()) > 100, "decibels between the folded model and the original"
+    assert pass_options("ln-reparam", quantizer.config) == {"bits": 6}
+    assert quantizer.calibration is not None
+    assert min(quantizer.calibration.solved.folded.drift.values()) > 100, (
+        "decibels between the folded model and the original"
+    )
     assert quality(proto, samples) > 5
 
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from onnxptq.bits import Bits
 from onnxptq.datasets import zoo
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
@@ -19,7 +20,7 @@ from onnxptq.lower import native
 from onnxptq.passes.linears import shift_output
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
-from onnxptq.recipe import Bits, Recipe
+from onnxptq.recipe import Recipe
 from onnxptq.running.compare import decibels
 from onnxptq.running.sessions import session
 from onnxptq.structure import Role, Site, Structure, discover

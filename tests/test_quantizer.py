@@ -33,9 +33,9 @@ def samples(name: str, count: int = 6) -> list[dict[str, Any]]:
 def quantized(
     minis: Minis, name: str, *, bits: str = "w8a8", recipe: str = "auto", exporter: str = "torchscript", **options: Any
 ) -> Result:
-    q = Quantizer(minis(name, exporter).path, recipe=recipe, bits=bits, threads=1)
+    q = Quantizer(minis(name, exporter).path, recipe=recipe, bits=bits, threads=1, **options)
     q.calibrate(samples(name))
-    return q.quantize(**options)
+    return q.quantize()
 
 
 def sqnr(result: Result, output: str | None = None) -> float:
@@ -56,9 +56,7 @@ def test_every_structure_at_eight_bits(minis: Minis, name: str) -> None:
 @pytest.mark.parametrize("name", ["sam-encoder", "bert"])
 @pytest.mark.parametrize("bits", ["w8a8", "w6a6", "w4a4"])
 def test_formats_agree(minis: Minis, name: str, bits: str) -> None:
-    q = Quantizer(minis(name).path, bits=bits, threads=1)
-    q.calibrate(samples(name))
-    native, portable, qdq = (q.quantize(format=f) for f in ("native", "portable", "qdq"))
+    native, portable, qdq = (quantized(minis, name, bits=bits, format=f) for f in ("native", "portable", "qdq"))
     assert {node.domain for node in portable.model.graph.node} == {""}
     assert not portable.model.functions
     assert {node.domain for node in qdq.model.graph.node} == {""}
@@ -158,8 +156,7 @@ def test_plan_out_and_in(minis: Minis) -> None:
     first = Quantizer(minis("bert").path, bits="w6a6", threads=1)
     first.calibrate(samples("bert"))
     original = first.quantize()
-    again = Quantizer(minis("bert").path, bits="w6a6", threads=1)
-    again.use(Plan.from_json(original.plan.to_json()))
+    again = Quantizer(minis("bert").path, bits="w6a6", threads=1, plan=Plan.from_json(original.plan.to_json()))
     again.calibrate(samples("bert"))
     assert again.quantize().model.SerializeToString(deterministic=True) == original.model.SerializeToString(
         deterministic=True
@@ -170,8 +167,7 @@ def test_an_edited_plan_is_obeyed(minis: Minis) -> None:
     first = Quantizer(minis("bert").path, recipe="minmax", bits="w8a8", threads=1)
     first.calibrate(samples("bert"))
     plan = first.plan().override(":weight$", bits=4, params=None)
-    again = Quantizer(minis("bert").path, recipe="minmax", bits="w8a8", threads=1)
-    again.use(plan)
+    again = Quantizer(minis("bert").path, recipe="minmax", bits="w8a8", threads=1, plan=plan)
     again.calibrate(samples("bert"))
     result = again.quantize()
     assert {site.bits for site in result.report.sites if site.role is Role.WEIGHT} == {4}
@@ -189,7 +185,7 @@ def test_scope(minis: Minis) -> None:
     assert not any(node.op_type == "QAttention" for node in result.model.graph.node)
     odd = Quantizer(minis("bert").path, exclude=["nothing at all"], threads=1)
     odd.plan()
-    assert odd.warnings == ["pattern 'nothing at all' matches no site; `onnxptq inspect` lists them"]
+    assert odd.warnings == ("pattern 'nothing at all' matches no site; `onnxptq inspect` lists them",)
 
 
 def test_one_attention_operand_in_float(minis: Minis) -> None:
@@ -232,27 +228,31 @@ def test_no_site() -> None:
 
 
 def test_strict_qdq(minis: Minis) -> None:
-    q = Quantizer(minis("bert").path, threads=1)
-    q.calibrate(samples("bert"))
-    with pytest.raises(InputError, match=r"format qdq: .* scheme standard ops cannot say"):
-        q.quantize(format="qdq", strict=True)
+    """A recipe whose codes the format cannot express is refused before weights are solved for."""
+    dynamic = {"linear_input.scheme": "token", "linear_input.calibrator": "token", "linear_input.granularity": "row"}
+    q = Quantizer(minis("bert").path, format="qdq", strict=True, settings=dynamic, threads=1)
+    with pytest.raises(InputError, match=r"format qdq: .* scheme that standard ops cannot express"):
+        q.calibrate(samples("bert"))
+
+
+def test_nothing_is_calibrated_behind_the_users_back(minis: Minis) -> None:
+    with pytest.raises(InputError, match=r"call calibrate\(samples\) first"):
+        Quantizer(minis("bert").path, threads=1).quantize()
 
 
 def test_stand_ins_of_qdq(minis: Minis) -> None:
-    """Sites whose codes standard ops cannot say get those their recipe has for the format, and the plan, the report and
-    a note tell."""
-    q = Quantizer(minis("bert").path, bits="w4a4", threads=1)
-    plan = q.calibrate(samples("bert"))
-    result = q.quantize(format="qdq")
-    schemes = {choice.scheme for choice in result.plan.values()}
-    assert schemes == {"uniform"}
-    assert {choice.scheme for choice in plan.values()} - schemes
-    assert any(result.plan[key].options.get("norm") for key in plan if key.endswith(":softmax"))
-    assert {site.scheme for site in result.report.sites} == {"uniform"}
-    assert any("static uniform codes stand in" in warning for warning in result.report.warnings)
-    native = q.quantize()
-    assert dict(native.plan) == dict(plan)
-    assert not any("stand in" in warning for warning in native.report.warnings)
+    """``auto`` has codes for the format; what another recipe cannot express in it is replaced, and the plan, the report
+    and a note tell."""
+    dynamic = {"linear_input.scheme": "token", "linear_input.calibrator": "token", "linear_input.granularity": "row"}
+    suited = quantized(minis, "bert", bits="w4a4", format="qdq")
+    replaced = quantized(minis, "bert", bits="w4a4", format="qdq", settings=dynamic)
+    for result, noted in ((suited, False), (replaced, True)):
+        assert {choice.scheme for choice in result.plan.values()} == {"uniform"}
+        assert {site.scheme for site in result.report.sites} == {"uniform"}
+        assert any("static uniform codes stand in" in warning for warning in result.report.warnings) == noted
+    assert any(c.options.get("norm") for key, c in suited.plan.items() if key.endswith(":softmax"))
+    native = quantized(minis, "bert", bits="w4a4")
+    assert {choice.scheme for choice in native.plan.values()} - {"uniform"}
 
 
 @pytest.mark.parametrize("name", ["sam-encoder", "bert"])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from onnxptq.bits import Bits
 from onnxptq.errors import InputError
-from onnxptq.recipe import Bits, Recipe
+from onnxptq.recipe import Recipe
 from onnxptq.structure import Part, Role, Site, Structure
 
 SITES = (

@@ -71,6 +71,7 @@ class Engine:
         progress: Progress | None = None,
         gradients: Gradients | None = None,
         observers: bool = True,
+        first: int = 0,
     ) -> None:
         self.model = model
         self.source = source
@@ -81,9 +82,9 @@ class Engine:
         self._checkpoint = checkpoint
         self._progress = progress or Silent()
         self.gradients = gradients
-        self._taps = observers and runtime.library_path() is not None
+        self._observing = observers and runtime.library_path() is not None
         self._sized: dict[str, int] = {}
-        self._count = 0
+        self._count = first
 
     def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Statistic]:
         """The statistics of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is
@@ -180,7 +181,7 @@ class Engine:
                         self._save(number, mark, jobs)
         if self._checkpoint is not None and groups:
             self._save(number, mark, jobs)
-        tapped = sum(self._taps and can_observe(job) for job in jobs)
+        tapped = sum(self._observing and can_observe(job) for job in jobs)
         self.walks.append(Walk(stage, time.monotonic() - start, forwards, tapped, len(jobs) - tapped))
 
     def _save(self, number: int, mark: str, jobs: list[Job]) -> None:
@@ -210,7 +211,7 @@ class Engine:
 
     def _fetches(self, job: Job) -> tuple[str, ...]:
         """The tensors a job needs outside of the runtime."""
-        return job.partners if self._taps and can_observe(job) else (job.tensor, *job.partners)
+        return job.partners if self._observing and can_observe(job) else (job.tensor, *job.partners)
 
     def _sizes(self, model: Model, names: list[str]) -> dict[str, int]:
         """Bytes of tensors: from the inferred shapes, or measured on the first sample where those are open."""
@@ -234,7 +235,9 @@ class Engine:
         """A session of the model as ``changed`` leaves it."""
         try:
             return runtime.session(
-                lambda: changed(model.to_proto()), executor=None if self._taps else "function", threads=self._threads
+                lambda: changed(model.to_proto()),
+                executor=None if self._observing else "function",
+                threads=self._threads,
             )
         except InputError:
             raise
@@ -249,7 +252,7 @@ class Engine:
 
     def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
         """Fold the samples not yet seen into a group of jobs; yields after each."""
-        wires = wired(group, observers=self._taps)
+        wires = wired(group, observers=self._observing)
         runs = needed(wires, {tensor.name for tensor in model.graph.inputs})
         session = self._session(model, partial(instrument, wires=wires)) if runs else None
         first = group[0].seen

@@ -14,8 +14,9 @@ from onnxptq.errors import InputError
 if TYPE_CHECKING:
     from onnxptq.calibration.engine import Engine
     from onnxptq.calibration.statistics.histogram import Histogram
+    from onnxptq.pipeline.stages import Prepared
     from onnxptq.plan import Plan
-    from onnxptq.quantizer import Inspection, Quantizer
+    from onnxptq.quantizer import Quantizer
     from onnxptq.structure import Attention, Site
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -47,11 +48,11 @@ def run(args: Namespace, out: Output) -> int:
             raise InputError("--figures: --calib is missing; there is nothing to draw without samples")
         writable(args.figures)
     q = quantizer(args, out)
-    inspection, plan = q.inspect(), q.plan()
+    plan = q.plan()
     for warning in q.warnings:
         out.warn(warning)
-    data = _structure(args.model, inspection, out)
-    rows = [_site(site, plan) for site in inspection.structure.sites]
+    data = _structure(args.model, q.prepared, out)
+    rows = [_site(site, plan) for site in q.structure.sites]
     header = ["site", "tensor", "role", "part", "channels", "scheme", "bits", "calibrator", "granularity"]
     out.say("\n" + table(header, rows, right=(4, 6)))
     data["sites"] = [dict(zip(header, row, strict=True)) for row in rows]
@@ -60,12 +61,12 @@ def run(args: Namespace, out: Output) -> int:
     if args.figures is not None:
         data["figures"] = _figures(q, args, out)
     if args.cost:
-        data["cost"] = _cost(inspection, plan, args, out)
+        data["cost"] = _cost(q.prepared, plan, args, out)
     out.emit(data)
     return 0
 
 
-def _structure(name: str, inspection: Inspection, out: Output) -> dict[str, Any]:
+def _structure(name: str, inspection: Prepared, out: Output) -> dict[str, Any]:
     """Counts, attentions, masks and notes."""
     import numpy as np
 
@@ -138,9 +139,8 @@ def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> li
     from onnxptq.report.text import table
     from onnxptq.structure import Role
 
-    found = q.inspect()
     tensors = dict.fromkeys(site.tensor for site in plan.sites.values() if site.role is not Role.WEIGHT)
-    filled = _engine(found, args, out).fill(
+    filled = _engine(q.prepared, args, out).fill(
         {name: Request(name, Histogram()) for name in tensors}, stage="distributions"
     )
     entries, rows = [], []
@@ -184,7 +184,7 @@ def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> li
     return entries
 
 
-def _engine(found: Inspection, args: Namespace, out: Output) -> Engine:
+def _engine(found: Prepared, args: Namespace, out: Output) -> Engine:
     from onnxptq.calibration.engine import Engine
     from onnxptq.calibration.progress import progress_on
     from onnxptq.cli.samples import open_for
@@ -201,24 +201,27 @@ def _engine(found: Inspection, args: Namespace, out: Output) -> Engine:
 
 def _figures(q: Quantizer, args: Namespace, out: Output) -> dict[str, Any]:
     """Fold the model as the recipe does, and draw it before and after."""
+    from onnxptq.calibration.progress import progress_on
+    from onnxptq.calibration.sources.split import Samples
     from onnxptq.graph.save import write_atomic
-    from onnxptq.plan import Plan
+    from onnxptq.pipeline.config import RunContext
+    from onnxptq.pipeline.stages import fold
     from onnxptq.report.figures import gather, page
 
-    found = q.inspect()
+    found = q.prepared
     engine = _engine(found, args, out)
-    q.use(Plan({}))
-    q.calibrate(args.calib, limit=args.samples, preprocess=args.preprocess, memory_limit=args.memory_limit)
+    samples = Samples(engine.source, engine.source, engine.source)
+    folded = fold(found, samples, q.config, RunContext(progress_on(out.stream)))
     figures = gather(
         found.model,
         found.structure,
-        q.model,
-        q.structure,
-        q.changes,
+        folded.model,
+        folded.structure,
+        folded.changes,
         lambda model, requests: engine.fill(requests, stage="figures", model=model),
     )
     write_atomic(
-        args.figures, page(figures, model=args.model, recipe=q.recipe.name, samples=engine.source.name).encode()
+        args.figures, page(figures, model=args.model, recipe=q.config.recipe.name, samples=engine.source.name).encode()
     )
     out.say(f"\nfigures: {args.figures}")
     return {"path": str(args.figures), "above 0.01": {one.name: one.above for one in figures.attentions}}
@@ -236,7 +239,7 @@ def _sketch(seen: Histogram, width: int = 24) -> str:
     return "".join(BARS[int(np.ceil(h / heights.max() * (len(BARS) - 1)))] for h in heights)
 
 
-def _cost(inspection: Inspection, plan: Plan, args: Namespace, out: Output) -> dict[str, Any]:
+def _cost(inspection: Prepared, plan: Plan, args: Namespace, out: Output) -> dict[str, Any]:
     from onnxptq.cli.samples import open_for
     from onnxptq.report.cost import cost, cost_tables
 

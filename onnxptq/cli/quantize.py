@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from onnxptq.errors import InputError
 from onnxptq.lower import CONSTANTS, FORMATS
 
 if TYPE_CHECKING:
+    from onnxptq.plan import Plan
     from onnxptq.quantizer import Quantizer
 
 
@@ -24,8 +25,8 @@ def add(parser: ArgumentParser) -> None:
         "-o", "--output", metavar="OUT", help="file to write (default: MODEL.wXaY.onnx beside the model)"
     )
     method = parser.add_argument_group("method")
-    method.add_argument("--no-bimodal", action="store_true", help="the recipe without the fold of bimodal keys")
-    method.add_argument("--no-agq", action="store_true", help="the recipe without adaptive granularity of softmax")
+    method.add_argument("--no-bimodal", action="store_true", help=SUPPRESS)
+    method.add_argument("--no-agq", action="store_true", help=SUPPRESS)
     method.add_argument(
         "--plan-in", metavar="FILE", help="take schemes, bits and parameters from a plan instead of the recipe"
     )
@@ -43,7 +44,7 @@ def add(parser: ArgumentParser) -> None:
         default="fp16",
         help="how constants no quantizer claims are stored (default fp16)",
     )
-    written.add_argument("--strict", action="store_true", help="an error where the format cannot say what was planned")
+    written.add_argument("--strict", action="store_true", help="fail if the format cannot express the plan")
     written.add_argument("--report", metavar="OUT.html", help="write a page about what was done and why")
     add_samples(parser, "--calib")
     engine = parser.add_argument_group("run")
@@ -57,9 +58,9 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, out: Output) -> int:
     """Load, calibrate, lower, verify; then write."""
+    from onnxptq.bits import Bits
     from onnxptq.graph.save import write_atomic
     from onnxptq.plan import Plan
-    from onnxptq.recipe import Bits
     from onnxptq.report.html import page
     from onnxptq.report.text import summary
 
@@ -73,9 +74,7 @@ def run(args: Namespace, out: Output) -> int:
         if path
     }
     plan = Plan.read(args.plan_in) if args.plan_in else None
-    q = quantizer(args, out)
-    if plan is not None:
-        q.use(plan)
+    q = quantizer(args, out, plan)
     checkpoint = output.with_name(f"{output.name}.resume") if output.is_file() or not output.exists() else None
     try:
         q.calibrate(
@@ -86,7 +85,7 @@ def run(args: Namespace, out: Output) -> int:
             folder=checkpoint,
             resume=args.resume,
         )
-        result = q.quantize(format=args.format, constants=args.constants, strict=args.strict)
+        result = q.quantize()
         report = replace(result.report, output_file=str(output))
         result.save(output)
     except (InputError, OSError):
@@ -105,19 +104,20 @@ def run(args: Namespace, out: Output) -> int:
     return 0
 
 
-def quantizer(args: Namespace, out: Output) -> Quantizer:
+def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantizer:
     """A Quantizer with the options of the command line."""
     from onnxptq.calibration.progress import progress_on
     from onnxptq.quantizer import Quantizer
-    from onnxptq.recipe import Recipe
 
-    recipe = Recipe.load(args.recipe)
-    settings = recipe.suited(getattr(args, "format", "native")) | dict(args.set)
-    settings |= {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
+    settings = dict(args.set) | {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
         args.model,
-        recipe=recipe,
+        recipe=args.recipe,
         bits=args.bits,
+        format=getattr(args, "format", "native"),
+        constants=getattr(args, "constants", "fp16"),
+        strict=getattr(args, "strict", False),
+        plan=plan,
         exclude=args.exclude,
         include=args.include,
         mask=args.mask,

@@ -61,8 +61,9 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, out: Output) -> int:
     """Quantize and evaluate cell by cell; what is finished is kept."""
+    from onnxptq.bits import Bits
     from onnxptq.evaluate.grid import FULL, Folder, comma_separated, drawing, markdown
-    from onnxptq.recipe import Bits, Recipe, named
+    from onnxptq.recipe import Recipe, named
 
     if args.quantized or args.pictures:
         raise InputError("table: --quantized and --pictures belong to evaluate")
@@ -135,17 +136,17 @@ def _quantize(args: Namespace, recipe: str, bits: str, scratch: Path) -> list[Pa
     """The model's files at one width by one recipe."""
     from onnxptq.evaluate.models import lavt_file, sam_files
     from onnxptq.quantizer import Quantizer
-    from onnxptq.recipe import Recipe, named
+    from onnxptq.recipe import named
 
     sources = [lavt_file(_spec(args))] if args.task in ("ris", "refcoco") else list(sam_files(_spec(args)))
     written = []
     for part, source in enumerate(sources):
         name, settings = named(recipe)
-        settings = Recipe.load(name).suited(args.format) | settings
-        q = Quantizer(source, recipe=name, settings=settings, bits=bits, seed=args.seed, threads=args.threads)
+        how: dict[str, Any] = {"format": args.format, "seed": args.seed, "threads": args.threads}
+        q = Quantizer(source, recipe=name, settings=settings, bits=bits, **how)
         q.calibrate(args.calib, limit=args.samples, preprocess="imagenet" if len(sources) == 1 else "sam")
         written.append(scratch / f"{part}.onnx")
-        q.quantize(format=args.format).save(written[-1])
+        q.quantize().save(written[-1])
     return written
 
 

@@ -27,11 +27,9 @@ from onnxptq.structure import Role, Site, Structure
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
     """Coded edges around float ops. An InputError where the plan has dynamic or non-uniform schemes."""
-    beyond = unsaid(plan)
+    beyond = inexpressible(plan)
     if beyond:
-        raise InputError(
-            f"format qdq: {words(plan, beyond)}; first: {beyond[0]}; use format native or portable, or a uniform recipe"
-        )
+        raise refusal(plan, beyond)
     writer = Writer(model.copy(), structure, plan)
     widths = {choice.bits for choice in plan.values()} - {4, 8}
     if widths:
@@ -50,22 +48,29 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
     return writer.finish(constants)
 
 
-def unsaid(plan: Plan) -> list[str]:
-    """The sites whose codes standard ops cannot say: all but static uniform ones, for activations with one scale as
-    runtimes want it."""
+def inexpressible(plan: Plan) -> list[str]:
+    """Sites that cannot be expressed in QDQ: all but static uniform codes, of activations with one scale as runtimes
+    want it."""
 
-    def said(site: Site, choice: Choice) -> bool:
+    def expressed(site: Site, choice: Choice) -> bool:
         return isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
 
-    return [key for key, choice in plan.items() if not said(plan.sites[key], choice)]
+    return [key for key, choice in plan.items() if not expressed(plan.sites[key], choice)]
+
+
+def refusal(plan: Plan, sites: Sequence[str]) -> InputError:
+    """The error about sites that cannot be expressed in QDQ."""
+    return InputError(
+        f"format qdq: {words(plan, sites)}; first: {sites[0]}; use format native or portable, or a uniform recipe"
+    )
 
 
 def words(plan: Plan, sites: Sequence[str]) -> str:
-    """How many sites standard ops cannot say, and of what schemes."""
+    """How many sites cannot be expressed in QDQ, and of what schemes."""
     kinds = sorted(
         {f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, sites)}
     )
-    return f"{len(sites)} sites use a scheme standard ops cannot say ({', '.join(kinds)})"
+    return f"{len(sites)} sites use a scheme that standard ops cannot express ({', '.join(kinds)})"
 
 
 def _edge(writer: Writer, site: Site, choice: Choice) -> None:

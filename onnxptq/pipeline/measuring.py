@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,7 +13,6 @@ from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.statistics.base import Request, Several, Statistic
 from onnxptq.calibration.statistics.histogram import Histogram
 from onnxptq.calibration.statistics.rows import RowSample
-from onnxptq.calibrators.dual_stream import NAME as DUAL_STREAM
 from onnxptq.graph.model import Model, value
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import SMALLEST, UniformParams
@@ -34,11 +34,13 @@ class Measured:
     bits_per_element: float
 
 
-def measure_sites(model: Model, plan: Plan, engine: Engine, rounded: Model | None = None) -> dict[str, Measured]:
-    """Every site of the plan: activations on the engine's samples (one walk), weights as they are, or as they are in
-    ``rounded``.
+def measure_sites(
+    model: Model, plan: Plan, engine: Engine, coded: Model, moved: Container[str] = frozenset()
+) -> dict[str, Measured]:
+    """Every site of the plan: activations of ``model`` on the engine's samples (one walk), weights as ``coded`` has
+    them.
 
-    A weight found by dual stream is meant to be another one, so its distance from the original says nothing.
+    A weight that was ``moved`` is meant to be another one, so its distance from the original says nothing.
     """
     requests = {
         key: Request(
@@ -48,12 +50,12 @@ def measure_sites(model: Model, plan: Plan, engine: Engine, rounded: Model | Non
         if site.role is not Role.WEIGHT
     }
     filled = engine.fill(requests, stage="measure")
-    nodes, coded = model.nodes(), (rounded or model).nodes()
+    nodes, coded_nodes = model.nodes(), coded.nodes()
     found: dict[str, Measured] = {}
     for key, site in plan.sites.items():
         if site.role is Role.WEIGHT:
-            held, other = (np.asarray(value(one[site.consumer].inputs[1]), np.float32) for one in (nodes, coded))
-            found[key] = _weight(held, other, plan[key])
+            held, other = (np.asarray(value(one[site.consumer].inputs[1]), np.float32) for one in (nodes, coded_nodes))
+            found[key] = _weight(held, None if key in moved else other, plan[key])
         else:
             found[key] = _activation(filled[key], plan[key])
     return found
@@ -65,9 +67,9 @@ def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
     return -2 if choice.granularity == "column" else (-3, -1) if "heads" in choice.options else site.axis
 
 
-def _weight(weight: NDArray[np.float32], rounded: NDArray[np.float32], choice: Choice) -> Measured:
+def _weight(weight: NDArray[np.float32], coded: NDArray[np.float32] | None, choice: Choice) -> Measured:
     counts, edges = np.histogram(weight, bins=512)
-    sqnr = _sqnr(weight, choice, rounded) if choice.calibrator != DUAL_STREAM else None
+    sqnr = _sqnr(weight, choice, coded) if coded is not None else None
     return Measured(sqnr, Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
 
 

@@ -1,10 +1,11 @@
-"""The account of a run: what was found, decided and measured, gathered into a report."""
+"""The report of a run, made from the values of its stages."""
 
 from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 
@@ -13,13 +14,18 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxptq.calibration.padding import unpadded
+from onnxptq.calibration.sources.split import Samples
 from onnxptq.calibration.statistics.rows import spread_rows
 from onnxptq.graph.dataflow.tokens import token_axes
-from onnxptq.pipeline.candidate import Attempt
-from onnxptq.pipeline.measuring import ROWS, Measured
+from onnxptq.lower.writer import Lowered
+from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.measuring import ROWS, Measured, measure_sites
+from onnxptq.pipeline.stages import Prepared, Solved
+from onnxptq.pipeline.walking import walks
 from onnxptq.plan import Choice, Plan
-from onnxptq.report.data import Layer, SiteReport
+from onnxptq.report.data import Calibration, Layer, Report, SiteReport, Sizes, Verdict
 from onnxptq.running import compare
+from onnxptq.running.compare import Metrics
 from onnxptq.running.runner import Sample
 from onnxptq.running.sessions import library_path
 from onnxptq.structure import Role, Site, Structure
@@ -29,26 +35,75 @@ LARGE = 1 << 20
 """Elements of a layer's output from which on some of its rows say enough of its error."""
 
 
-def layers(attempt: Attempt, proto: onnx.ModelProto, sample: Sample) -> tuple[Layer, ...]:
+def report(
+    prepared: Prepared,
+    solved: Solved,
+    lowered: Lowered,
+    outputs: Mapping[str, Metrics],
+    samples: Samples,
+    config: RunConfig,
+    context: RunContext,
+    *,
+    selection: Sequence[Verdict] = (),
+    settings: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
+) -> Report:
+    """Everything a run says about itself; measures every site and every layer."""
+    with context.watch.stage("measure"):
+        engine = walks(solved.folded.model, solved.structure, samples.report, config, replace(context, checkpoint=None))
+        measured = measure_sites(solved.folded.model, solved.plan, engine, solved.model, solved.moved)
+        depth = layers(solved, lowered.proto, next(iter(samples.report)), config)
+    chosen = samples.selection is not samples.calibration
+    return Report(
+        model=prepared.name,
+        recipe=config.recipe.name,
+        bits=str(config.bits),
+        format=config.format,
+        sizes=Sizes(prepared.size, lowered.proto.ByteSize(), weight_bytes(solved), lowered.weight_bytes),
+        calibration=Calibration(
+            samples.calibration.name,
+            len(samples.calibration),
+            len(samples.report) if samples.apart else 0,
+            len(samples.selection) if chosen else 0,
+        ),
+        sites=sites(solved.plan, measured),
+        outputs=dict(outputs),
+        settings={
+            **(settings or {}),
+            "seed": str(config.seed),
+            "constants": config.constants,
+            **{f"set {key}": value for key, value in config.settings.items()},
+        },
+        structure=counts(solved.structure),
+        stages=tuple(context.watch.stages),
+        layers=depth,
+        changes=solved.folded.changes,
+        drift=dict(solved.folded.drift),
+        selection=tuple(selection),
+        warnings=tuple(dict.fromkeys([*solved.warnings, *warnings, *lowered.notes])),
+        notes=tuple(prepared.model.notes),
+        environment=environment(),
+    )
+
+
+def layers(solved: Solved, proto: onnx.ModelProto, sample: Sample, config: RunConfig) -> tuple[Layer, ...]:
     """Error of each linear's, convolution's and attention's output along the depth of the network."""
-    found = attempt.structure
+    found, model = solved.structure, solved.model
     kinds = {one.output: ("linear", one.name) for one in found.linears.values()}
     kinds |= {one.output: ("conv", one.name) for one in found.convs.values()}
     kinds |= {one.output: ("attention", one.av) for one in found.attentions.values()}
     parts = {site.consumer: site.part for site in found.sites}
-    order = [t.name for node in attempt.model.graph.nodes for t in node.outputs if t.name in kinds]
+    order = [t.name for node in model.graph.nodes for t in node.outputs if t.name in kinds]
     made = {name for node in proto.graph.node for name in node.output}
-    pairs = [(name, name) for name in order if name in made]
-    task, padded = attempt.task, token_axes(attempt.model, found.masks) if found.masks else {}
     errors = compare.layers(
-        attempt.folded.to_proto,
+        solved.folded.model.to_proto,
         proto,
-        pairs,
+        [(name, name) for name in order if name in made],
         [sample],
-        rows=partial(_rows, padded),
-        memory_limit=task.memory_limit,
-        cut=unpadded(attempt.model, found.masks),
-        threads=task.threads,
+        rows=partial(_rows, token_axes(model, found.masks) if found.masks else {}),
+        memory_limit=config.memory_limit,
+        cut=unpadded(model, found.masks),
+        threads=config.threads,
     )
     return tuple(
         Layer(name, parts[kinds[name][1]], kinds[name][0], metrics)
@@ -87,12 +142,11 @@ def _site(site: Site, choice: Choice, measured: Measured | None) -> SiteReport:
     )
 
 
-def weight_bytes(attempt: Attempt) -> int:
+def weight_bytes(solved: Solved) -> int:
     """Size of the weights that were quantized, as FP32."""
-    tensors, plan = attempt.model.graph.tensors(), attempt.plan
-    return sum(
-        4 * np.asarray(tensors[site.tensor].values).size for site in plan.sites.values() if site.role is Role.WEIGHT
-    )
+    tensors = solved.model.graph.tensors()
+    weights = (site.tensor for site in solved.plan.sites.values() if site.role is Role.WEIGHT)
+    return sum(4 * np.asarray(tensors[name].values).size for name in weights)
 
 
 def counts(found: Structure) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""The gate: of several ways to quantize, the one is kept whose outputs agree best with the original's."""
+"""Selection: the recipe and its baselines are all solved, and the one is kept whose outputs agree best with the
+original's on samples that none of them was fitted to."""
 
 from __future__ import annotations
 
@@ -8,48 +9,78 @@ from dataclasses import replace
 
 import onnx
 
-from onnxptq.calibration.progress import Progress
+from onnxptq.calibration.padding import unpadded
 from onnxptq.calibration.sources.source import Source
-from onnxptq.calibration.sources.split import Split
+from onnxptq.calibration.sources.split import Samples
 from onnxptq.errors import ArtifactError
+from onnxptq.lower import native
+from onnxptq.pipeline.candidates import by_recipe, rounded
+from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.stages import Prepared, Solved
+from onnxptq.recipe import ROUNDED
 from onnxptq.report.data import Verdict
 from onnxptq.running.compare import Metrics, compare
 from onnxptq.running.runner import Cut, Spool, run
 
-SAMPLES = 16
+
+def select(
+    prepared: Prepared, solved: Solved, samples: Samples, config: RunConfig, context: RunContext
+) -> tuple[Solved, tuple[Verdict, ...]]:
+    """The best of ``solved`` and what its recipe is measured against, and how each did."""
+    candidates = {config.recipe.name: solved}
+    for entry in config.recipe.gate:
+        if entry == ROUNDED:
+            alone = rounded(solved, samples, config, context)
+            if alone is not None:
+                candidates[f"{config.recipe.name}, weights rounded one by one"] = alone
+        elif config.plan is None:
+            name = config.recipe.name + entry if entry.startswith("+") else entry
+            with context.watch.stage(f"{name}, to compare"):
+                candidates[name] = by_recipe(
+                    prepared, samples, config.by(config.recipe.baseline(entry)), context.within(name), like=solved
+                )
+    if len(candidates) == 1:
+        return solved, ()
+    with context.watch.stage("selection"):
+        verdicts = judge(
+            prepared.model.to_proto,
+            {name: _maker(one) for name, one in candidates.items()},
+            samples.selection,
+            cut=unpadded(prepared.model, prepared.structure.masks),
+            threads=config.threads,
+            context=context,
+        )
+    return next(candidates[verdict.candidate] for verdict in verdicts if verdict.kept), verdicts
+
+
+def _maker(solved: Solved) -> Callable[[], onnx.ModelProto]:
+    return lambda: native.lower(solved.model, solved.structure, solved.plan).proto
 
 
 def judge(
     original: Callable[[], onnx.ModelProto],
-    ways: Mapping[str, Callable[[], onnx.ModelProto]],
-    source: Source,
+    candidates: Mapping[str, Callable[[], onnx.ModelProto]],
+    samples: Source,
     *,
     cut: Cut,
     threads: int | None,
-    progress: Progress,
-) -> list[Verdict]:
-    """A verdict on each way, the best one kept (of equals the first).
-
-    Judged on the last samples, among them those that are kept out of calibration.
-    """
-    samples = list(Split(source, max(len(source) - SAMPLES, 0), len(source)))
+    context: RunContext,
+) -> tuple[Verdict, ...]:
+    """A verdict on each candidate, the best one kept (of equals the first)."""
     verdicts = []
-    with Spool() as expected, progress.task("gate", len(ways)) as step:
+    with Spool() as expected, context.progress.task("selection", len(candidates)) as step:
         expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
-        for way, make in ways.items():
-            got = run(make, samples, name=f"the model quantized by {way}", cut=cut, threads=threads)
-            verdicts.append(_verdict(way, compare(expected, got, error=ArtifactError)))
+        for name, make in candidates.items():
+            got = run(make, samples, name=f"the model quantized by {name}", cut=cut, threads=threads)
+            verdicts.append(_verdict(name, compare(expected, got, error=ArtifactError)))
             step()
     best = max(verdicts, key=lambda verdict: verdict.rank)
-    return [replace(verdict, kept=verdict is best) for verdict in verdicts]
+    return tuple(replace(verdict, kept=verdict is best) for verdict in verdicts)
 
 
-def _verdict(way: str, outputs: Mapping[str, Metrics]) -> Verdict:
+def _verdict(name: str, outputs: Mapping[str, Metrics]) -> Verdict:
     """Few digits: executors differ in the last ones, and a choice should not."""
     masks = [100 * one.agreement for one in outputs.values() if one.agreement is not None]
     ratios = [min(max(one.median, -200.0), 200.0) for one in outputs.values() if one.median is not None]
-    return Verdict(
-        way,
-        round(statistics.fmean(masks), 2) if masks else None,
-        round(statistics.fmean(ratios), 2) if ratios else None,
-    )
+    agreement = round(statistics.fmean(masks), 2) if masks else None
+    return Verdict(name, agreement, round(statistics.fmean(ratios), 2) if ratios else None)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.bits import FLOAT
 from onnxptq.graph.model import Model, value
 from onnxptq.plan import Plan
-from onnxptq.recipe import FLOAT
 from onnxptq.report.text import megabytes, table
 from onnxptq.running.runner import InnerTensors, Sample
 from onnxptq.structure import Role, Structure

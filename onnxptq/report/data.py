@@ -50,7 +50,17 @@ class Calibration:
     """In words, their number included."""
     samples: int
     held_back: int = 0
-    """Samples kept out of calibration to measure the outputs on."""
+    """Samples that nothing saw before the outputs were measured on them; 0: measured on those of calibration."""
+    selected: int = 0
+    """Samples that only the selection saw; 0: it was judged on those of calibration, or there was none."""
+
+    @property
+    def words(self) -> str:
+        """How the samples were split."""
+        if not self.held_back:
+            return f"{self.source}; the same to measure on: give five or more to keep some apart"
+        chosen = f", {self.selected} to select" if self.selected else ""
+        return f"{self.source}: {self.samples} to calibrate{chosen}, {self.held_back} to measure"
 
 
 @dataclass(frozen=True)
@@ -120,10 +130,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one way to quantize did at the gate: mean over the outputs. Higher SQNR can mean worse masks, so masks come
+    """How one candidate did in the selection: mean over the outputs. Higher SQNR can mean worse masks, so masks come
     first."""
 
-    way: str
+    candidate: str
     agreement: float | None
     """Of masks, where outputs are masks: percent of overlap."""
     sqnr: float | None
@@ -157,7 +167,7 @@ class Report:
     changes: tuple[Change, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
     """How far the passes moved each output, as signal to difference in dB."""
-    gate: tuple[Verdict, ...] = ()
+    selection: tuple[Verdict, ...] = ()
     """The ways that were tried, one of them kept; nothing where there was no choice."""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -197,7 +207,7 @@ class Report:
             )
             given["drift"] = {key: float(value) for key, value in given["drift"].items()}
             given["changes"] = tuple(Change(**entry) for entry in given["changes"])
-            given["gate"] = tuple(Verdict(**entry) for entry in given["gate"])
+            given["selection"] = tuple(Verdict(**entry) for entry in given["selection"])
             return cls(**given | {key: tuple(given[key]) for key in ("warnings", "notes")})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{name}: not a report written by onnxptq ({type(error).__name__}: {error})") from error

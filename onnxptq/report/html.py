@@ -12,7 +12,7 @@ from itertools import pairwise
 from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Layer, Report, SiteReport
-from onnxptq.report.text import count, decibels, gate_table, megabytes, outputs_columns, seconds
+from onnxptq.report.text import count, decibels, megabytes, outputs_columns, seconds, selection_table
 
 SHAPES = {
     "linear": '<circle cx="6" cy="6" r="4"/>',
@@ -26,7 +26,7 @@ def page(report: Report) -> str:
     blocks = [
         _head(report),
         _outputs(report),
-        _gate(report),
+        _selection(report),
         _depth(report),
         _worst(report),
         _passes(report),
@@ -184,16 +184,16 @@ def _site_card(site: SiteReport) -> str:
     )
 
 
-def _gate(report: Report) -> str:
-    if not report.gate:
+def _selection(report: Report) -> str:
+    if not report.selection:
         return ""
-    header, rows = gate_table(report.gate)
+    header, rows = selection_table(report.selection)
     text = (
-        "The same samples through the model quantized in several ways, by the mean over its outputs; the "
-        "best one was kept."
+        "Agreement of each candidate's outputs with those of the original, on samples that calibration did not see "
+        "where there were enough; the best was kept."
     )
     return section(
-        "The gate",
+        "Selection",
         text,
         f'<div class="card wide">{table(["", *header[1:]], rows, numbers=range(1, len(header) - 1))}</div>',
     )
@@ -265,9 +265,7 @@ def _site_row(site: SiteReport, top: float) -> str:
 
 
 def _run(report: Report) -> str:
-    samples = (
-        f"{report.calibration.source}; {report.calibration.samples} used, {report.calibration.held_back} held back"
-    )
+    samples = report.calibration.words
     found = ", ".join(f"{number} {name}" for name, number in report.structure.items())
     cards = [
         ("Settings", _definitions({"samples": samples, **report.settings, "structure": found, **report.environment}))

@@ -14,8 +14,8 @@ def summary(report: Report) -> str:
     """Size, settings, SQNR per output and the worst ten sites. Warnings are not in it: they were said when they
     arose."""
     blocks = [_head(report), outputs_table(report.outputs)]
-    if report.gate:
-        header, rows = gate_table(report.gate)
+    if report.selection:
+        header, rows = selection_table(report.selection)
         blocks.append(table(header, rows, right=range(1, len(header))))
     if report.worst:
         rows = [
@@ -33,13 +33,12 @@ def summary(report: Report) -> str:
 def _head(report: Report) -> str:
     sizes = report.sizes
     title = f"{report.model} -> {report.output_file}" if report.output_file else report.model
-    held = f", {report.calibration.held_back} held back" if report.calibration.held_back else ""
     roles = Counter(site.role.value for site in report.sites)
     done = Counter(change.pass_name for change in report.changes if change.done)
     lines = [
         ("size", f"{megabytes(sizes.before)} -> {megabytes(sizes.after)}, {times_smaller(sizes)}"),
         ("quantized", f"{report.bits} by recipe {report.recipe}, format {report.format}"),
-        ("calibration", f"{report.calibration.source}{held}"),
+        ("calibration", report.calibration.words),
         ("sites", f"{len(report.sites)}: " + ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in roles.items())),
         ("passes", ", ".join(f"{name} {n}" for name, n in done.items()) or "nothing to change"),
         ("settings", ", ".join(f"{key} {value}" for key, value in report.settings.items())),
@@ -74,13 +73,13 @@ def outputs_columns(outputs: Mapping[str, Metrics], *, title: str = "output") ->
     return columns
 
 
-def gate_table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: how the ways did that were tried."""
+def selection_table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: scores of the candidates that the selection compared."""
     masks, ratios = (any(getattr(v, figure) is not None for v in verdicts) for figure in ("agreement", "sqnr"))
-    header = ["gate", *(["mask agreement %"] if masks else []), *(["SQNR dB"] if ratios else []), ""]
+    header = ["candidate", *(["mask agreement %"] if masks else []), *(["SQNR dB"] if ratios else []), ""]
     rows = [
         [
-            v.way,
+            v.candidate,
             *([decibels(v.agreement)] if masks else []),
             *([decibels(v.sqnr)] if ratios else []),
             "kept" if v.kept else "",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from onnxptq.calibrators.weights import search_weight
+from onnxptq.calibrators.search.rounding import search_weight
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import UniformParams, affine

@@ -98,7 +98,7 @@ class TestQuantize:
             )
         done = run(*quick("--calib", "calib", "--samples", "6"))
         assert (done.code, done.err) == (0, "")
-        assert "1 held back" in done.out
+        assert "1 to measure" in done.out
 
     def test_include_and_exclude(self, run: Run, folder: Path) -> None:
         plain = json.loads(run(*quick("--json")).out)

@@ -102,9 +102,9 @@ def test_quantized_models(
 ) -> None:
     """Artifacts as they are written, 4-bit weights and function bodies included; a code or two may be rounded another
     way."""
-    quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", threads=1)
+    quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", format=format, constants="fp32", threads=1)
     quantizer.calibrate(limit=2)
-    proto = quantizer.quantize(format=format, constants="fp32").model
+    proto = quantizer.quantize().model
     feeds = minis(name).feeds
     wanted = session(proto, executor="function", threads=1).run(None, dict(feeds))
     for got, want in zip(Executor(proto).run(feeds).values(), wanted, strict=True):

@@ -98,16 +98,19 @@ def test_formats_agree_where_heads_have_scales(minis: Minis, name: str, dynamic:
     from onnxptq.models import mini
 
     path = minis(name, dynamic_batch=dynamic).path
-    q = Quantizer(path, recipe="minmax", settings=BY_HEAD, exclude=[":softmax$"], threads=1)
-    q.calibrate(mini.samples(name, 3))
-    results = {form: q.quantize(format=form) for form in ("native", "portable", "qdq")}
+    how: dict[str, Any] = {"recipe": "minmax", "settings": BY_HEAD, "exclude": [":softmax$"], "threads": 1}
+    results = {}
+    for form in ("native", "portable", "qdq"):
+        q = Quantizer(path, format=form, **how)
+        q.calibrate(mini.samples(name, 3))
+        results[form] = q.quantize()
     sample = mini.samples(name, 1, seed=5, batch=2 if dynamic else 1)[0]
     expected = session(path, threads=1).run(None, sample)[0]
     for result in results.values():
         error = result.session(threads=1).run(None, sample)[0] - expected
         assert 10 * np.log10(np.square(expected).sum() / np.square(error).sum()) > 25
     with pytest.raises(InputError, match="uniform by head"):
-        q.quantize(format="qdq", strict=True)
+        Quantizer(path, format="qdq", strict=True, **how).calibrate(mini.samples(name, 3))
 
 
 @pytest.mark.parametrize("bits", ["w4a4", "w6a6", "w8a8"])
@@ -118,14 +121,15 @@ def test_softmax_of_standard_codes(minis: Minis, name: str, bits: str) -> None:
     from onnxptq.models import mini
 
     path = minis(name).path
-    q = Quantizer(path, bits=bits, recipe="minmax", settings={"softmax.calibrator": "softmax"}, threads=1)
-    plan = q.calibrate(mini.samples(name, 3))
+    settings = {"softmax.calibrator": "softmax"}
+    how: dict[str, Any] = {"bits": bits, "recipe": "minmax", "settings": settings, "strict": True, "threads": 1}
+    made = [Quantizer(path, format=form, constants="fp32", **how) for form in ("native", "qdq")]
+    plan, _ = (q.calibrate(mini.samples(name, 3)) for q in made)
     assert {bool(plan[key].options["norm"]) for key in plan if key.endswith(":softmax")} <= (
         {False} if bits == "w8a8" else {True, False}
     )
     sample = mini.samples(name, 1, seed=5)[0]
-    results = (q.quantize(format=form, strict=True, constants="fp32") for form in ("native", "qdq"))
     native, standard = (
-        session(r.model, executor="function", threads=1, optimize=False).run(None, sample)[0] for r in results
+        session(q.quantize().model, executor="function", threads=1, optimize=False).run(None, sample)[0] for q in made
     )
     assert compare.metrics(native, standard).sqnr > 100

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from onnxptq import Quantizer
-from onnxptq.calibrators.dual_stream import Target, Window
+from onnxptq.calibrators.search.two_streams import Target, Window
 from onnxptq.errors import InputError
 from onnxptq.recipe import Recipe
+from onnxptq.report.data import Verdict
 from onnxptq.running.sessions import session
 from onnxptq.structure import Role
 from tests.passes.graphs import Builder
@@ -40,6 +41,8 @@ def network() -> bytes:
 
 MODEL = network()
 SAMPLES = [{"x": (RNG.standard_normal((2, 16, 16)) * np.linspace(0.2, 3, 16)).astype(np.float32)} for _ in range(25)]
+CALIBRATED = 16
+"""Samples to calibrate on, with a selection and without one."""
 
 
 def quantize(
@@ -47,7 +50,7 @@ def quantize(
 ) -> Quantizer:
     settings = {key.replace("__", "."): value for key, value in options.pop("settings", {}).items()}
     q = Quantizer(MODEL, bits=bits, include=[".*"], settings=settings, threads=options.pop("threads", 1))
-    q.calibrate(samples, folder=folder, resume=resume)
+    q.calibrate(samples, limit=CALIBRATED, folder=folder, resume=resume)
     return q
 
 
@@ -72,26 +75,31 @@ def test_every_step_can_be_left_out(step: str) -> None:
     assert whole != without
 
 
+def verdicts(q: Quantizer) -> tuple[Verdict, ...]:
+    assert q.calibration is not None
+    return q.calibration.verdicts
+
+
 def kept(q: Quantizer) -> str:
-    (one,) = (verdict for verdict in q.verdicts if verdict.kept)
-    return one.way
+    (one,) = (verdict for verdict in verdicts(q) if verdict.kept)
+    return one.candidate
 
 
 def test_the_gate_keeps_what_does_better_and_says_so() -> None:
     first = quantize()
-    assert [verdict.way for verdict in first.verdicts] == ["auto", "auto, weights rounded one by one", "omse"]
+    assert [verdict.candidate for verdict in verdicts(first)] == ["auto", "auto, weights rounded one by one", "omse"]
     assert kept(first) == "auto"
-    assert first.quantize().report.gate == tuple(first.verdicts)
+    assert first.quantize().report.selection == verdicts(first)
     second = quantize(settings={"weights__bias": "false", "weights__damp": "1000.0"})
     assert kept(second) == "auto, weights rounded one by one"
     assert {
         c.calibrator for c in second.plan().values() if c.params is not None and c.calibrator == "dualstream"
     } == set()
     rounded = quantize(settings={"weights__calibrator": "omse"})
-    assert [verdict.way for verdict in rounded.verdicts] == ["auto", "omse"]
+    assert [verdict.candidate for verdict in verdicts(rounded)] == ["auto", "omse"]
     assert second.quantize().model.SerializeToString() == rounded.quantize().model.SerializeToString()
     ungated = quantize(settings={"gate": "off"})
-    assert not ungated.verdicts
+    assert not verdicts(ungated)
     assert ungated.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
 
 
@@ -106,7 +114,7 @@ def test_a_whole_other_recipe_may_be_kept() -> None:
     assert kept(q) == "omse"
     assert {change.pass_name for change in q.changes} <= {"fold-bn"}, "nor are the folds of the recipe kept"
     plain = Quantizer(MODEL, recipe="omse", bits="w4a4", include=[".*"], threads=1)
-    plain.calibrate(SAMPLES)
+    plain.calibrate(SAMPLES, limit=CALIBRATED)
     assert q.quantize().model.SerializeToString() == plain.quantize().model.SerializeToString()
     with pytest.raises(InputError, match=r"gate: no recipe 'omsee'; did you mean 'omse'"):
         quantize(settings={"gate": "omsee"})
@@ -120,10 +128,10 @@ def test_what_each_step_brings() -> None:
         "auto+weights.debias=false": {"weights__debias": "false"},
         "auto+folds=off": {"folds": "off"},
     }
-    assert [verdict.way for verdict in q.verdicts] == [*ways, "minmax+weights.calibrator=omse"]
-    assert len({verdict.sqnr for verdict in q.verdicts}) == 4
-    for verdict, settings in zip(q.verdicts, ways.values(), strict=False):
-        assert verdict.sqnr == quantize(settings={"gate": "omse", **settings}).verdicts[0].sqnr, (
+    assert [verdict.candidate for verdict in verdicts(q)] == [*ways, "minmax+weights.calibrator=omse"]
+    assert len({verdict.sqnr for verdict in verdicts(q)}) == 4
+    for verdict, settings in zip(verdicts(q), ways.values(), strict=False):
+        assert verdict.sqnr == verdicts(quantize(settings={"gate": "omse", **settings}))[0].sqnr, (
             "what is shared is as if found anew"
         )
     alone = quantize(settings={"gate": "off", **ways[kept(q)]})
@@ -133,8 +141,8 @@ def test_what_each_step_brings() -> None:
     for entry in recipe.gate:
         assert (
             entry == "rounded"
-            or recipe.rival(entry).rules != recipe.rules
-            or recipe.rival(entry).passes != recipe.passes
+            or recipe.baseline(entry).rules != recipe.rules
+            or recipe.baseline(entry).passes != recipe.passes
         )
     for wrong, message in (("+folds", "write NAME"), ("+folds=of", "folds=of"), ("omse+fold=off", "no such setting")):
         with pytest.raises(InputError, match=message):
@@ -158,17 +166,17 @@ def test_a_strange_step_is_refused(option: str, given: str, message: str) -> Non
 def test_the_same_every_time_and_within_any_memory() -> None:
     once = quantize().quantize().model.SerializeToString()
     q = Quantizer(MODEL, bits="w4a4", include=[".*"], threads=2)
-    q.calibrate(SAMPLES, memory_limit=100)
+    q.calibrate(SAMPLES, limit=CALIBRATED, memory_limit=100)
     assert q.quantize().model.SerializeToString() == once
 
 
 def test_resumed_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxptq.calibration.checkpoint import Checkpoint
-    from onnxptq.calibrators import dual_stream
+    from onnxptq.calibrators.search import two_streams
 
     once = quantize().quantize().model.SerializeToString()
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)
-    real, calls = dual_stream.refit, []
+    real, calls = two_streams.refit, []
 
     def refit(*args: Any, **options: Any) -> Any:
         calls.append(1)
@@ -176,7 +184,7 @@ def test_resumed_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(dual_stream, "refit", refit)
+    monkeypatch.setattr(two_streams, "refit", refit)
     with pytest.raises(KeyboardInterrupt):
         quantize(folder=tmp_path / "resume")
     assert quantize(folder=tmp_path / "resume", resume=True).quantize().model.SerializeToString() == once
@@ -185,9 +193,8 @@ def test_resumed_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_plan_alone_gives_the_same_file() -> None:
     first = quantize()
-    again = Quantizer(MODEL, bits="w4a4", include=[".*"], threads=1)
-    again.use(first.plan())
-    again.calibrate(SAMPLES)
+    again = Quantizer(MODEL, bits="w4a4", include=[".*"], threads=1, plan=first.plan())
+    again.calibrate(SAMPLES, limit=CALIBRATED)
     assert again.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
 
 

@@ -82,7 +82,7 @@ def made_report(*, blocks: int = 12) -> Report:
         layers=tuple(layers),
         changes=tuple(changes),
         drift={"masks": 131.2, "scores": float("inf")},
-        gate=(Verdict("auto", 98.71, 31.4, kept=True), Verdict("omse", None, 24.25)),
+        selection=(Verdict("auto", 98.71, 31.4, kept=True), Verdict("omse", None, 24.25)),
         warnings=("pattern 'nope' matches no site; `onnxptq inspect` lists them",),
         notes=("relative position was left in float",),
         environment={"onnxptq": "0.1.0", "onnxruntime": "1.31.1", "executor": "native, avx512_vnni"},

@@ -27,15 +27,16 @@ def samples() -> list[dict[str, np.ndarray]]:
 @pytest.fixture(scope="module")
 def quantizer(samples: list[dict[str, np.ndarray]]) -> Quantizer:
     """Folded, and nothing else."""
-    q = Quantizer(zoo.path("sam-mini-decoder"), recipe="ptq4sam-s", settings={"passes": "center-keys"}, threads=1)
-    q.use(Plan({}))
+    q = Quantizer(
+        zoo.path("sam-mini-decoder"), recipe="ptq4sam-s", settings={"passes": "center-keys"}, plan=Plan({}), threads=1
+    )
     q.calibrate(samples)
     return q
 
 
 @pytest.fixture(scope="module")
 def figures(quantizer: Quantizer, samples: list[dict[str, np.ndarray]]) -> Figures:
-    found = quantizer.inspect()
+    found = quantizer.prepared
     engine = Engine(
         found.model, open_source(samples, inputs=input_specs(found.model, found.structure.masks)), threads=1
     )
@@ -52,9 +53,9 @@ def figures(quantizer: Quantizer, samples: list[dict[str, np.ndarray]]) -> Figur
 def test_shares_of_softmax_outputs(
     quantizer: Quantizer, figures: Figures, samples: list[dict[str, np.ndarray]]
 ) -> None:
-    structure = quantizer.inspect().structure
+    structure = quantizer.prepared.structure
     names = [one.probabilities for one in structure.attentions.values()]
-    held = list(run(InnerTensors(quantizer.original.to_proto()).outputs(names), samples))
+    held = list(run(InnerTensors(quantizer.prepared.model.to_proto()).outputs(names), samples))
     assert len(figures.attentions) == len(names) == 7
     for one in figures.attentions:
         values = np.concatenate([sample[structure.attentions[one.name].probabilities].ravel() for sample in held])
@@ -75,7 +76,7 @@ def test_keys_before_and_after(quantizer: Quantizer, figures: Figures) -> None:
 
 
 def test_gelus_by_their_readers(quantizer: Quantizer, figures: Figures) -> None:
-    sites = quantizer.inspect().structure.sites
+    sites = quantizer.prepared.structure.sites
     assert set(figures.gelus) == {site.consumer for site in sites if site.role is Role.GELU}
     assert all(-0.18 < one.edges[0] < 0 for one in figures.gelus.values())
 

@@ -14,16 +14,16 @@ def test_summary_holds_the_key_numbers(report: Report) -> None:
         "sam_encoder.onnx -> sam_encoder.w6a6.onnx",
         "342.3 MB -> 69.8 MB, 4.90 times smaller",
         "w6a6 by recipe auto, format native",
-        "32 images of photos, 4 held back",
+        "32 images of photos: 32 to calibrate, 4 to measure",
         "center-keys 12, bimodal 1, smooth 1, fold-bn 1",
         "preprocess imagenet",
         "0.9871",
         "calibrate 4.2 min",
         "peak memory 7.30 GB",
         "note: relative position",
-        "gate  mask agreement %  SQNR dB",
-        "auto              98.7     31.4  kept",
-        "omse                 -     24.2",
+        "candidate  mask agreement %  SQNR dB",
+        "auto                   98.7     31.4  kept",
+        "omse                      -     24.2",
     ):
         assert part in said
     assert said.count(":gelu ") + said.count(":query ") > 2

@@ -127,17 +127,17 @@ class Artifacts:
         return runtime(self.original(name), self.held_out(name))
 
     @functools.cache  # noqa: B019
-    def _calibrated(self, name: str, recipe: str, bits: str) -> Any:
+    def _quantized(self, name: str, recipe: str, bits: str, format: str) -> Any:
         from onnxptq import Quantizer
         from onnxptq.models import mini
 
-        quantizer = Quantizer(self.original(name), recipe=recipe, bits=bits, threads=1)
+        quantizer = Quantizer(self.original(name), recipe=recipe, bits=bits, format=format, threads=1)
         quantizer.calibrate(mini.samples(name, 4))
-        return quantizer
+        return quantizer.quantize()
 
     @functools.cache  # noqa: B019
     def quantized(self, name: str, recipe: str, bits: str, format: str) -> onnx.ModelProto:
-        model: onnx.ModelProto = self._calibrated(name, recipe, bits).quantize(format=format).model
+        model: onnx.ModelProto = self._quantized(name, recipe, bits, format).model
         return model
 
 

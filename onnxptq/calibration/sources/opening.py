@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxptq.calibration.sources.files import open_path
 from onnxptq.calibration.sources.source import InputSpec, Lazy, Listed, Source
-from onnxptq.calibration.sources.synthetic import Synthetic
+from onnxptq.calibration.sources.synthetic import DEFAULT_COUNT, Synthetic
 from onnxptq.datasets.specs import is_named, open_named
 from onnxptq.errors import InputError
 from onnxptq.running.sessions import session
@@ -34,7 +34,9 @@ def open_source(
     if isinstance(spec, Source):
         return spec
     if isinstance(spec, str) and spec == "synthetic":
-        return Synthetic(inputs, samples=samples or 8, preprocess=preprocess, seed=seed, shapes=shapes or {})
+        return Synthetic(
+            inputs, samples=samples or DEFAULT_COUNT, preprocess=preprocess, seed=seed, shapes=shapes or {}
+        )
     if isinstance(spec, str) and is_named(spec):
         named = open_named(spec, {i.name: i.shape for i in inputs}, count=samples, seed=seed, start=session)
         return Lazy(named, inputs, length=len(named), limit=samples, name=spec)

@@ -1,13 +1,16 @@
-"""Split: some consecutive samples of a source, and how samples are shared out between calibration and measurement."""
+"""Split: consecutive samples of a source; and how samples are split between calibration, selection and the report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from onnxptq.calibration.sources.source import Sample, Source
 
-HELD_BACK = 4
-"""Samples kept out of calibration to measure on, where there are enough: at most a fifth."""
+REPORTED = 4
+"""Samples kept for the report alone, where there are enough."""
+SELECTED = 16
+"""Samples kept for the selection alone, where there are enough."""
 
 
 class Split(Source):
@@ -38,8 +41,38 @@ class Split(Source):
         return f"{self._source.digest()}:{self._start}:{self._stop}"
 
 
-def split_samples(source: Source) -> tuple[Source, Source]:
-    """Samples to calibrate on and samples to measure on; the same ones where there are fewer than five."""
+@dataclass(frozen=True)
+class Samples:
+    """Samples by what they are for. Where there are too few to keep some apart, all three are the same."""
+
+    calibration: Source
+    selection: Source
+    report: Source
+
+    @property
+    def apart(self) -> bool:
+        """Whether the report's samples were seen by nothing before."""
+        return self.report is not self.calibration
+
+
+def extra(limit: int | None, *, selecting: bool) -> int:
+    """How many samples more than ``limit`` to ask a source for: those that selection and report keep for themselves."""
+    return 0 if limit is None else min(REPORTED, limit) + (min(SELECTED, limit) if selecting else 0)
+
+
+def split_samples(source: Source, limit: int | None, *, selecting: bool) -> Samples:
+    """The first ``limit`` samples calibrate, as far as those behind them do for the rest; without a limit four fifths
+    calibrate, or three where there is a selection. Fewer than five samples are used for everything."""
     count = len(source)
-    held = min(HELD_BACK, count // 5)
-    return (Split(source, 0, count - held), Split(source, count - held, count)) if held else (source, source)
+    if limit is not None and count >= limit + 1 + selecting:
+        report = min(REPORTED, limit, (count - limit) // 2 if selecting else count - limit)
+        chosen = min(SELECTED, limit, count - limit - report) if selecting else 0
+    else:
+        report = min(REPORTED, count // 5)
+        chosen = min(SELECTED, count // 5) if selecting else 0
+    if not report:
+        return Samples(source, source, source)
+    first = count - report - chosen
+    calibration = Split(source, 0, first if limit is None else min(first, limit))
+    selection = Split(source, first, first + chosen) if chosen else calibration
+    return Samples(calibration, selection, Split(source, count - report, count))

@@ -17,6 +17,9 @@ TEXT, OTHER = 32, 64
 """Sizes of dynamic axes: tokens of text, anything else."""
 
 
+DEFAULT_COUNT = 8
+
+
 class Synthetic(Source):
     """Samples made from a seed; real ones are better."""
 

@@ -1,0 +1,60 @@
+"""Candidates: one recipe taken through fold, calibrate and solve, and the same with its weights rounded one by one."""
+
+from __future__ import annotations
+
+from onnxptq.calibration.sources.split import Samples
+from onnxptq.calibrators.weight_base import WeightSolution
+from onnxptq.graph.size import digest
+from onnxptq.pipeline import weights
+from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.stages import Prepared, Solved, calibrate, fold, planned, solve, with_weights
+from onnxptq.recipe import Recipe
+from onnxptq.structure import Role
+from onnxptq.version import __version__
+
+
+def by_recipe(
+    prepared: Prepared, samples: Samples, config: RunConfig, context: RunContext, like: Solved | None = None
+) -> Solved:
+    """The recipe of ``config``, from the folds to the weights. What ``like`` did just the same is taken over."""
+    context = context.opened(identity(prepared, samples, config))
+    same = like is not None and _passes(like.folded.recipe) == _passes(config.recipe)
+    known = like.calibrated if like is not None and same else None
+    folded = known.folded if known is not None else fold(prepared, samples, config, context)
+    calibrated = calibrate(folded, samples, config, context, known, prepared.name)
+    return solve(calibrated, samples, config, context)
+
+
+def _passes(recipe: Recipe) -> tuple[object, ...]:
+    return recipe.passes, recipe.pass_options
+
+
+def identity(prepared: Prepared, samples: Samples, config: RunConfig) -> dict[str, str]:
+    """What makes two runs the same, so that one may go on where the other was killed."""
+    recipe = config.recipe
+    return {
+        "version": __version__,
+        "model": digest(prepared.model),
+        "recipe": repr((recipe.name, recipe.passes, recipe.pass_options)),
+        "bits": str(config.bits),
+        "format": config.format,
+        "samples": samples.calibration.digest(),
+        "plan": planned(prepared.name, prepared.structure, config)[0].to_json(),
+        "seed": str(config.seed),
+    }
+
+
+def rounded(solved: Solved, samples: Samples, config: RunConfig, context: RunContext) -> Solved | None:
+    """The same with weights rounded one by one where they were solved for together; None where none was."""
+    if not solved.moved:
+        return None
+    calibrated, wanted = solved.calibrated, {key: solved.calibrated.plan[key] for key in solved.moved}
+    folded, plan = calibrated.folded, calibrated.plan
+    problem = weights.problem(folded.model, folded.structure, plan, samples, config, context)
+    solutions = weights.find(weights.fallback(wanted), problem)
+    kept = {
+        k: WeightSolution(c)
+        for k, c in solved.plan.items()
+        if k not in wanted and solved.plan.sites[k].role is Role.WEIGHT
+    }
+    return with_weights(calibrated, kept | solutions, config)

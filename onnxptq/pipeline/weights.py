@@ -1,0 +1,94 @@
+"""Weights between the plan and their calibrators: problems are posed, and solutions put into a copy of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxptq.calibration.sources.split import Samples
+from onnxptq.calibrators import weight_calibrators
+from onnxptq.calibrators.weight_base import WeightProblem, WeightSolution
+from onnxptq.graph.model import Model, value
+from onnxptq.lower import native
+from onnxptq.passes.linears import set_input, shift_output
+from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.plan import Choice, Plan
+from onnxptq.structure import Role, Structure
+
+
+def problem(
+    model: Model, structure: Structure, plan: Plan, samples: Samples, config: RunConfig, context: RunContext
+) -> WeightProblem:
+    """What weight calibrators are given, but for the weights themselves."""
+    return WeightProblem(
+        {},
+        plan,
+        model,
+        structure,
+        samples.calibration,
+        simulate=lambda: simulation(model, structure, plan),
+        progress=context.progress,
+        threads=config.threads,
+        memory_limit=config.memory_limit,
+        checkpoint=context.checkpoint,
+    )
+
+
+def find(choices: Mapping[str, Choice], problem: WeightProblem) -> dict[str, WeightSolution]:
+    """Solutions for ``choices``, each by its calibrator, or by the fallback of one that leaves a weight out."""
+    found: dict[str, WeightSolution] = {}
+    for name, wanted in _by_calibrator(choices):
+        solutions = weight_calibrators()[name].solve(replace(problem, choices=wanted))
+        found |= solutions
+        left = {key: choice for key, choice in wanted.items() if key not in solutions}
+        found |= find(fallback(left), problem) if left else {}
+    return found
+
+
+def is_open(choice: Choice) -> bool:
+    """Whether a weight is still to be found. Parameters alone are not enough where its calibrator moves the weight."""
+    one = weight_calibrators().get(choice.calibrator)
+    return choice.params is None or (one is not None and one.moves)
+
+
+def fallback(choices: Mapping[str, Choice]) -> dict[str, Choice]:
+    """The same weights by the fallback of their calibrator."""
+    known = weight_calibrators()
+    return {
+        key: replace(choice, calibrator=known[choice.calibrator].fallback, options={}, params=None)
+        for key, choice in choices.items()
+    }
+
+
+def _by_calibrator(choices: Mapping[str, Choice]) -> Iterator[tuple[str, dict[str, Choice]]]:
+    for name in dict.fromkeys(choice.calibrator for choice in choices.values()):
+        yield name, {key: choice for key, choice in choices.items() if choice.calibrator == name}
+
+
+def simulation(model: Model, structure: Structure, plan: Plan) -> onnx.ModelProto:
+    """The model with its activations coded and decoded, and float weights."""
+    activations = {plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT}
+    return native.lower(model, structure, Plan(activations), constants="fp32").proto
+
+
+def apply(model: Model, structure: Structure, plan: Plan, solutions: Mapping[str, WeightSolution]) -> Model:
+    """A copy of the model with the weights that calibrators moved, and the biases they corrected."""
+    changed = model.copy()
+    nodes = changed.nodes()
+    for key, one in solutions.items():
+        name = plan.sites[key].consumer
+        node = nodes[name]
+        if one.weight is not None:
+            set_input(changed, node, 1, one.weight)
+        if one.shift is None:
+            continue
+        if name in structure.linears:
+            shift_output(changed, structure.linears[name], one.shift)
+        elif len(node.inputs) > 2 and (held := value(node.inputs[2])) is not None:
+            set_input(changed, node, 2, held + one.shift)
+        else:
+            node.inputs.append(gs.Constant(changed.unique(f"{name}_bias"), one.shift))
+    return changed

@@ -91,9 +91,9 @@ class Stages:
     def __init__(self, proto: onnx.ModelProto, targets: Iterable[str], *, keep: Iterable[str] = ()) -> None:
         self.proto, self.targets = proto, frozenset(targets)
         graph = proto.graph
-        self.inputs = [
-            given.name for given in graph.input if given.name not in {held.name for held in graph.initializer}
-        ]
+        initialised = {held.name for held in graph.initializer}
+        self._declared = {given.name: given for given in graph.input if given.name not in initialised}
+        self.inputs = list(self._declared)
         self.outputs = [output.name for output in graph.output]
         self._constants = {held.name: held for held in graph.initializer}
         self._maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
@@ -146,8 +146,11 @@ class Stages:
                     stack.append(index)
         return sorted(found)
 
-    def model(self, stage: int, kinds: Mapping[str, Array], replaced: Mapping[str, Replaced]) -> onnx.ModelProto:
-        """A stage as a model: its inputs typed like the arrays in ``kinds``, its weights ``replaced`` by node name."""
+    def model(
+        self, stage: int, types: Mapping[str, onnx.TypeProto], replaced: Mapping[str, Replaced]
+    ) -> onnx.ModelProto:
+        """A stage as a model: inputs of the graph as the graph declares them, other tensors fed of these ``types``; its
+        weights ``replaced`` by node name."""
         nodes: list[onnx.NodeProto] = []
         constants: dict[str, onnx.TensorProto] = {}
         for index in self._whole(stage):
@@ -170,8 +173,7 @@ class Stages:
         model.graph.node.extend(nodes)
         model.graph.initializer.extend(constants.values())
         for name in self.fed(stage):
-            kind = helper.np_dtype_to_tensor_dtype(kinds[name].dtype)
-            model.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * kinds[name].ndim))
+            model.graph.input.append(self._declared.get(name) or helper.make_value_info(name, types[name]))
         model.graph.output.extend(
             helper.make_empty_tensor_value_info(name) for name in self.left(stage) if name not in self.inputs
         )
@@ -208,7 +210,8 @@ class Stream:
         for index, feed in enumerate(self._feeds(stage, fed)):
             if names:
                 if session is None:
-                    session = runtime.session(stages.model(stage, feed, self.replaced), threads=self._threads)
+                    model = stages.model(stage, self._types(feed), self.replaced)
+                    session = runtime.session(model, threads=self._threads)
                 made = session.run(names, {name: feed[name] for name in fed})
                 for name, array in zip(names, made, strict=True):
                     self.shelf.put((self.name, index, name), array)
@@ -219,6 +222,18 @@ class Stream:
             for index in range(len(self.source)):
                 self.shelf.drop((self.name, index, name))
         self._next += 1
+
+    def _types(self, feed: Mapping[str, Array]) -> dict[str, onnx.TypeProto]:
+        """Types of tensors made by earlier stages, with each size that all samples share.
+
+        onnxruntime takes a vector of sizes for an empty one where its length is not declared.
+        """
+        found: dict[str, onnx.TypeProto] = {}
+        for name in feed.keys() - self.stages.inputs:
+            shapes = [self.shape(index, name) for index in range(len(self.source))]
+            sizes = [same.pop() if len(same := set(column)) == 1 else None for column in zip(*shapes, strict=True)]
+            found[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(feed[name].dtype), sizes)
+        return found
 
     def _feeds(self, stage: int, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         if stage:

@@ -93,3 +93,44 @@ def test_replaced_weights_are_used_and_shifted() -> None:
             x = sample["x"]
             wanted = np.maximum(x @ WEIGHTS["w0"], 0) + shift + x @ np.abs(WEIGHTS["w2"]) + x
             assert np.allclose(walk.value(index, "y"), wanted, atol=1e-5)
+
+
+def resizing() -> onnx.ModelProto:
+    """An image coded, then resized to a size that is computed from a graph input before the second stage."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first", kernel_shape=[1, 1]),
+        helper.make_node("Cast", ["size"], ["whole"], to=onnx.TensorProto.INT64),
+        helper.make_node("Concat", ["lead", "whole"], ["sizes"], axis=0),
+        helper.make_node("Conv", ["a", "w"], ["b"], name="second", kernel_shape=[1, 1]),
+        helper.make_node("Resize", ["b", "", "", "sizes"], ["y"], mode="linear"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4, "h", "w"]),
+            helper.make_tensor_value_info("size", onnx.TensorProto.FLOAT, [2]),
+        ],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4, "p", "q"])],
+        [
+            numpy_helper.from_array(WEIGHTS["w0"].reshape(4, 4, 1, 1), "w"),
+            numpy_helper.from_array(np.array([1, 4]), "lead"),
+        ],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def test_a_size_computed_before_a_stage_resizes_in_it() -> None:
+    samples = [
+        {"x": RNG.standard_normal((1, 4, 3 + i, 3)).astype(np.float32), "size": np.array([5, 7 + i], np.float32)}
+        for i in range(2)
+    ]
+    source = open_source(
+        samples, inputs=input_specs(Model.from_proto(resizing())), samples=None, preprocess="raw", seed=0, shapes={}
+    )
+    with Shelf(1 << 30) as shelf:
+        walk = Stream("s", Stages(resizing(), ["first", "second"]), source, shelf, threads=1)
+        finish(walk)
+        whole = session(resizing(), threads=1)
+        for index, sample in enumerate(samples):
+            assert np.array_equal(walk.value(index, "y"), whole.run(["y"], sample)[0])

@@ -8,14 +8,17 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.calibration.sources.source import InputSpec
+from onnxptq.graph.dataflow.flow import reached
 from onnxptq.graph.model import Model, value
 
 PASSING = frozenset({"Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"})
+SIZES = {"ConstantOfShape": 0, "Expand": 1, "Range": 1, "Reshape": 1, "Resize": 3, "Slice": 2, "Tile": 1}
+"""The operand of an op that holds sizes, or ends, of its output."""
 
 
 def input_specs(model: Model, masks: Collection[str] = ()) -> list[InputSpec]:
     """Name, type and shape of every input, the length of the table that an integer input indexes, and whether it is a
-    mask."""
+    mask or sizes."""
     return [
         InputSpec(
             tensor.name,
@@ -23,6 +26,7 @@ def input_specs(model: Model, masks: Collection[str] = ()) -> list[InputSpec]:
             tuple(tensor.shape) if tensor.shape is not None else (),
             below=_table(tensor) if np.dtype(tensor.dtype).kind in "iu" else None,
             mask=tensor.name in masks,
+            size=_is_size(model, tensor),
         )
         for tensor in model.graph.inputs
     ]
@@ -40,3 +44,14 @@ def _table(tensor: gs.Tensor) -> int | None:
             found = _table(node.outputs[0])
             lengths += [found] if found is not None else []
     return min(lengths, default=None)
+
+
+def _is_size(model: Model, tensor: gs.Tensor) -> bool:
+    """Whether the numbers of a scalar or vector reach an operand that holds sizes."""
+    if tensor.shape is None or len(tensor.shape) > 1:
+        return False
+    names = {name for name, mark in reached(model, {tensor.name: 1}).items() if mark}
+    return any(
+        len(node.inputs) > SIZES.get(node.op, len(node.inputs)) and node.inputs[SIZES[node.op]].name in names
+        for node in model.graph.nodes
+    )

@@ -28,6 +28,8 @@ class InputSpec:
     below: int | None = None
     """For integers: the length of the table they index, where there is one."""
     mask: bool = False
+    size: bool = False
+    """Whether its numbers become sizes of tensors."""
 
     @property
     def text(self) -> str:

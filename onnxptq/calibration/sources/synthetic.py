@@ -14,7 +14,7 @@ from onnxptq.calibration.sources.source import InputSpec, Sample, Source
 from onnxptq.errors import InputError
 
 TEXT, OTHER = 32, 64
-"""Sizes of dynamic axes: tokens of text, anything else."""
+"""Sizes of dynamic axes (tokens of text, anything else), and the sizes in inputs that hold some."""
 
 
 DEFAULT_COUNT = 8
@@ -60,6 +60,8 @@ class Synthetic(Source):
         shape = self.shapes[spec.name]
         if spec.mask or spec.dtype.kind == "b":
             return np.ones(shape, spec.dtype)
+        if spec.size:
+            return np.full(shape, OTHER, spec.dtype)
         if spec.dtype.kind in "iu":
             return rng.integers(0, spec.below if spec.below is not None else 2, shape).astype(spec.dtype)
         if len(shape) == 4 and shape[1] in (1, 3):

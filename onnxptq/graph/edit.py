@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import graphs
 
 
 def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
@@ -93,11 +94,7 @@ def producer(tensor: gs.Tensor) -> gs.Node | None:
 
 def _read_inside(model: Model, tensor: gs.Tensor) -> bool:
     """Whether a subgraph of a control-flow node reads the tensor by name."""
-    for node in model.graph.nodes:
-        for attribute in node.attrs.values():
-            if isinstance(attribute, gs.Graph) and tensor.name in attribute.tensors():
-                return True
-    return False
+    return any(tensor.name in part.tensors() for part in graphs(model.graph) if part is not model.graph)
 
 
 def _rename_source(model: Model, node: gs.Node) -> bool:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from onnxptq.graph.hidden import show
+from onnxptq.graph.nested import bodies
+
 UNSTEADY = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -22,12 +25,13 @@ UNSTEADY = frozenset(
 def proto_of(node: gs.Node) -> onnx.NodeProto:
     """The node as ONNX writes it."""
     proto: onnx.NodeProto = OnnxExporter.export_node(node)
+    show(proto)
     return proto
 
 
 def has_subgraph(node: gs.Node) -> bool:
     """Whether the node is control flow (If, Loop, Scan ...)."""
-    return any(isinstance(a, gs.Graph) for a in node.attrs.values())
+    return bool(bodies(node))
 
 
 def evaluate(
@@ -57,11 +61,14 @@ def evaluate(
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            results = iter(ReferenceEvaluator(model).run(None, feeds))
+            results = ReferenceEvaluator(model).run(None, feeds)
     except Exception:
         # The reference covers nearly all of ONNX; what it cannot do simply stays in the graph.
         return None
-    return [np.asarray(next(results)) if name else np.zeros(0) for name in outputs]
+    if not all(isinstance(r, (np.ndarray, np.generic)) and np.asarray(r).dtype.kind not in "OSU" for r in results):
+        return None
+    made = iter(results)
+    return [np.asarray(next(made)) if name else np.zeros(0) for name in outputs]
 
 
 def _cast(node: gs.Node, x: NDArray[Any]) -> NDArray[Any] | None:

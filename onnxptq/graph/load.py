@@ -14,9 +14,11 @@ import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
+from onnxptq.graph.tidy import tensors, tidy
 
 Source = str | Path | bytes | onnx.ModelProto
 NUMPY_HOLDS = frozenset(
@@ -37,6 +39,8 @@ NUMPY_HOLDS = frozenset(
         "BOOL",
     ]
 )
+ELSEWHERE = "elsewhere"
+"""Marks a tensor whose data is not in the message."""
 KEEP = 1024
 """Bytes up to which a tensor stays inside the protobuf message while the graph is imported."""
 
@@ -46,15 +50,21 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     shapes."""
     proto, folder, name = _parse(source)
     _sound(proto, name)
+    notes = tidy(proto, name)
+    for tensor in tensors(proto):
+        if uses_external_data(tensor):
+            tensor.CopyFrom(_inlined(tensor, folder, name))
     arrays = {t.name: _take(t, folder, name) for t in proto.graph.initializer if _heavy(t)}
     bare = onnx.ModelProto()
     for message in ("ir_version", "producer_name", "opset_import", "metadata_props", "functions"):
         _move(proto, bare, message)
-    for message in ("node", "name", "input", "output", "value_info", "doc_string", "sparse_initializer"):
+    for message in ("node", "name", "input", "output", "value_info", "doc_string"):
         _move(proto.graph, bare.graph, message)
     for tensor in proto.graph.initializer:
         if tensor.name in arrays:
-            bare.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            bare.graph.initializer.add(
+                name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=ELSEWHERE
+            )
         else:
             bare.graph.initializer.append(_inlined(tensor, folder, name))
     del proto
@@ -62,8 +72,9 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         model = Model.from_proto(bare)
     except Exception as error:
         raise InputError(f"{name}: the graph cannot be read: {' '.join(str(error).split())[:160]}") from error
-    for tensor in model.constants():
-        if tensor.name in arrays:
+    model.notes += notes
+    for tensor in (*model.constants(), *model.inner_constants()):
+        if isinstance(tensor._values, LazyValues) and tensor._values.tensor.doc_string == ELSEWHERE:
             tensor.values = arrays[tensor.name]
     initialised = {t.name for t in model.constants()}
     model.graph.inputs = [t for t in model.graph.inputs if t.name not in initialised]

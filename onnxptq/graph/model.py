@@ -12,12 +12,13 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from onnxptq.graph.hidden import hide, show_all
+from onnxptq.graph.nested import fresh, graphs, hoist, taken
+
 # graphsurgeon prints remarks of its own to stderr, which is for our one line.
 G_LOGGER.severity = G_LOGGER.CRITICAL
 
 IR_VERSION = 10
-OVERLOAD = "__overload__"
-"""Attribute under which a graphsurgeon node carries ONNX's ``overload`` field, which graphsurgeon does not know."""
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Model:
     functions: dict[tuple[str, str, str], onnx.FunctionProto] = field(default_factory=dict)
     """Model-local functions by (domain, name, overload)."""
     metadata: dict[str, str] = field(default_factory=dict)
+    types: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    """Types of tensors that are sequences, optional or sparse."""
     notes: list[str] = field(default_factory=list)
     """What loading changed that its user should know, one sentence each."""
 
@@ -40,23 +43,20 @@ class Model:
         bare = onnx.ModelProto()
         bare.CopyFrom(proto)
         del bare.functions[:]
+        types = hide(bare)
         graph = gs.import_onnx(bare)
         graph.functions.clear()
         for imported in proto.opset_import:
             if imported.domain not in {d.domain for d in graph.import_domains or ()}:
                 graph.import_domains = [*(graph.import_domains or ()), imported]
-        return cls(graph, {}, functions, {p.key: p.value for p in proto.metadata_props})
+        return cls(graph, {}, functions, {p.key: p.value for p in proto.metadata_props}, types)
 
     def to_proto(self) -> onnx.ModelProto:
         """A ModelProto of the current state, opset imports and overloads included."""
         proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         proto.ir_version = max(IR_VERSION, 10)
-        for node in proto.graph.node:
-            for index, attribute in enumerate(node.attribute):
-                if attribute.name == OVERLOAD:
-                    node.overload = attribute.s.decode()
-                    del node.attribute[index]
-                    break
+        hoist(self.graph, proto.graph)
+        show_all(proto, self.types)
         for index, tensor in enumerate(proto.graph.initializer):
             if tensor.name in self.tensors:
                 proto.graph.initializer[index].CopyFrom(self.tensors[tensor.name])
@@ -77,7 +77,8 @@ class Model:
 
     def copy(self) -> Model:
         """An independent copy (constants are shared until replaced: never write into an array in place)."""
-        return Model(self.graph.copy(), dict(self.tensors), dict(self.functions), dict(self.metadata), list(self.notes))
+        held = dict(self.tensors), dict(self.functions), dict(self.metadata), dict(self.types)
+        return Model(self.graph.copy(), *held, list(self.notes))
 
     def nodes(self) -> dict[str, gs.Node]:
         """Nodes of the main graph by name."""
@@ -94,15 +95,19 @@ class Model:
             if isinstance(tensor, gs.Constant):
                 yield tensor
 
+    def inner_constants(self) -> Iterator[gs.Constant]:
+        """Every constant that graphs inside nodes read."""
+        for graph in graphs(self.graph):
+            if graph is not self.graph:
+                yield from (tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant))
+
+    def names(self) -> set[str]:
+        """Names of all nodes and tensors, those inside nodes included."""
+        return taken(self.graph)
+
     def unique(self, base: str) -> str:
-        """A tensor or node name not yet used in the graph, starting with ``base``."""
-        taken = set(self.graph.tensors()) | {n.name for n in self.graph.nodes}
-        if base not in taken:
-            return base
-        number = 1
-        while f"{base}_{number}" in taken:
-            number += 1
-        return f"{base}_{number}"
+        """A name not yet in use, starting with ``base``."""
+        return fresh(base, self.names())
 
 
 def value(tensor: gs.Tensor) -> NDArray[Any] | None:

@@ -11,7 +11,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxptq.graph.model import OVERLOAD, Model, value
+from onnxptq.graph.hidden import OVERLOAD
+from onnxptq.graph.model import Model, value
 from onnxptq.ops import DOMAIN, VERSION, specs
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnxptq.graph.canonical.branches import kept_bodies
 from onnxptq.graph.canonical.einsum import Einsum
 from onnxptq.graph.canonical.fold import fold
 from onnxptq.graph.canonical.gelu import Gelu
@@ -22,6 +23,7 @@ from onnxptq.graph.canonical.unshare import unshare
 from onnxptq.graph.canonical.windows import Windows
 from onnxptq.graph.dataflow.shapes import infer
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import fence
 
 PATTERNS: tuple[Pattern[Any], ...] = (
     Gemm(),
@@ -54,6 +56,7 @@ def canonicalise(model: Model) -> Model:
     modern = modernise(model)
     model = modern if modern is not model else model.copy()
     name_nodes(model)
+    fence(model.graph)
     widen(model)
     fold(model)
     for _ in range(ROUNDS):
@@ -66,4 +69,5 @@ def canonicalise(model: Model) -> Model:
             break
     unshare(model)
     infer(model)
+    model.notes += [note for note in kept_bodies(model) if note not in model.notes]
     return model

@@ -9,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxptq.graph.canonical.branches import settle_branches
 from onnxptq.graph.dataflow.dims import Dim
 from onnxptq.graph.dataflow.partial_values import is_complete
 from onnxptq.graph.dataflow.shapes import Facts, analyse, element_type, write
@@ -24,6 +25,9 @@ def fold(model: Model) -> None:
     _lift_constants(model)
     graph.toposort()
     facts = analyse(model, weights=True)
+    while settle_branches(model, facts):
+        _lift_constants(model)
+        facts = analyse(model, weights=True)
     outputs = {id(t) for t in graph.outputs}
     for node in graph.nodes:
         wanted = [t for t in node.outputs if t.name]

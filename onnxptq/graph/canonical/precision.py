@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxptq.graph.dataflow.shapes import element_type
 from onnxptq.graph.edit import replace_reads
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import graphs
 
 HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
@@ -31,7 +32,8 @@ def widen(model: Model) -> bool:
         and not any(_makes_half(n) for n in graph.nodes if not any(id(t) in outer for t in n.outputs))
     ):
         return False
-    _widen_graph(graph, outer)
+    for part in graphs(graph):
+        _widen_graph(part, outer)
     for tensor in inputs:
         wide = gs.Variable(model.unique(f"{tensor.name}_f32"), dtype=np.dtype(np.float32), shape=tensor.shape)
         replace_reads(tensor, wide)
@@ -64,9 +66,7 @@ def _widen_graph(graph: gs.Graph, outer: set[int]) -> None:
             tensor.dtype = np.dtype(np.float32)
     for node in graph.nodes:
         for key, attribute in node.attrs.items():
-            if isinstance(attribute, gs.Graph):
-                _widen_graph(attribute, outer)
-            elif isinstance(attribute, gs.Constant) and element_type(attribute) in HALF:
+            if isinstance(attribute, gs.Constant) and element_type(attribute) in HALF:
                 attribute.values = np.asarray(attribute.values).astype(np.float32)
             elif key in ("to", "dtype") and _element(attribute) in HALF:
                 node.attrs[key] = onnx.TensorProto.FLOAT

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.dataflow import partial_values as partial
 from onnxptq.graph.dataflow.dims import Dim
+from onnxptq.graph.dataflow.flow import standard
 from onnxptq.graph.dataflow.partial_values import Value, is_complete
 from onnxptq.graph.dataflow.shape_rules import RULES, Shape
 from onnxptq.graph.evaluate import evaluate, has_subgraph, proto_of
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import bodies
 
 SMALL = 1 << 20
 """Bytes up to which a constant result may outgrow its inputs."""
@@ -48,36 +51,67 @@ tables)."""
 class Facts:
     """What is known of the tensors of a graph, by name."""
 
-    shapes: dict[str, Shape | None] = field(default_factory=dict)
-    elements: dict[str, int] = field(default_factory=dict)
-    """Element types (onnx.TensorProto.DataType)."""
-    values: dict[str, Value] = field(default_factory=dict)
+    shapes: MutableMapping[str, Shape | None] = field(default_factory=dict)
+    elements: MutableMapping[str, int] = field(default_factory=dict)
+    """Element types (onnx.TensorProto.DataType); 0 where unknown or where there is no plain tensor."""
+    values: MutableMapping[str, Value] = field(default_factory=dict)
     """Constants, and integer tensors known at least in part (see ``partial``)."""
 
 
 def analyse(model: Model, *, inputs: Mapping[str, Sequence[Dim]] | None = None, weights: bool = False) -> Facts:
     """Walk the graph once. ``inputs`` replaces input shapes; ``weights`` computes large constants too, for folding."""
+    walk = _Walk(model, weights, bool(inputs))
     facts = Facts()
-    graph = model.graph
-    opsets = {"": model.opset} | {d.domain: d.version for d in graph.import_domains or () if d.domain}
-    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     given = dict(inputs or {})
-    for tensor in graph.inputs:
+    for tensor in model.graph.inputs:
         shape = given.get(tensor.name, tensor.shape)
         _note(facts, tensor.name, element_type(tensor), None if shape is None else tuple(shape))
-    for node in graph.nodes:
-        for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant) and tensor.name not in facts.shapes:
-                _note(facts, tensor.name, element_type(tensor), tuple(tensor.shape))
-                if weights or int(np.prod(tensor.shape)) <= partial.LIMIT:
-                    held = constant_array(tensor, model)
-                    if held is not None:
-                        facts.values[tensor.name] = held
-        for tensor, (element, shape) in zip(node.outputs, _types(node, facts, opsets, imports), strict=True):
-            declared = tensor.shape if not given else None
-            _note(facts, tensor.name, element or element_type(tensor), _merge(shape, declared))
-        _follow(node, facts, opsets, weights)
+    walk.through(model.graph, facts)
     return facts
+
+
+class _Walk:
+    """One walk through a graph, and through the branches in it."""
+
+    def __init__(self, model: Model, weights: bool, resized: bool) -> None:
+        self._model, self._weights, self._resized = model, weights, resized
+        domains = {d.domain: d.version for d in model.graph.import_domains or () if d.domain}
+        self._opsets = {"": model.opset} | domains
+        self._imports = [onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
+
+    def through(self, graph: gs.Graph, facts: Facts) -> None:
+        """Note what is known of every tensor of a graph."""
+        for node in graph.nodes:
+            for tensor in node.inputs:
+                self._constant(tensor, facts)
+            branches = self._branches(node, facts)
+            found = branches if branches is not None else _types(node, facts, self._opsets, self._imports)
+            for tensor, (element, shape) in zip(node.outputs, found, strict=True):
+                declared = tensor.shape if not self._resized else None
+                _note(facts, tensor.name, element or element_type(tensor), _merge(shape, declared))
+            _follow(node, facts, self._opsets, self._weights)
+
+    def _constant(self, tensor: gs.Tensor, facts: Facts) -> None:
+        if isinstance(tensor, gs.Constant) and tensor.name not in facts.shapes:
+            _note(facts, tensor.name, element_type(tensor), tuple(tensor.shape))
+            if self._weights or int(np.prod(tensor.shape)) <= partial.LIMIT:
+                held = constant_array(tensor, self._model)
+                if held is not None:
+                    facts.values[tensor.name] = held
+
+    def _branches(self, node: gs.Node, facts: Facts) -> list[tuple[int, Shape | None]] | None:
+        """What both branches of an If agree on, output by output."""
+        parts = bodies(node)
+        if node.op != "If" or not standard(node) or len(parts) != 2:
+            return None
+        ways: list[list[tuple[int, Shape | None]]] = []
+        for part in parts.values():
+            inner = Facts(ChainMap({}, facts.shapes), ChainMap({}, facts.elements), ChainMap({}, facts.values))
+            self.through(part, inner)
+            for tensor in part.outputs:
+                self._constant(tensor, inner)
+            ways.append([(inner.elements.get(t.name, 0), inner.shapes.get(t.name)) for t in part.outputs])
+        return [(one[0] if one[0] == two[0] else 0, _common(one[1], two[1])) for one, two in zip(*ways, strict=True)]
 
 
 def infer(model: Model) -> None:
@@ -112,8 +146,9 @@ def dtype_of(element: int) -> Any:
 
 
 def constant_array(tensor: gs.Constant, model: Model) -> NDArray[Any] | None:
-    """The array of a constant, unless NumPy cannot hold its type."""
-    if tensor.name in model.tensors or element_type(tensor) > onnx.TensorProto.BFLOAT16:
+    """The array of a constant, unless NumPy cannot hold its type, or it holds text."""
+    element = element_type(tensor)
+    if tensor.name in model.tensors or element > onnx.TensorProto.BFLOAT16 or element == onnx.TensorProto.STRING:
         return None
     return np.asarray(tensor.values)
 
@@ -134,6 +169,13 @@ def _merge(found: Shape | None, declared: Sequence[Dim] | None) -> Shape | None:
     )
 
 
+def _common(one: Shape | None, two: Shape | None) -> Shape | None:
+    """The shape that two tensors share."""
+    if one is None or two is None or len(one) != len(two):
+        return None
+    return tuple(a if a == b else None for a, b in zip(one, two, strict=True))
+
+
 def _types(
     node: gs.Node, facts: Facts, opsets: Mapping[str, int], imports: list[onnx.OperatorSetIdProto]
 ) -> list[tuple[int, Shape | None]]:
@@ -151,7 +193,7 @@ def _types(
                     facts.elements.get(node.inputs[0].name, 0) if node.op != "ConstantOfShape" else element_of(source)
                 )
                 return [(element, found), *unknown[1:]]
-    if has_subgraph(node) or any(t.name and t.name not in facts.shapes for t in node.inputs):
+    if has_subgraph(node) or any(t.name and not facts.elements.get(t.name) for t in node.inputs):
         return unknown
     try:
         schema = onnx.defs.get_schema(node.op, opsets.get(node.domain or "", 1), node.domain or "")

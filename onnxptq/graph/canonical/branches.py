@@ -1,0 +1,72 @@
+"""If whose condition is the same for every input, replaced by the branch it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.dataflow.flow import standard
+from onnxptq.graph.dataflow.partial_values import is_complete
+from onnxptq.graph.dataflow.shapes import Facts
+from onnxptq.graph.model import Model
+from onnxptq.graph.nested import bodies, fresh, graphs
+
+LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN")
+
+
+def settle_branches(model: Model, facts: Facts) -> bool:
+    """Write the branch of every If of the main graph whose condition is known in its place; whether there was one."""
+    found = False
+    for node in list(model.graph.nodes):
+        if node.op != "If" or not standard(node):
+            continue
+        condition = facts.values.get(node.inputs[0].name)
+        if condition is None or not is_complete(condition) or condition.size != 1:
+            continue
+        taken = node.attrs["then_branch" if bool(np.asarray(condition).reshape(-1)[0]) else "else_branch"]
+        _inline(model, node, taken)
+        found = True
+    return found
+
+
+def kept_bodies(model: Model) -> list[str]:
+    """A note for each op whose inner graphs hold layers: these stay as they are."""
+    notes: list[str] = []
+    for op in sorted({node.op for node in model.graph.nodes if bodies(node)}):
+        nodes = [node for node in model.graph.nodes if node.op == op and bodies(node)]
+        inside = Counter(
+            n.op for node in nodes for body in bodies(node).values() for part in graphs(body) for n in part.nodes
+        )
+        layers = [f"{inside[layer]} {layer}" for layer in LAYERS if inside[layer]]
+        if layers:
+            notes.append(f"inside {len(nodes)} {op}: {', '.join(layers)} kept in float")
+    return notes
+
+
+def _inline(model: Model, node: gs.Node, branch: gs.Graph) -> None:
+    """The nodes of the branch, under names of their own, then an Identity for each output."""
+    graph = model.graph
+    outer = graph.tensors()
+    names = model.names()
+    for part in branch.nodes:
+        part.name = fresh(f"{node.name}/{part.name or part.op}", names)
+        for tensor in part.outputs:
+            if not tensor.is_empty():
+                tensor.name = fresh(tensor.name, names)
+    # A constant of the branch may have the name of another one outside.
+    for part in (*(p for p in branch.nodes), *(p for n in branch.nodes for b in bodies(n).values() for p in b.nodes)):
+        for tensor in part.inputs:
+            if isinstance(tensor, gs.Constant) and outer.get(tensor.name, tensor) is not tensor:
+                tensor.name = fresh(tensor.name, names)
+    results = [outer.get(t.name, t) if not t.inputs and not isinstance(t, gs.Constant) else t for t in branch.outputs]
+    outputs = list(node.outputs)
+    node.outputs.clear()
+    ends = [
+        gs.Node("Identity", name=fresh(f"{node.name}/{made.name}", names), inputs=[result], outputs=[made])
+        for result, made in zip(results, outputs, strict=True)
+        if not made.is_empty()
+    ]
+    place = next(index for index, other in enumerate(graph.nodes) if other is node)
+    graph.nodes[place : place + 1] = [*branch.nodes, *ends]

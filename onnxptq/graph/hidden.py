@@ -1,0 +1,71 @@
+"""What graphsurgeon cannot hold, carried past it: attributes of rare types, and types that are no plain tensors."""
+
+from __future__ import annotations
+
+import base64
+
+import onnx
+
+from onnxptq.graph.nested import protos
+
+HIDDEN = "__onnx__"
+"""Prefix of a text attribute that holds another attribute, serialized."""
+OVERLOAD = "__overload__"
+"""Attribute under which a graphsurgeon node carries ONNX's ``overload`` field."""
+_KNOWN = frozenset(
+    getattr(onnx.AttributeProto, name)
+    for name in ("FLOAT", "INT", "STRING", "TENSOR", "GRAPH", "FLOATS", "INTS", "STRINGS")
+)
+
+
+def hide(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    """Change ``proto`` into what graphsurgeon reads without loss; the types of tensors that it would lose, by name."""
+    types: dict[str, onnx.TypeProto] = {}
+    for graph in protos(proto.graph):
+        made = {name for node in graph.node for name in node.output} | {given.name for given in graph.input}
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type not in _KNOWN or not all(map(_is_text, (attribute.s, *attribute.strings))):
+                    text = base64.b64encode(attribute.SerializeToString(deterministic=True))
+                    name = HIDDEN + attribute.name
+                    attribute.Clear()
+                    attribute.name, attribute.type, attribute.s = name, onnx.AttributeProto.STRING, text
+        for said in (*graph.input, *graph.output, *graph.value_info):
+            kind = said.type.WhichOneof("value")
+            if kind not in (None, "tensor_type"):
+                types[said.name] = onnx.TypeProto.FromString(said.type.SerializeToString())
+                said.ClearField("type")
+        # A graph inside may repeat the types of tensors outside: graphsurgeon would take them for its own.
+        kept = [said for said in graph.value_info if said.name in made and said.name not in types]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    return types
+
+
+def show(node: onnx.NodeProto) -> None:
+    """Bring back the attributes of one node, and its overload."""
+    for index in range(len(node.attribute) - 1, -1, -1):
+        attribute = node.attribute[index]
+        if attribute.name.startswith(HIDDEN):
+            attribute.ParseFromString(base64.b64decode(attribute.s))
+        elif attribute.name == OVERLOAD:
+            node.overload = attribute.s.decode()
+            del node.attribute[index]
+
+
+def show_all(proto: onnx.ModelProto, types: dict[str, onnx.TypeProto]) -> None:
+    """Undo ``hide``."""
+    for graph in protos(proto.graph):
+        for node in graph.node:
+            show(node)
+        for said in (*graph.input, *graph.output):
+            if said.name in types:
+                said.type.CopyFrom(types[said.name])
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

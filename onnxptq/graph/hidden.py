@@ -54,13 +54,16 @@ def show(node: onnx.NodeProto) -> None:
 
 
 def show_all(proto: onnx.ModelProto, types: dict[str, onnx.TypeProto]) -> None:
-    """Undo ``hide``."""
+    """Undo ``hide``; shapes of tensors of no known type, which ONNX has no words for, are left out."""
     for graph in protos(proto.graph):
         for node in graph.node:
             show(node)
         for said in (*graph.input, *graph.output):
             if said.name in types:
                 said.type.CopyFrom(types[said.name])
+        known = [said for said in graph.value_info if said.type.WhichOneof("value")]
+        del graph.value_info[:]
+        graph.value_info.extend(known)
 
 
 def _is_text(data: bytes) -> bool:

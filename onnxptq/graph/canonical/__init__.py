@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onnxptq.graph.canonical.branches import kept_bodies
+from onnxptq.graph.canonical.contrib import expand
 from onnxptq.graph.canonical.einsum import Einsum
 from onnxptq.graph.canonical.fold import fold
 from onnxptq.graph.canonical.gelu import Gelu
@@ -57,6 +58,7 @@ def canonicalise(model: Model) -> Model:
     model = modern if modern is not model else model.copy()
     name_nodes(model)
     fence(model.graph)
+    expand(model)
     widen(model)
     fold(model)
     for _ in range(ROUNDS):

@@ -13,8 +13,12 @@ from onnxptq.errors import InputError
 from onnxptq.graph.canonical.decompose import DECOMPOSED, decompose
 from onnxptq.graph.dataflow.partial_values import LIMIT
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import protos
 
 OPSET = 21
+CONTRIB = "com.microsoft"
+EARLY = {"LayerNormalization": 17, "SimplifiedLayerNormalization": 2**31}
+"""Ops of onnxruntime in the standard domain, and the operator set in which ONNX has them."""
 
 
 def modernise(model: Model) -> Model:
@@ -22,6 +26,7 @@ def modernise(model: Model) -> Model:
     if not model.functions and model.opset >= OPSET and not any(("", n.op) in DECOMPOSED for n in model.graph.nodes):
         return model
     proto, weights = _skeleton(model)
+    _move_early_ops(proto)
     if proto.functions:
         try:
             proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
@@ -44,6 +49,19 @@ def modernise(model: Model) -> Model:
             tensors[name].to_constant(values)
     modern.graph.inputs = [t for t in modern.graph.inputs if t.name not in weights]
     return modern
+
+
+def _move_early_ops(proto: onnx.ModelProto) -> None:
+    """Give ops that onnxruntime knew as standard ones before ONNX did to its own domain: the converter stops at
+    them."""
+    version = {opset.domain: opset.version for opset in proto.opset_import}.get("", OPSET)
+    known = {op for op, since in EARLY.items() if since <= version}
+    for graph in protos(proto.graph):
+        for node in graph.node:
+            if node.domain in ("", "ai.onnx") and node.op_type in EARLY and node.op_type not in known:
+                node.domain = CONTRIB
+                if CONTRIB not in {opset.domain for opset in proto.opset_import}:
+                    proto.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
 
 
 def _skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Any]]:

@@ -1,0 +1,78 @@
+"""Ops of onnxruntime's optimizer (domain com.microsoft) written out as standard ones: see ``expand``."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import onnx_graphsurgeon as gs
+
+from onnxptq.graph.canonical.contrib import attention, embedding, fused, gelu, norm, rotary
+from onnxptq.graph.canonical.contrib.writer import DOMAIN, Expansion, Writer
+from onnxptq.graph.canonical.rewrite import Miss
+from onnxptq.graph.dataflow.flow import standard
+from onnxptq.graph.dataflow.shapes import infer
+from onnxptq.graph.edit import replace_output, sweep
+from onnxptq.graph.model import Model
+
+log = logging.getLogger(__name__)
+
+TABLE: dict[str, Expansion] = {
+    **attention.TABLE,
+    **embedding.TABLE,
+    **fused.TABLE,
+    **gelu.TABLE,
+    **norm.TABLE,
+    **rotary.TABLE,
+}
+"""Each op by its name, and how it is written out."""
+UNDECLARED = frozenset({"SimplifiedLayerNormalization"})
+"""Ops that onnxruntime writes into the standard domain, where ONNX has none of the name."""
+
+
+def expand(model: Model) -> None:
+    """Write out every op that standard ones say exactly; a note names the others.
+
+    Some need to know the rank of an input, which may show when the ops before them are written out.
+    """
+    while any(_of_onnxruntime(node) for node in model.graph.nodes):
+        model.graph.toposort()
+        infer(model)
+        reasons: Counter[str] = Counter()
+        done = 0
+        for node in [n for n in model.graph.nodes if _of_onnxruntime(n)]:
+            try:
+                _write(model, node)
+                done += 1
+            except Miss as reason:
+                reasons[f"{node.op} ({reason})"] += 1
+        sweep(model)
+        if not done:
+            model.notes += [
+                note
+                for text, count in reasons.items()
+                if (note := f"{count} {text} of onnxruntime's optimizer kept as they are") not in model.notes
+            ]
+            break
+    model.graph.toposort()
+
+
+def _of_onnxruntime(node: gs.Node) -> bool:
+    return node.domain == DOMAIN or (standard(node) and node.op in UNDECLARED)
+
+
+def _write(model: Model, node: gs.Node) -> None:
+    """The standard ops in the place of one node."""
+    rule = TABLE.get(node.op)
+    if rule is None:
+        raise Miss("not expressible in standard ops, or unknown")
+    results = rule(Writer(model, node))
+    for index, output in enumerate(node.outputs):
+        if output.name and (index >= len(results) or results[index] is None):
+            used = output.outputs or any(output is t for t in model.graph.outputs)
+            if used:
+                raise Miss(f"its output {index} is read")
+    for index, (output, result) in enumerate(zip(node.outputs, results, strict=False)):
+        if output.name and result is not None:
+            replace_output(model, node, index, result)
+    node.outputs.clear()

@@ -6,7 +6,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pyt
 NATIVE := ops/native/CMakeLists.txt $(wildcard ops/native/*.cc ops/native/*.h ops/native/kernels/*)
 SOURCES := $(shell find calibrators models onnxptq ops -name '*.py' -o -name '*.toml')
 # Of the editable install. The linker keeps one copy of a weak symbol for everybody, perhaps the AVX-512 one.
-OBJECTS := build/py3-*/CMakeFiles/kernels_*.dir/kernels/*.o
+OBJECTS := build/editable-*/CMakeFiles/kernels_*.dir/kernels/*.o
 
 .PHONY: demo test test-slow test-native test-native-arm bench-native test-runtimes lint format bench native zoo-train clean
 

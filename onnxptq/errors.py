@@ -1,4 +1,4 @@
-"""The two ways a run can end without an artifact."""
+"""The two ways a run can end without an artifact, and a warning that the CLI shows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class InputError(Exception):
 
 class ArtifactError(Exception):
     """The artifact we made does not load or does not compute what it should. Our bug: the CLI exits with 1."""
+
+
+class SpeedWarning(UserWarning):
+    """Results are right, but slower than this machine could make them. The CLI prints it on stderr."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -6,11 +6,14 @@ import ctypes
 import functools
 import importlib.resources
 import os
+import platform
 import sys
 from pathlib import Path
 
 from onnxptq.errors import InputError
 
+MACHINES = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
+"""Processors that the library is written for."""
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 
@@ -26,6 +29,13 @@ def path() -> Path | None:
         return None
     found = sorted(Path(str(f)) for f in folder.iterdir() if f.name.endswith(_SUFFIX))
     return found[0] if found else None
+
+
+def lacking() -> bool:
+    """Whether this machine could run a library but has none, and nobody left it out on purpose
+    (``ONNXPTQ_PURE=1``)."""
+    pure = os.environ.get("ONNXPTQ_PURE", "") not in ("", "0")
+    return not pure and platform.machine().lower() in MACHINES and path() is None
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from onnxptq import __version__
 from onnxptq.cli.output import Output
-from onnxptq.errors import ArtifactError, InputError, nearest
+from onnxptq.errors import ArtifactError, InputError, SpeedWarning, nearest
 
 COMMANDS = {
     "quantize": "quantize a model: one file out, smaller and faster",
@@ -31,6 +31,7 @@ COMMANDS = {
     "package": "bake pre- and post-processing into the file",
     "demo": "the whole way on an embedded model",
     "library": "where the compiled op library is",
+    "doctor": "what is installed, what is missing and what to do",
 }
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = os.environ.get("ONNXPTQ_DEBUG") == "1"
     if not debug:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", SpeedWarning)
+        warnings.formatwarning = lambda message, *_: f"onnxptq: warning: {message}\n"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +16,7 @@ from typing import Literal
 import onnx
 import onnxruntime as ort
 
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, SpeedWarning
 
 Executor = Literal["native", "function", "python"]
 ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
@@ -22,6 +24,11 @@ ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
 PROTOBUF_LIMIT = 2**31 - 2**20
 HEAVY = 2**26
 """Bytes of weights from which on it matters what other models of their kind have left in memory."""
+
+WITHOUT_LIBRARY = (
+    "no compiled op library, so quantized models run through their function bodies, COST; `onnxptq doctor` says how to "
+    "get the library, ONNXPTQ_PURE=1 silences this"
+)
 
 
 def library_path() -> Path | None:
@@ -65,6 +72,8 @@ def session(
         raise InputError(
             "executor 'native': no compiled op library here; install with a C++ compiler, or use executor 'function'"
         )
+    if executor is None and library is None:
+        _warn_without_library()
     if executor in (None, "native") and library is not None:
         options.register_custom_ops_library(str(library))
     elif executor == "python":
@@ -79,6 +88,15 @@ def session(
     if weight > HEAVY:
         _give_back()
     return made
+
+
+@functools.cache
+def _warn_without_library() -> None:
+    """Say what a missing library costs, once in a process."""
+    from onnxptq.ops import library
+
+    if library.lacking():
+        warnings.warn(WITHOUT_LIBRARY, SpeedWarning, stacklevel=3)
 
 
 def _made(

@@ -26,8 +26,8 @@ HEAVY = 2**26
 """Bytes of weights from which on it matters what other models of their kind have left in memory."""
 
 WITHOUT_LIBRARY = (
-    "no compiled op library, so quantized models run through their function bodies, COST; `onnxptq doctor` says how to "
-    "get the library, ONNXPTQ_PURE=1 silences this"
+    "no compiled op library: quantized models run through their function bodies, slower than in FP32 and at about half "
+    "the speed of the library; `onnxptq doctor` says what to do, ONNXPTQ_PURE=1 silences this"
 )
 
 

@@ -33,9 +33,9 @@ NAMED = ("CXX", "CMAKE_TOOLCHAIN_FILE", "CMAKE_ARGS", "SKBUILD_CMAKE_ARGS")
 """Variables that choose a compiler: one that was chosen must work."""
 COMPILERS = ("c++", "g++", "clang++", "icpx", "CC", "cl", "clang-cl")
 NO_COMPILER = (
-    "onnxptq: warning: no C++ compiler found, so the native op library is left out and quantized models run many "
-    "times slower. Install a C++ compiler (Debian: apt-get install g++; macOS: xcode-select --install; Windows: Visual "
-    "Studio Build Tools) and install onnxptq again. ONNXPTQ_PURE=1 leaves the library out without this warning."
+    "onnxptq: warning: no C++ compiler found, so the native op library is left out and quantized models run at about "
+    "half the speed. Install a C++ compiler (Debian: apt-get install g++; macOS: xcode-select --install; Windows: "
+    "Visual Studio Build Tools) and install onnxptq again. ONNXPTQ_PURE=1 leaves the library out without this warning."
 )
 
 
@@ -78,7 +78,7 @@ def has_compiler() -> bool:
     if sys.platform == "darwin":  # /usr/bin/c++ is there without a compiler behind it
         return subprocess.run(["xcode-select", "-p"], capture_output=True, check=False).returncode == 0
     if sys.platform == "win32":  # CMake finds Visual Studio by its installer, not by PATH
-        programs = os.environ.get("ProgramFiles(x86)", r"C:\Program Files (x86)")
+        programs = os.environ.get("PROGRAMFILES(X86)", r"C:\Program Files (x86)")
         if (Path(programs) / "Microsoft Visual Studio" / "Installer" / "vswhere.exe").is_file():
             return True
     return any(shutil.which(name) for name in COMPILERS)

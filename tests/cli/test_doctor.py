@@ -15,7 +15,12 @@ from tests.cli.conftest import Run
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Versions of packages, to be changed by the test."""
     versions = {"numpy": "2.0.1", "torch": "2.13.0+cpu"}
-    lines = ["numpy>=1.26", 'torch>=2.4; extra == "learn"', "torch>=2.4 ; extra == 'models'", 'safetensors; extra == "models"']
+    lines = [
+        "numpy>=1.26",
+        'torch>=2.4; extra == "learn"',
+        "torch>=2.4 ; extra == 'models'",
+        'safetensors; extra == "models"',
+    ]
 
     def version(name: str) -> str:
         if name not in versions:

@@ -79,7 +79,17 @@ def test_a_missing_compiler_is_said_past_an_installer_that_hides_output(tmp_path
 
 @pytest.mark.slow
 def test_a_broken_compiler_ends_the_build(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     environment = {**os.environ, "CXX": "/bin/false"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode != 0
@@ -89,7 +99,17 @@ def test_a_broken_compiler_ends_the_build(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_without_a_compiler_a_pure_wheel_is_built(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     named = {"CXX", "CMAKE_TOOLCHAIN_FILE", "CMAKE_ARGS", "SKBUILD_CMAKE_ARGS", "ONNXPTQ_PURE"}
     environment = {key: value for key, value in os.environ.items() if key not in named} | {"PATH": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import onnx
 
 Literal = int | float | str | Sequence[int]
-FLOAT, UINT8, UINT16, INT32 = (
-    int(kind)
-    for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT32)
+FLOAT, UINT8, INT8, UINT16, INT32 = (
+    int(getattr(onnx.TensorProto, kind)) for kind in ("FLOAT", "UINT8", "INT8", "UINT16", "INT32")
 )
 
 
@@ -22,9 +21,14 @@ def _written(value: Literal) -> str:
 
 
 class Body:
-    """Each call adds a node and returns the name of its output; the text of all of them is ``str(body)``."""
+    """Each call adds a node and returns the name of its output; the text of all of them is ``str(body)``.
 
-    def __init__(self) -> None:
+    Products of codes are integer products wherever a scheme allows it. A ``differentiable`` body means the same and
+    computes in floats throughout, so that gradients pass: artifacts never carry one.
+    """
+
+    def __init__(self, *, differentiable: bool = False) -> None:
+        self.differentiable = differentiable
         self._lines: list[str] = []
         self._constants: dict[str, str] = {}
 
@@ -51,6 +55,10 @@ class Body:
         """An INT32 scalar."""
         return self._constant(f"value = int32 {{{int(value)}}}")
 
+    def byte(self, value: int) -> str:
+        """A UINT8 scalar."""
+        return self._constant(f"value = uint8 {{{int(value)}}}")
+
     def integers(self, values: Sequence[int], kind: str = "int64") -> str:
         """A vector of integers."""
         return self._constant(f"value = {kind}[{len(values)}] {{{', '.join(str(int(v)) for v in values)}}}")
@@ -62,6 +70,10 @@ class Body:
     def unless_nan(self, tested: str, x: str) -> str:
         """``x``, but 0 where ``tested`` is NaN."""
         return self("Where", self("IsNaN", tested), self.number(0.0), x)
+
+    def positive(self, x: str) -> str:
+        """The larger of ``x`` and 0, and 0 for NaN: one pass, where onnxruntime's Relu lets NaN through."""
+        return self("ThresholdedRelu", x, alpha=0.0)
 
     def one_place(self, reduced: str, axis: int = -1, *, out: str = "") -> str:
         """The result of a reduction of an axis, of which onnxruntime 1.31 leaves all of an empty tensor."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxptq.ops.body import FLOAT, Body
 from onnxptq.ops.pair import define_pair
+from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, FLOATS, Array, Codes, Options, Params, Scheme
 from onnxptq.ops.uniform import SMALLEST
 
@@ -103,7 +104,19 @@ class DualRegion(Scheme[DualRegionParams]):
         )
         high = body("Clip", body("Round", body("Div", x, inputs[1])), nothing, body.number(half - 1))
         chosen = body("Where", body("GreaterOrEqual", x, inputs[2]), body("Add", high, body.number(half)), low)
-        return body.unless_nan(x, chosen)
+        return body.positive(chosen) if not body.differentiable else body.unless_nan(x, chosen)
+
+    def terms_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> tuple[Term, ...]:
+        """A region each; what is in the other one has the code of 0."""
+        half, offset = 1 << (bits - 1), _offset(bits, options)
+        zero, nothing = body.byte(offset), body.byte(0)
+        low = body("Clip", body("QuantizeLinear", x, inputs[0], zero), nothing, body.byte(offset or half - 1))
+        high = body("Clip", body("QuantizeLinear", x, inputs[1], nothing), nothing, body.byte(half - 1))
+        above = body("GreaterOrEqual", x, inputs[2])
+        return (
+            Term(body("Where", above, zero, low), zero, inputs[0], bits),
+            Term(body("Where", above, high, nothing), nothing, inputs[1], bits),
+        )
 
     def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """Values in their region's scale."""

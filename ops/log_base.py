@@ -93,7 +93,7 @@ class LogBase(Scheme[LogBaseParams]):
 
     def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """The table."""
-        return body("Gather", inputs[0], codes)
+        return edges.look_up_body(body, inputs[0], codes)
 
     def codes_input(self, body: Body, codes: str) -> str:
         """Codes as indices."""

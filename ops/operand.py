@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxptq.ops.body import Body
+from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, REGISTRY, Array
 
 EXTRA: Mapping[str, Any] = {"x_form": "softmax", "x_groups": 1}
@@ -32,6 +33,16 @@ def options(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def fake_body(body: Body, x: str, inputs: Sequence[str], *, scheme: str, bits: int, options: Mapping[str, Any]) -> str:
     """``x`` coded and decoded in standard ops; 0 bits leave it as it is."""
     return str(_scheme(scheme, inputs).fake_body(body, x, inputs, bits, options)) if bits else x
+
+
+def terms_body(
+    body: Body, x: str, inputs: Sequence[str], *, scheme: str, bits: int, options: Mapping[str, Any]
+) -> tuple[Term, ...] | None:
+    """``x`` as UINT8 codes for integer products; None where it has to be multiplied in floats."""
+    if not bits or body.differentiable:
+        return None
+    terms: tuple[Term, ...] | None = _scheme(scheme, inputs).terms_body(body, x, inputs, bits, options)
+    return terms
 
 
 def fake(x: F32, inputs: Sequence[Array | None], *, scheme: str, bits: int, options: Mapping[str, Any]) -> F32:

@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.ops import edges
 from onnxptq.ops.body import FLOAT, INT32, UINT8, UINT16, Body
 from onnxptq.ops.pair import define_pair
 from onnxptq.ops.scheme import F32, FLOATS, UINT8S, Array, Codes, Options, Params, Scheme
@@ -140,7 +141,7 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
         return group
 
     def _of_group(self, body: Body, group: str, inputs: Sequence[str]) -> tuple[str, str]:
-        return body("Gather", inputs[1], group), body("Gather", inputs[2], group)
+        return edges.look_up_body(body, inputs[1], group), edges.look_up_body(body, inputs[2], group)
 
     def codes_input(self, body: Body, codes: str) -> str:
         """Codes as INT32."""

@@ -82,10 +82,10 @@ def _spread(values: NDArray[Any], rank: int, rows: int, axis: int, group: int) -
     return values.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 
-def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int]) -> str:
-    """Signed codes as floats, from a stored weight; by arithmetic on pairs of bytes where it is a stream."""
+def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int], kind: int = FLOAT) -> str:
+    """Signed codes of a stored weight, as floats or INT32; by arithmetic on pairs of bytes where it is a stream."""
     if bits in (4, 8):
-        return body.cast(stored, FLOAT)
+        return body.cast(stored, kind)
     count = int(np.prod(shape, dtype=np.int64))
     starts = [bits * i for i in range(8)]
     groups = body.cast(
@@ -99,7 +99,10 @@ def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int]) -> str
     flat = body("Reshape", codes, body.integers([packed_size(count, bits) // bits * 8]), allowzero=1)
     kept = body("Slice", flat, body.integers([0]), body.integers([count]))
     shaped = body("Reshape", kept, body.integers(shape), allowzero=1)
-    return body("Sub", body.cast(shaped, FLOAT), body.number(float(1 << (bits - 1))))
+    half = 1 << (bits - 1)
+    if kind == INT32:
+        return body("Sub", shaped, body.integer(half))
+    return body("Sub", body.cast(shaped, FLOAT), body.number(float(half)))
 
 
 def dequantize_body(

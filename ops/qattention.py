@@ -77,7 +77,7 @@ def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], ran
         weights = body("Exp", body("Sub", scores, top))
     else:
         softmax = body("Softmax", scores, axis=-1)
-        weights = body.unless_nan(softmax, softmax)
+        weights = body.positive(softmax) if not body.differentiable else body.unless_nan(softmax, softmax)
     given = operand.present(inputs, ("p0", "p1", "p2"))
     held = operand.fake_body(
         body, weights, given, scheme=attributes["softmax_scheme"], bits=attributes["p_bits"], options=SOFTMAX

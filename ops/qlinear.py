@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 from onnxptq.ops import epilogue, operand
 from onnxptq.ops.body import Body
 from onnxptq.ops.pack import dequantize, dequantize_body
+from onnxptq.ops.product import multiply_body, weight_body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
 
 
 def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
-    shape = (attributes["K"], attributes["N"])
-    group = attributes["w_group"]
-    weight = dequantize_body(
-        body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=shape, axis=1, group=group
-    )
+    bits, shape, group = attributes["w_bits"], (attributes["K"], attributes["N"]), attributes["w_group"]
     given = operand.present(inputs, ("p0", "p1", "p2"))
-    scheme, bits = attributes["x_scheme"], attributes["x_bits"]
-    y = body(
-        "MatMul",
-        operand.fake_body(body, "x", given, scheme=scheme, bits=bits, options=operand.options(attributes)),
-        weight,
-    )
+    coded = {"scheme": attributes["x_scheme"], "bits": attributes["x_bits"], "options": operand.options(attributes)}
+    terms = operand.terms_body(body, "x", given, **coded) if not group else None
+    if terms is not None:
+        weight = weight_body(body, "w_codes", "w_zero", bits=bits, shape=shape, by=max(term.bits for term in terms))
+        y = multiply_body(body, terms, weight, "w_scale")
+    else:
+        floats = dequantize_body(body, "w_codes", "w_scale", "w_zero", bits=bits, shape=shape, axis=1, group=group)
+        y = body("MatMul", operand.fake_body(body, "x", given, **coded), floats)
     if "bias" in inputs:
         y = body("Add", y, "bias")
     epilogue.apply_body(body, y, attributes["epilogue"], out="y")

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnxptq.errors import InputError
 from onnxptq.ops.body import UINT8, Body
+from onnxptq.ops.product import Term
 
 F32 = NDArray[np.float32]
 Array = NDArray[Any]
@@ -188,6 +189,16 @@ class Scheme(ABC, Generic[P]):
         """``fake`` in standard ops: what a fused op does to its operand."""
         bound = self.bind_body(body, x, inputs, bits)
         return self.values_body(body, self.codes_body(body, x, bound, bits, options), bound, bits, options)
+
+    def terms_body(
+        self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options
+    ) -> tuple[Term, ...] | None:
+        """``fake`` as a sum of UINT8 codes times scales, for integer products; None where the values are no such sum,
+        or where one product of floats costs less than the sum's.
+
+        The last dimensions of x are one row; static parameters are single numbers.
+        """
+        return None
 
     def bits_per_element(self, p: P, count: int) -> float:
         """True storage of one element, index bits included."""

@@ -61,8 +61,10 @@ class OpSpec:
             raise TypeError(f"{self.name}: unknown attributes {sorted(unknown)}, missing {missing}")
         return {**self.attributes, **attributes}
 
-    def text(self, attributes: Attributes, present: Sequence[bool], rank: int = 0) -> str:
-        """The body of one variant in ONNX's text syntax."""
+    def text(
+        self, attributes: Attributes, present: Sequence[bool], rank: int = 0, *, differentiable: bool = False
+    ) -> str:
+        """The body of one variant in ONNX's text syntax; ``differentiable`` ones compute in floats."""
         given = {
             name.rstrip("?"): name.rstrip("?")
             for name, there in zip(self.inputs, (*present, *[False] * len(self.inputs)), strict=False)
@@ -71,7 +73,7 @@ class OpSpec:
         absent = [name for name in self.inputs if not name.endswith("?") and name not in given]
         if absent:
             raise TypeError(f"{self.name}: inputs {absent} are missing")
-        body = Body()
+        body = Body(differentiable=differentiable)
         self.body(body, self.complete(attributes), given, rank)
         return str(body)
 
@@ -80,10 +82,16 @@ class OpSpec:
         return hashlib.sha256(self.text(attributes, present, rank).encode()).hexdigest()[:12]
 
     def function(
-        self, attributes: Attributes, present: Sequence[bool], rank: int = 0, opset: int = 21
+        self,
+        attributes: Attributes,
+        present: Sequence[bool],
+        rank: int = 0,
+        opset: int = 21,
+        *,
+        differentiable: bool = False,
     ) -> onnx.FunctionProto:
         """The function body of one variant, to be carried by every artifact that uses it."""
-        text = self.text(attributes, present, rank)
+        text = self.text(attributes, present, rank, differentiable=differentiable)
         inputs = ", ".join(name.rstrip("?") for name in self.inputs)
         function = parser.parse_function(
             f'<opset_import: ["" : {opset}], domain: "{DOMAIN}"> {self.name} <{", ".join(self.attributes)}> '
@@ -100,6 +108,7 @@ class OpSpec:
         name: str = "",
         rank: int = 0,
         opset: int = 21,
+        differentiable: bool = False,
         **attributes: Any,
     ) -> tuple[onnx.NodeProto, onnx.FunctionProto]:
         """A node and the function it calls; inputs that are absent are None or the empty name."""
@@ -110,7 +119,7 @@ class OpSpec:
             raise TypeError(
                 f"{self.name} takes inputs {self.inputs} and gives {self.outputs}, not {len(given)} and {len(outputs)}"
             )
-        function = self.function(attributes, [bool(tensor) for tensor in given], rank, opset)
+        function = self.function(attributes, [bool(tensor) for tensor in given], rank, opset, differentiable=differentiable)
         node = helper.make_node(
             self.name,
             given,

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnxptq.ops import edges
-from onnxptq.ops.body import FLOAT, Body
+from onnxptq.ops.body import FLOAT, INT32, UINT8, Body
 from onnxptq.ops.pair import define_pair
+from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, FLOATS, INT8S, Array, Codes, Options, Params, Scheme
 from onnxptq.ops.uniform import LARGEST, SMALLEST
 
@@ -72,7 +73,13 @@ class Table(Scheme[TableParams]):
 
     def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """The table times the scale."""
-        return body("Gather", body("Mul", body.cast(inputs[0], FLOAT), inputs[1]), codes)
+        return edges.look_up_body(body, body("Mul", body.cast(inputs[0], FLOAT), inputs[1]), codes)
+
+    def terms_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> tuple[Term, ...]:
+        """The table's values plus 128."""
+        shifted = body.cast(body("Add", body.cast(inputs[0], INT32), body.integer(128)), UINT8)
+        values = edges.look_up_body(body, shifted, self.codes_body(body, x, inputs, bits, options))
+        return (Term(values, body.byte(128), inputs[1], 8),)
 
     def codes_input(self, body: Body, codes: str) -> str:
         """Codes as indices."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnxptq.ops.body import FLOAT, UINT8, Body
 from onnxptq.ops.pack import dequantize, dequantize_body
 from onnxptq.ops.pair import define_pair
+from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, FLOATS, UINT8S, Array, Codes, Options, Params, Scheme
 from onnxptq.ops.spec import OpSpec
 
@@ -86,7 +87,14 @@ def affine_codes_body(body: Body, x: str, scale: str, zero: str | None, bits: in
     codes = body("Round", ratio)
     if zero is not None:
         codes = body("Add", codes, body.cast(zero, FLOAT))
-    return body.unless_nan(ratio, body("Clip", codes, body.number(0), body.number(2**bits - 1)))
+    clipped = body("Clip", codes, body.number(0), body.number(2**bits - 1))
+    return body.positive(clipped) if not body.differentiable else body.unless_nan(ratio, clipped)
+
+
+def byte_codes_body(body: Body, x: str, scale: str, zero: str, bits: int, **axis: int) -> str:
+    """``affine_codes`` by the standard QuantizeLinear, as UINT8: for one scale, or one along an axis."""
+    codes = body("QuantizeLinear", x, scale, zero, **axis)
+    return codes if bits == 8 else body("Clip", codes, body.byte(0), body.byte(2**bits - 1))
 
 
 def affine_values_body(body: Body, codes: str, scale: str, zero: str | None) -> str:
@@ -105,13 +113,30 @@ def row_range(x: F32, bits: int, axis: int = -1) -> tuple[F32, U8]:
 
 def row_range_body(body: Body, x: str, bits: int, axis: int = -1) -> tuple[str, str]:
     """``row_range`` in standard ops."""
-    held = body("Clip", body.unless_nan(x, x), body.number(-LARGEST), body.number(LARGEST))
     nothing, n, axes = body.number(0), body.number(2**bits - 1), body.integers([axis])
-    low = body("Min", body("ReduceMin", held, axes), nothing)
-    high = body("Max", body("ReduceMax", held, axes), nothing)
+    high = _top_body(body, x, axes)
+    low = body("Neg", _top_body(body, body("Neg", x), axes))
     scale = body("Max", body("Sub", body("Div", high, n), body("Div", low, n)), body.number(SMALLEST))
     zero = body("Clip", body("Round", body("Div", body("Neg", low), scale)), nothing, n)
     return scale, body.cast(zero, UINT8)
+
+
+def _top_body(body: Body, x: str, axes: str) -> str:
+    """The largest of the numbers of each row and 0."""
+    held = body.positive(x) if not body.differentiable else body("Max", body.unless_nan(x, x), body.number(0))
+    return body("Max", body("Min", body("ReduceMax", held, axes), body.number(LARGEST)), body.number(0))
+
+
+def _rows_body(body: Body, x: str, inputs: Sequence[str], bits: int) -> tuple[str, str, str]:
+    """``x`` as a matrix of UINT8 codes with one scale and zero-point a row, and these as vectors."""
+    flat = body.integers([-1])
+    scale = body("Reshape", inputs[0], flat)
+    zero = body("Reshape", inputs[1], flat) if len(inputs) > 1 else _no_zeros(body, scale)
+    return byte_codes_body(body, body("Flatten", x, axis=-1), scale, zero, bits, axis=0), scale, zero
+
+
+def _no_zeros(body: Body, like: str) -> str:
+    return body("Expand", body.byte(0), body.shape(like, 0))
 
 
 class Affine:
@@ -138,6 +163,28 @@ class Affine:
         return body.cast(codes, FLOAT)
 
 
+class RowWise(Affine):
+    """What the two dynamic ones share: each row has its own scale."""
+
+    def fake_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
+        """By the standard pair, along the rows of a matrix."""
+        bound = self.bind_body(body, x, inputs, bits)
+        if body.differentiable:
+            return self.values_body(body, self.codes_body(body, x, bound, bits, options), bound, bits, options)
+        codes, scale, zero = _rows_body(body, x, bound, bits)
+        return body.reshape(body("DequantizeLinear", codes, scale, zero, axis=0), body.shape(x, 0))
+
+    def terms_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> tuple[Term, ...]:
+        """Codes by row."""
+        bound = [body.one_place(value) for value in self.bind_body(body, x, inputs, bits)]
+        codes = body.reshape(_rows_body(body, x, bound, bits)[0], body.shape(x, 0))
+        return (Term(codes, bound[1] if len(bound) > 1 else body.byte(0), bound[0], bits, by_row=True),)
+
+    def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
+        """The ranges of the rows."""
+        raise NotImplementedError
+
+
 class Uniform(Affine, Scheme[UniformParams]):
     """Evenly spaced values."""
 
@@ -150,13 +197,19 @@ class Uniform(Affine, Scheme[UniformParams]):
     inputs = ("scale", "zero")
     ops = "Uniform"
 
+    def terms_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> tuple[Term, ...]:
+        """Codes by one scale."""
+        scale = body("Squeeze", inputs[0])
+        zero = body("Squeeze", inputs[1]) if len(inputs) > 1 else body.byte(0)
+        return (Term(byte_codes_body(body, x, scale, zero, bits), zero, scale, bits),)
+
     def grid(self, low: float, high: float, bits: int) -> Iterator[UniformParams]:
         """The range shrunk by 100 factors; an end at 0 stays there."""
         for factor in SHRINK:
             yield affine(factor * low, factor * high, bits)
 
 
-class Token(Affine, Scheme[TokenParams]):
+class Token(RowWise, Scheme[TokenParams]):
     """Affine, by the range of each row (the last axis)."""
 
     name = "token"
@@ -177,7 +230,7 @@ class Token(Affine, Scheme[TokenParams]):
         yield TokenParams(bits)
 
 
-class Row(Affine, Scheme[RowParams]):
+class Row(RowWise, Scheme[RowParams]):
     """For softmax outputs: 0 to the row's maximum."""
 
     name = "row"
@@ -192,14 +245,8 @@ class Row(Affine, Scheme[RowParams]):
 
     def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
         """The maxima of the rows as scales."""
-        held = body("Clip", body.unless_nan(x, x), body.number(0), body.number(LARGEST))
-        return (
-            body(
-                "Max",
-                body("Div", body("ReduceMax", held, body.integers([-1])), body.number(2**bits - 1)),
-                body.number(SMALLEST),
-            ),
-        )
+        top = _top_body(body, x, body.integers([-1]))
+        return (body("Max", body("Div", top, body.number(2**bits - 1)), body.number(SMALLEST)),)
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[RowParams]:
         """There is nothing to search."""

@@ -12,12 +12,31 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import helper, parser
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from onnxptq.ops import DOMAIN, VERSION, library, schemes, specs
 from onnxptq.ops.body import Body
 from onnxptq.running.sessions import session
 
 Array = NDArray[Any]
+
+
+class GatherElements(OpRun):  # type: ignore[misc]
+    """That of onnx's evaluator takes at most 64 entries, as numpy.choose does."""
+
+    op_domain = ""
+
+    def _run(self, data: Array, indices: Array, axis: int | None = None) -> tuple[Array]:
+        return (np.take_along_axis(data, indices, axis=axis or 0),)
+
+
+def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
+    """The outputs of a model in onnx's own evaluator."""
+    found: list[Array] = ReferenceEvaluator(model, new_ops=[GatherElements]).run(None, dict(feeds))
+    return found
+
+
 Input = Array | onnx.TensorProto | None
 Executor = Literal["function", "native"]
 NATIVE = pytest.param(

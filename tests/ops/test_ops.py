@@ -8,13 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import inliner
-from onnx.reference import ReferenceEvaluator
 
 from onnxptq.ops import schemes, specs
 from onnxptq.ops.pack import store_weight
 from onnxptq.ops.uniform import affine
 from tests.ops.cases import CASES, MAKERS, Case
-from tests.ops.conftest import model_of, static_model_of
+from tests.ops.conftest import evaluate, model_of, static_model_of
 
 PAIRS = {f"{s.ops}{op}Linear" for s in schemes().values() if s.ops is not None for op in ("Quantize", "Dequantize")}
 
@@ -120,7 +119,7 @@ def test_model_passes_the_checker_and_inlines(case: Case) -> None:
     assert not inlined.functions
     assert {node.domain for node in inlined.graph.node} == {""}
     feeds = {f"i{i}": v for i, v in enumerate(case.inputs) if v is not None and i not in case.constants}
-    for have, want in zip(ReferenceEvaluator(inlined).run(None, feeds), expected(case, *case.inputs), strict=True):
+    for have, want in zip(evaluate(inlined, feeds), expected(case, *case.inputs), strict=True):
         check(np.asarray(have), want, loose=case.loose)
 
 

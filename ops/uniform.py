@@ -113,18 +113,16 @@ def row_range(x: F32, bits: int, axis: int = -1) -> tuple[F32, U8]:
 
 def row_range_body(body: Body, x: str, bits: int, axis: int = -1) -> tuple[str, str]:
     """``row_range`` in standard ops."""
-    nothing, n, axes = body.number(0), body.number(2**bits - 1), body.integers([axis])
-    high = _top_body(body, x, axes)
-    low = body("Neg", _top_body(body, body("Neg", x), axes))
-    scale = body("Max", body("Sub", body("Div", high, n), body("Div", low, n)), body.number(SMALLEST))
-    zero = body("Clip", body("Round", body("Div", body("Neg", low), scale)), nothing, n)
-    return scale, body.cast(zero, UINT8)
+    n, axes = body.number(2**bits - 1), body.integers([axis])
+    above, below = (_top_body(body, side, axes) for side in (x, body("Neg", x)))
+    scale = body("Clip", body("Add", body("Div", above, n), body("Div", below, n)), body.number(SMALLEST))
+    return scale, body.cast(body("Round", body("Div", below, scale)), UINT8)
 
 
 def _top_body(body: Body, x: str, axes: str) -> str:
     """The largest of the numbers of each row and 0."""
-    held = body.positive(x) if not body.differentiable else body("Max", body.unless_nan(x, x), body.number(0))
-    return body("Max", body("Min", body("ReduceMax", held, axes), body.number(LARGEST)), body.number(0))
+    held = body.unless_nan(x, x) if body.differentiable else body.positive(x)
+    return body("Clip", body("ReduceMax", held, axes), body.number(0), body.number(LARGEST))
 
 
 def _rows_body(body: Body, x: str, inputs: Sequence[str], bits: int) -> tuple[str, str, str]:
@@ -246,7 +244,7 @@ class Row(RowWise, Scheme[RowParams]):
     def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
         """The maxima of the rows as scales."""
         top = _top_body(body, x, body.integers([-1]))
-        return (body("Max", body("Div", top, body.number(2**bits - 1)), body.number(SMALLEST)),)
+        return (body("Clip", body("Div", top, body.number(2**bits - 1)), body.number(SMALLEST)),)
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[RowParams]:
         """There is nothing to search."""

@@ -20,9 +20,10 @@ from onnxptq.lower import Constants
 from onnxptq.lower.edges import normalised_edge, on_edge
 from onnxptq.lower.weights import coded
 from onnxptq.lower.writer import Lowered, Writer
+from onnxptq.ops.product import SAFE_BITS
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.structure import Role, Site, Structure
+from onnxptq.structure import Linear, Role, Site, Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
@@ -43,6 +44,7 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
         _edge(writer, site, choice)
     for linear in structure.linears.values():
         _weight(writer, linear.name, linear.weight, axis=1)
+        _bias(writer, linear)
     for conv in structure.convs.values():
         _weight(writer, conv.name, conv.weight, axis=1 if conv.transpose else 0)
     return writer.finish(constants)
@@ -128,7 +130,10 @@ def _weight(writer: Writer, consumer: str, weight: str, *, axis: int) -> None:
     codes, scale, zero = coded(writer, weight, choice)
     offset = 1 << (choice.bits - 1)
     signed, zeros = codes.astype(np.int16) - offset, zero.astype(np.int16) - offset
-    if choice.bits <= 4:
+    if zeros.any() and _saturates(writer, consumer, choice):
+        held, shift = writer.constant(f"{weight}_codes", codes), writer.constant(f"{weight}_zero", zero)
+        writer.weight_bytes += codes.size + scale.nbytes + zeros.size
+    elif choice.bits <= 4:
         held = writer.initializer(f"{weight}_codes", int4(signed.astype(np.int8)))
         shift = writer.initializer(f"{weight}_zero", int4(zeros.astype(np.int8)))
         writer.weight_bytes += (codes.size + 1) // 2 + scale.nbytes + zeros.size
@@ -141,6 +146,35 @@ def _weight(writer: Writer, consumer: str, weight: str, *, axis: int) -> None:
     writer.node("DequantizeLinear", [held, scales, shift], [decoded], name=f"{consumer}_weight", axis=axis)
     node = writer.nodes[consumer]
     node.inputs[1] = decoded
+
+
+def _saturates(writer: Writer, consumer: str, choice: Choice) -> bool:
+    """Whether products with an INT8 weight may leave 16 bits, in which onnxruntime adds them up on x86 without VNNI.
+
+    UINT8 weights are exact there and as fast elsewhere. Symmetric ones stay INT8 all the same: who asks for them has a
+    runtime in mind that takes no others.
+    """
+    x = writer.choice(consumer, Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU)
+    return (
+        x is not None and x[1].bits + choice.bits > SAFE_BITS and writer.nodes[consumer].op in ("MatMul", "Conv", "Gemm")
+    )
+
+
+def _bias(writer: Writer, linear: Linear) -> None:
+    """The bias of a coded linear with three dimensions. onnxruntime makes a Gemm of a MatMul and a bias of one dimension
+    before it looks for integer products, and runs that in floats."""
+    output = writer.tensors[linear.output]
+    if linear.bias is None or output.shape is None or writer.choice(linear.name, Role.WEIGHT) is None:
+        return
+    assert linear.bias_node is not None
+    add, values = writer.nodes[linear.bias_node], writer.weight(linear.bias)
+    wide = gs.Constant(writer.fresh(f"{linear.bias}_wide"), values.reshape(1, 1, -1))
+    add.inputs = [wide if read.name == linear.bias else read for read in add.inputs]
+    if len(output.shape) == 2:
+        raised = writer.variable(f"{linear.output}_raised")
+        add.outputs = [raised]
+        axes = writer.constant(f"{linear.output}_axes", np.array([0]))
+        writer.node("Squeeze", [raised, axes], [output], name=f"{linear.name}_squeeze")
 
 
 def int4(values: np.ndarray) -> TensorProto:

@@ -12,7 +12,7 @@ from onnxptq.calibration.statistics.base import F32, F64, Request, Several
 from onnxptq.calibration.statistics.ranges import Range
 from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.calibrators.base import WEIGHTED, Calibrator, Search, as_matrix
-from onnxptq.ops.table import table
+from onnxptq.ops.table import between_cells, table
 from onnxptq.plan import Choice
 from onnxptq.structure import Site
 
@@ -45,7 +45,7 @@ class Lloyd(Calibrator):
             if rows.size
             else np.zeros(2**choice.bits)
         )
-        return replace(choice, scheme="table", granularity="tensor", params=table(levels, choice.bits, largest=largest))
+        return replace(choice, scheme="table", granularity="tensor", params=between_cells(table(levels, choice.bits, largest=largest)))
 
 
 def lloyd(rows: F32, importance: F64, bits: int, low: float, high: float) -> F64:

@@ -51,13 +51,13 @@ class Body:
         """A float scalar."""
         return self._constant(f"value_float = {float(value)!r}")
 
-    def integer(self, value: int) -> str:
-        """An INT32 scalar."""
-        return self._constant(f"value = int32 {{{int(value)}}}")
+    def integer(self, value: int, kind: str = "int32") -> str:
+        """A scalar of integer type."""
+        return self._constant(f"value = {kind} {{{int(value)}}}")
 
     def byte(self, value: int) -> str:
         """A UINT8 scalar."""
-        return self._constant(f"value = uint8 {{{int(value)}}}")
+        return self.integer(value, "uint8")
 
     def integers(self, values: Sequence[int], kind: str = "int64") -> str:
         """A vector of integers."""

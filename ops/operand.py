@@ -9,7 +9,7 @@ from onnxptq.ops.body import Body
 from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, REGISTRY, Array
 
-EXTRA: Mapping[str, Any] = {"x_form": "softmax", "x_groups": 1}
+EXTRA: Mapping[str, Any] = {"x_form": "softmax", "x_groups": 1, "x_cells": 0}
 """Attributes that some schemes read, under the names fused ops give them."""
 TYPES = ("as the scheme has it",) * 3
 """Element types of p0, p1 and p2."""

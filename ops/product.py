@@ -42,14 +42,21 @@ class Weight:
     """One a channel, of the same type."""
 
 
+def signed_body(body: Body, stored: str, zero: str, *, bits: int, shape: Sequence[int]) -> Weight:
+    """The codes of a stored weight as INT8. Of constants, so made once in a session, like all that follows."""
+    return Weight(body.cast(unpack_body(body, stored, bits, shape, INT32), INT8), zero)
+
+
+def unsigned_body(body: Body, stored: str, zero: str, *, bits: int, shape: Sequence[int]) -> Weight:
+    """The same plus 128, as UINT8."""
+    signed = unpack_body(body, stored, bits, shape, INT32), body.cast(zero, INT32)
+    return Weight(*(body.cast(body("Add", codes, body.integer(128)), UINT8) for codes in signed))
+
+
 def weight_body(body: Body, stored: str, zero: str, *, bits: int, shape: Sequence[int], by: int) -> Weight:
-    """The codes of a stored weight for products with codes of ``by`` bits. Of constants, so made once in a session."""
-    codes = unpack_body(body, stored, bits, shape, INT32)
-    if bits + by <= SAFE_BITS:
-        return Weight(body.cast(codes, INT8), zero)
-    shift = body.integer(128)
-    unsigned = (body("Add", signed, shift) for signed in (codes, body.cast(zero, INT32)))
-    return Weight(*(body.cast(c, UINT8) for c in unsigned))
+    """The codes of a stored weight for products with codes of ``by`` bits."""
+    make = signed_body if bits + by <= SAFE_BITS else unsigned_body
+    return make(body, stored, zero, bits=bits, shape=shape)
 
 
 def multiply_body(body: Body, terms: Sequence[Term], weight: Weight, scale: str) -> str:

@@ -17,7 +17,7 @@ from onnxptq.ops.uniform import LARGEST, row_range, row_range_body
 COLUMNS = -2
 """The axis along which columns of v run: a channel's scale stands before the sum over keys."""
 CODED = ("q_scale?", "q_zero?", "k_scale?", "k_zero?", "v_scale?", "v_zero?")
-SOFTMAX = {"form": "softmax", "groups": 1}
+SOFTMAX = {"form": "softmax", "groups": 1, "cells": 0}
 
 
 def _by_head_body(body: Body, values: str, like: str, heads: int) -> str:

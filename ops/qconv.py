@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from onnxptq.ops import epilogue, operand
-from onnxptq.ops.body import Body
+from onnxptq.ops.body import FLOAT, INT32, Body
 from onnxptq.ops.pack import dequantize, dequantize_body
+from onnxptq.ops.product import Term, unsigned_body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
 
@@ -19,19 +20,43 @@ GEOMETRY = ("kernel_shape", "strides", "pads", "dilations", "group")
 
 
 def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
-    weight = dequantize_body(
-        body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=attributes["shape"], axis=0
-    )
     given = operand.present(inputs, ("p0", "p1", "p2"))
-    scheme, bits = attributes["x_scheme"], attributes["x_bits"]
-    x = operand.fake_body(body, "x", given, scheme=scheme, bits=bits, options=operand.options(attributes))
-    bias = ("bias",) if "bias" in inputs else ()
-    epilogue.apply_body(
-        body,
-        body("Conv", x, weight, *bias, **{name: attributes[name] for name in GEOMETRY}),
-        attributes["epilogue"],
-        out="y",
-    )
+    coded = {"scheme": attributes["x_scheme"], "bits": attributes["x_bits"], "options": operand.options(attributes)}
+    geometry = {name: attributes[name] for name in GEOMETRY}
+    terms = operand.terms_body(body, "x", given, **coded) if attributes["group"] == 1 else None
+    if terms is not None and not any(term.by_row for term in terms):
+        y = _integer_body(body, terms, attributes, geometry)
+        if "bias" in inputs:
+            y = body("Add", y, _by_channel(body, "bias", attributes["shape"]))
+    else:
+        weight = dequantize_body(
+            body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=attributes["shape"], axis=0
+        )
+        x = operand.fake_body(body, "x", given, **coded)
+        y = body("Conv", x, weight, *(["bias"] if "bias" in inputs else []), **geometry)
+    epilogue.apply_body(body, y, attributes["epilogue"], out="y")
+
+
+def _by_channel(body: Body, values: str, shape: Sequence[int]) -> str:
+    return body("Reshape", values, body.integers([-1, *[1] * (len(shape) - 2)]))
+
+
+def _integer_body(
+    body: Body, terms: Sequence[Term], attributes: Mapping[str, Any], geometry: Mapping[str, Any]
+) -> str:
+    """By ConvInteger: of UINT8 weights, which onnxruntime multiplies four times faster than INT8 ones and exactly. It
+    has no zero-points by channel, so these are taken off as sums of what each window holds."""
+    shape = attributes["shape"]
+    weight = unsigned_body(body, "w_codes", "w_zero", bits=attributes["w_bits"], shape=shape)
+    zero = _by_channel(body, body.cast(weight.zero, INT32), shape)
+    scale = _by_channel(body, "w_scale", shape)
+    ones = body("Expand", body.byte(1), body.integers([1, *shape[1:]]))
+    parts = []
+    for term in terms:
+        total, window = (body("ConvInteger", term.codes, w, term.zero, **geometry) for w in (weight.codes, ones))
+        total = body.cast(body("Sub", total, body("Mul", window, zero)), FLOAT)
+        parts.append(body("Mul", total, body("Mul", scale, term.scale)))
+    return parts[0] if len(parts) == 1 else body("Sum", *parts)
 
 
 def convolve(

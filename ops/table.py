@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,10 @@ from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, FLOATS, INT8S, Array, Codes, Options, Params, Scheme
 from onnxptq.ops.uniform import LARGEST, SMALLEST
 
+CELLS = 8
+"""How many cells a unit of the table is divided into where edges lie between cells."""
+REACH = 128 * CELLS
+"""Cells on either side of 0."""
 BENDS = (1.0, 1.5, 2.0, 3.0)
 
 
@@ -37,6 +42,14 @@ class TableParams(Params):
             "values must ascend",
         )
 
+    def attributes(self) -> dict[str, int | str]:
+        """Whether edges lie between cells, so that a division and a look-up find a code."""
+        return {"cells": CELLS if self._between_cells() else 0}
+
+    def _between_cells(self) -> bool:
+        below, above = (_cell(e, self.scale) for e in (np.nextafter(self.edges, np.float32(-np.inf)), self.edges))
+        return bool(self.scale >= SMALLEST * CELLS and (below < above).all() and (np.abs(above) < REACH).all())
+
 
 def table(levels: ArrayLike, bits: int, *, largest: int = 127) -> TableParams:
     """The table nearest to these 2^bits levels, with edges half way.
@@ -50,13 +63,33 @@ def table(levels: ArrayLike, bits: int, *, largest: int = 127) -> TableParams:
     return TableParams(bits, values, np.asarray(scale), ((placed[1:] + placed[:-1]) / 2).astype(np.float32))
 
 
+def _cell(x: F32, scale: F32) -> F32:
+    with np.errstate(all="ignore"):
+        return np.asarray(np.rint(x / (scale / np.float32(CELLS))), np.float32)
+
+
+def between_cells(p: TableParams) -> TableParams:
+    """The table with its edges moved between cells: each by a sixteenth of a unit, to the first number of a cell."""
+    wanted = _cell(p.edges, p.scale)
+    edges = ((wanted.astype(np.float64) - 0.5) * (float(p.scale) / CELLS)).astype(np.float32)
+    while (short := _cell(edges, p.scale) < wanted).any():
+        edges = np.where(short, np.nextafter(edges, np.float32(np.inf)), edges)
+    while (far := _cell(before := np.nextafter(edges, np.float32(-np.inf)), p.scale) >= wanted).any():
+        edges = np.where(far, before, edges)
+    return TableParams(p.bits, p.values, p.scale, edges)
+
+
 class Table(Scheme[TableParams]):
     """Freely placed values, for inputs of Linear and Conv up to 6 bits."""
 
     name = "table"
     params = TableParams
-    doc = "value = values[code] * scale; edges ascend, code = the number of edges <= x."
+    doc = (
+        "value = values[code] * scale; edges ascend, code = the number of edges <= x. `cells` 8 promises that every "
+        "edge is the least number with its rint(x / (scale / 8))."
+    )
     inputs = ("values", "scale", "edges")
+    attributes: ClassVar[Mapping[str, int | str]] = {"cells": 0}
     ops = "Table"
 
     def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:
@@ -69,7 +102,10 @@ class Table(Scheme[TableParams]):
 
     def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """The number of edges <= x."""
-        return edges.count_edges_body(body, x, inputs[2], bits)
+        if not options["cells"]:
+            return edges.count_edges_body(body, x, inputs[2], bits)
+        cell, codes = _cells_body(body, x, inputs)
+        return edges.look_up_body(body, codes, cell)
 
     def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """The table times the scale."""
@@ -78,7 +114,12 @@ class Table(Scheme[TableParams]):
     def terms_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> tuple[Term, ...]:
         """The table's values plus 128."""
         shifted = body.cast(body("Add", body.cast(inputs[0], INT32), body.integer(128)), UINT8)
-        values = edges.look_up_body(body, shifted, self.codes_body(body, x, inputs, bits, options))
+        if options["cells"]:
+            codes, cells = _cells_body(body, x, inputs)
+            shifted = body("GatherElements", shifted, cells)
+        else:
+            codes = self.codes_body(body, x, inputs, bits, options)
+        values = edges.look_up_body(body, shifted, codes)
         return (Term(values, body.byte(128), inputs[1], 8),)
 
     def codes_input(self, body: Body, codes: str) -> str:
@@ -91,6 +132,18 @@ class Table(Scheme[TableParams]):
         largest = max(float(np.abs(span).max()), SMALLEST)
         for bend in BENDS:
             yield table(np.sign(span) * largest * np.abs(span / largest) ** bend, bits)
+
+
+def _cells_body(body: Body, x: str, inputs: Sequence[str]) -> tuple[str, str]:
+    """The cell of each number as INT32, and the code of each cell, which is made once in a session."""
+    scale = body("Div", body("Squeeze", inputs[1]), body.number(CELLS))
+    cell = body.cast(body("QuantizeLinear", x, scale, body.integer(REACH, "uint16")), INT32)
+    last = body.integer(2 * REACH - 1)
+    middles = body("Range", body.integer(-REACH), body.integer(REACH), body.integer(1))
+    middles = body("Mul", body.cast(middles, FLOAT), scale)
+    reached = body("GreaterOrEqual", body("Unsqueeze", middles, body.integers([-1])), inputs[2])
+    codes = body("ReduceSum", body.cast(reached, INT32), body.integers([-1]), keepdims=0)
+    return body("Min", cell, last), codes
 
 
 QUANTIZE, DEQUANTIZE = define_pair("table", ("int8", "float", "float"))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnxptq.ops import schemes
 from onnxptq.ops.pack import store_weight
+from onnxptq.ops.table import between_cells
 from onnxptq.ops.uniform import affine
 
 Array = NDArray[Any]
@@ -44,6 +45,8 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
 def params_of(scheme: str, bits: int, low: float, high: float, rng: np.random.Generator) -> Any:
     """One of the scheme's candidates, among the wider half."""
     found = list(schemes()[scheme].grid(low, high, bits))
+    if scheme == "table" and bits % 2:
+        found = [between_cells(p) for p in found]
     return found[int(rng.integers(len(found) // 2, len(found)))] if len(found) > 1 else found[0]
 
 

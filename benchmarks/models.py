@@ -62,6 +62,13 @@ VARIANTS = (
     Variant("OpenVINO, onnxptq auto w8a8 qdq", "openvino", "onnxptq auto w8a8 qdq"),
     *(Variant(f"onnxptq {bits}", "onnxptq", f"onnxptq auto {bits}") for bits in peers.BITS),
 )
+OTHERS = tuple(
+    Variant(f"onnxptq {recipe} {bits}", "onnxptq", f"onnxptq {recipe} {bits}")
+    for recipe in peers.RECIPES
+    if recipe != "auto"
+    for bits in peers.BITS
+)
+"""Files of other recipes, which differ in speed by the codes they use."""
 
 
 def path_of(folder: Path, graph: str, variant: Variant) -> Path:
@@ -227,13 +234,14 @@ def main() -> None:
     parser.add_argument("graphs", nargs="*", default=["minilm", "sam256", "swin"], help=f"of {', '.join(GRAPHS)}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=11, help="turns of FP32 and a variant")
+    parser.add_argument("--recipe", choices=peers.RECIPES, default="auto", help="of our files (default auto)")
     parser.add_argument("--only", default="", metavar="REGEX", help="variants whose name matches")
     parser.add_argument("--again", default=None, metavar="REGEX", help="measure variants anew whose name matches")
     parser.add_argument("--variant", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--measure", default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure is not None:
-        name, variant = args.graphs[0], next(v for v in VARIANTS if v.stem == args.variant)
+        name, variant = args.graphs[0], next(v for v in (*VARIANTS, *OTHERS) if v.stem == args.variant)
         place = args.folder / "models" / name
         if args.measure == "memory":
             write_json(place / f"{variant.stem}.memory.json", memory(args.folder, name, variant))
@@ -245,8 +253,10 @@ def main() -> None:
         return
     chosen = [
         v
-        for v in VARIANTS
-        if re.search(args.only, v.name) and (v.engine != "openvino" or find_spec("openvino") is not None)
+        for v in (VARIANTS if args.recipe == "auto" else (FP32, *OTHERS))
+        if re.search(args.only, v.name)
+        and (v == FP32 or args.recipe == "auto" or v.name.startswith(f"onnxptq {args.recipe} "))
+        and (v.engine != "openvino" or find_spec("openvino") is not None)
     ]
     found: dict[str, list[dict[str, Any]]] = {}
     print("; ".join(f"{key}: {value}" for key, value in machine().items()))

@@ -53,6 +53,7 @@ def add(parser: ArgumentParser) -> None:
         "--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time"
     )
     engine.add_argument("--resume", action="store_true", help="go on with a run that was killed")
+    parser.add_argument("-v", "--verbose", action="store_true", help="everything that was found, decided and measured")
     add_json(parser)
 
 
@@ -61,6 +62,7 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.bits import Bits
     from onnxptq.graph.save import write_atomic
     from onnxptq.plan import Plan
+    from onnxptq.report.answer import answer
     from onnxptq.report.html import page
     from onnxptq.report.text import summary
 
@@ -99,7 +101,8 @@ def run(args: Namespace, out: Output) -> int:
     if "report" in extra:
         write_atomic(extra["report"], page(report))
     forget(checkpoint)
-    out.say(summary(report))
+    out.say(f"{summary(report)}\n" if args.verbose else "")
+    out.say(answer(report, args.report))
     out.emit(report.to_json())
     return 0
 

@@ -156,7 +156,9 @@ def _saturates(writer: Writer, consumer: str, choice: Choice) -> bool:
     """
     x = writer.choice(consumer, Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU)
     return (
-        x is not None and x[1].bits + choice.bits > SAFE_BITS and writer.nodes[consumer].op in ("MatMul", "Conv", "Gemm")
+        x is not None
+        and x[1].bits + choice.bits > SAFE_BITS
+        and writer.nodes[consumer].op in ("MatMul", "Conv", "Gemm")
     )
 
 

@@ -30,10 +30,12 @@ def command(*argv: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[s
 
 class TestQuantize:
     def test_default_output_and_summary(self, run: Run, folder: Path) -> None:
-        done = run(*quick("--bits", "w6a6"))
+        done = run(*quick("--bits", "w6a6", "-v"))
         assert done.code == 0
         assert listing(folder).keys() == {"vision.onnx", "vision.w6a6.onnx"}
         assert "vision.onnx -> vision.w6a6.onnx" in done.out
+        answer = done.out.splitlines()[-5:]
+        assert [line.split()[0] for line in answer] == ["file", "size", "accuracy", "samples", "next"]
         assert "masks" in done.out
         assert re.search(r"size +\d", done.out)
         assert "synthetic" in done.err

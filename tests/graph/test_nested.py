@@ -67,7 +67,7 @@ def branching(*, known: bool, opset: int = 17) -> onnx.ModelProto:
     return proto
 
 
-FEEDS = [{"x": np.full((3, WIDE), 2.0, np.float32)}, {"x": -normal(3, WIDE) ** 2}]
+FEEDS = [{"x": np.full((3, WIDE), 2.0, np.float32)}, {"x": -(normal(3, WIDE) ** 2)}]
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])

@@ -31,7 +31,9 @@ class Core:
 def _attention(write: Writer) -> list[gs.Tensor | None]:
     """One projection to queries, keys and values of one input, then their attention."""
     x, weight, bias, past = write.required(0), write.required(1), write.input(2), write.input(4)
-    need(not write.attr("do_rotary", 0) and not write.attr("past_present_share_buffer", 0), "rotation or shared buffers")
+    need(
+        not write.attr("do_rotary", 0) and not write.attr("past_present_share_buffer", 0), "rotation or shared buffers"
+    )
     width = weight.shape[-1] if weight.shape else None
     need(isinstance(width, int), "the width of the projection is not known")
     assert isinstance(width, int)
@@ -90,7 +92,12 @@ def _core(write: Writer, query: gs.Tensor, *, mask: gs.Tensor | None, bias: gs.T
 
 def _one_per_row(mask: gs.Tensor, query: gs.Tensor) -> bool:
     """Whether a mask of one axis holds the length of each row."""
-    return len(mask.shape) == 1 and query.shape is not None and mask.shape[0] is not None and mask.shape[0] == query.shape[0]
+    return (
+        len(mask.shape) == 1
+        and query.shape is not None
+        and mask.shape[0] is not None
+        and mask.shape[0] == query.shape[0]
+    )
 
 
 def _biases(
@@ -159,7 +166,9 @@ def _masked(write: Writer, mask: gs.Tensor, k: gs.Tensor, masked: float) -> gs.T
     rank = len(mask.shape)
     if rank == 1:
         places = write("Range", write.number(0, np.int32), _length(write, k), write.number(1, np.int32))
-        allowed = write("Less", places, write("Unsqueeze", write("Cast", mask, to=onnx.TensorProto.INT32), write.ints(1)))
+        allowed = write(
+            "Less", places, write("Unsqueeze", write("Cast", mask, to=onnx.TensorProto.INT32), write.ints(1))
+        )
         rank = 2
     else:
         allowed = write("Greater", mask, write("CastLike", write.number(0, np.int32), mask))

@@ -16,7 +16,9 @@ def _embed(write: Writer) -> list[gs.Tensor | None]:
         place = write("Gather", write.required(3), positions, axis=0)
     else:
         length = write("Shape", ids, start=1, end=2)
-        place = write("Unsqueeze", write("Slice", write.required(3), write.ints(0), length, write.ints(0)), write.ints(0))
+        place = write(
+            "Unsqueeze", write("Slice", write.required(3), write.ints(0), length, write.ints(0)), write.ints(0)
+        )
     total = write("Add", total, place)
     if segments is not None:
         total = write("Add", total, write("Gather", write.required(4), segments, axis=0))

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.graphs import Graph, Sample
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import metrics
 
 MEBI = 2**20
 
@@ -68,12 +68,7 @@ def counted(graph: Graph, found: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
 def sqnr(graph: Graph, expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> float:
     """Median over the held-out inputs of the SQNR over the elements that count, dB."""
     pairs = zip(counted(graph, expected), counted(graph, got), strict=True)
-    return float(np.median([_decibels(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs]))
-
-
-def _decibels(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    error = float(((a - b) ** 2).sum())
-    return decibels(float((a**2).sum()), error if np.isfinite(error) else float("inf"))
+    return float(np.median([metrics(a, b).sqnr for a, b in pairs]))
 
 
 def references(graph: Graph, cache: Path) -> list[NDArray[Any]]:

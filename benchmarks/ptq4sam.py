@@ -31,7 +31,7 @@ from onnxptq.graph.load import load
 from onnxptq.lower import native
 from onnxptq.passes.linears import shift_output
 from onnxptq.quantizer import Quantizer
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import metrics
 from onnxptq.running.sessions import session
 from onnxptq.structure import discover
 
@@ -131,8 +131,7 @@ class Bench:
         ):
             score.add(masks, scene.masks)
             agreement.add(true_masks, masks)
-            a, b = true_logits.astype(np.float64), logits.astype(np.float64)
-            errors.append(decibels(float((a**2).sum()), float(((a - b) ** 2).sum())))
+            errors.append(metrics(true_logits, logits).sqnr)
         return score.summary() | {"agreement": agreement.percent, "SQNR": float(np.median(errors))}
 
     def calibration(self, part: str) -> list[dict[str, Array]]:

@@ -27,7 +27,7 @@ from onnxptq.pipeline.stages import pass_options
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
 from onnxptq.recipe import Recipe
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import decibels
 from onnxptq.running.sessions import session
 from onnxptq.structure import Part, Role, Structure, discover
 from onnxptq.structure.outputs import likelihood

@@ -21,7 +21,7 @@ from onnxptq.passes.linears import shift_output
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
 from onnxptq.recipe import Recipe
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import decibels
 from onnxptq.running.sessions import session
 from onnxptq.structure import Role, Site, Structure, discover
 

@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.running.metrics import mask_iou, overlap, ratios
+
 Array = NDArray[Any]
-
-
-def overlaps(predicted: Array, true: Array) -> tuple[Array, Array]:
-    """Pixels in the intersection and in the union of mask pairs [n, H, W]."""
-    if predicted.shape != true.shape:
-        raise ValueError(f"masks of shape {predicted.shape} against {true.shape}")
-    both = np.logical_and(predicted, true).sum((1, 2), dtype=np.int64)
-    either = np.logical_or(predicted, true).sum((1, 2), dtype=np.int64)
-    return both, either
 
 
 @dataclass
@@ -29,15 +22,14 @@ class MaskScore:
 
     def add(self, predicted: Array, true: Array) -> None:
         """Count mask pairs [n, H, W]."""
-        both, either = overlaps(predicted, true)
+        both, either = overlap(predicted, true)
         self.inter += both.tolist()
         self.union += either.tolist()
 
     @property
     def iou(self) -> Array:
         """IoU of every pair so far."""
-        out: Array = np.array(self.inter, np.float64) / np.maximum(np.array(self.union, np.float64), 1)
-        return out
+        return ratios(np.array(self.inter, np.int64), np.array(self.union, np.int64), empty=0.0)
 
     def share(self, threshold: float) -> float:
         """Percentage of pairs whose IoU reaches ``threshold``."""
@@ -70,9 +62,8 @@ class Agreement:
 
     def add(self, one: Array, other: Array) -> None:
         """Count mask pairs [n, H, W]; two empty masks agree."""
-        both, either = overlaps(one, other)
-        self.total += float(np.where(either > 0, both / np.maximum(either, 1), 1.0).sum())
-        self.count += len(both)
+        self.total += float(mask_iou(one, other).sum())
+        self.count += len(one)
 
     @property
     def percent(self) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError
 from onnxptq.graph.model import Model
+from onnxptq.running.metrics import Accumulator, decibels
 
 Outputs = Callable[[Model], Sequence[Mapping[str, NDArray[Any]]]]
 """The model's outputs on the samples that prove a pass, one mapping a sample."""
@@ -24,13 +25,13 @@ def prove(states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: floa
     """Drift in dB by output, or a PassError that names the first pass found to have moved one."""
     # Copies: a view of an output would keep all the memory of its session beside that of the next.
     reference = [{name: np.array(array) for name, array in sample.items()} for sample in outputs(states[0][1])]
-    drift, worst = compare(reference, outputs(states[-1][1]))
+    moved, worst = drift(reference, outputs(states[-1][1]))
     if worst[1] <= tolerance:
-        return drift
+        return moved
     good, bad = 0, len(states) - 1
     while bad - good > 1:
         middle = (good + bad) // 2
-        _, there = compare(reference, outputs(states[middle][1]))
+        _, there = drift(reference, outputs(states[middle][1]))
         if there[1] <= tolerance:
             good = middle
         else:
@@ -41,7 +42,7 @@ def prove(states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: floa
     )
 
 
-def compare(
+def drift(
     reference: Sequence[Mapping[str, NDArray[Any]]], other: Sequence[Mapping[str, NDArray[Any]]]
 ) -> tuple[dict[str, float], tuple[str, float]]:
     """Signal to difference in dB by output, and the output that moved most with the largest difference relative to its
@@ -60,15 +61,7 @@ def compare(
             noise[name] = noise.get(name, 0.0) + error
             if not moved <= worst[1]:
                 worst = (name, moved)
-    decibels = {
-        name: 10 * math.log10(signal[name] / noise[name])
-        if noise[name] and signal[name]
-        else -math.inf
-        if noise[name]
-        else math.inf
-        for name in signal
-    }
-    return decibels, worst
+    return {name: decibels(signal[name], noise[name]) for name in signal}, worst
 
 
 def _difference(wanted: NDArray[Any], got: NDArray[Any]) -> tuple[float, float, float]:
@@ -80,13 +73,8 @@ def _difference(wanted: NDArray[Any], got: NDArray[Any]) -> tuple[float, float, 
     if wanted.dtype.kind != "f":
         share = float(np.mean(wanted != got))
         return share, 1.0, share
-    same = (wanted == got) | (np.isnan(wanted) & np.isnan(got))
-    if same.all():
-        return 0.0, float(np.nansum(np.square(np.where(np.isfinite(wanted), wanted, 0), dtype=np.float64))), 0.0
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, wanted.astype(np.float64) - got)
-    if not np.isfinite(difference).all():
+    one = Accumulator()
+    one.update(wanted, got)
+    if one.broken:
         return math.inf, 0.0, math.inf
-    finite = np.where(np.isfinite(wanted), wanted, 0).astype(np.float64)
-    scale = float(np.abs(finite).max())
-    return float(np.abs(difference).max()) / (scale or 1.0), float(np.sum(finite**2)), float(np.sum(difference**2))
+    return one.max_error / (max(-one.low, one.high) or 1.0), one.signal, one.error

@@ -18,7 +18,7 @@ from onnxptq.ops import schemes
 from onnxptq.ops.uniform import SMALLEST, UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Drawing
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import decibels
 from onnxptq.structure import Role, Site
 
 ROWS = 512

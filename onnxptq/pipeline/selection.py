@@ -19,7 +19,8 @@ from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.recipe import ROUNDED
 from onnxptq.report.data import Verdict
-from onnxptq.running.compare import Metrics, compare
+from onnxptq.running.compare import outputs
+from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import Cut, Spool, run
 
 
@@ -72,7 +73,7 @@ def judge(
         expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
         for name, make in candidates.items():
             got = run(make, samples, name=f"the model quantized by {name}", cut=cut, threads=threads)
-            verdicts.append(_verdict(name, compare(expected, got, error=ArtifactError)))
+            verdicts.append(_verdict(name, outputs(expected, got, error=ArtifactError)))
             step()
     best = max(verdicts, key=lambda verdict: verdict.rank)
     return tuple(replace(verdict, kept=verdict is best) for verdict in verdicts)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxptq.errors import InputError
 from onnxptq.passes.base import Change
-from onnxptq.running.compare import Metrics
+from onnxptq.running.metrics import Metrics
 from onnxptq.structure import Part, Role
 
 FORMAT = 1

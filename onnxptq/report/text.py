@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from onnxptq.report.data import Report, Sizes, Verdict
-from onnxptq.running.compare import Metrics
+from onnxptq.running.metrics import Metrics
 
 
 def summary(report: Report) -> str:

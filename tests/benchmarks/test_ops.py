@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.ops import CODINGS, Attention, Job, attention_jobs, measure, plot, product_jobs, text
 from onnxptq import session
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import decibels
 
 
 def errors(jobs: Iterator[Job]) -> dict[str, float]:

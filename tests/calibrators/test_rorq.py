@@ -16,7 +16,7 @@ from onnxptq.ops.log_base import LogBaseParams
 from onnxptq.ops.outlier_retained import OutlierRetainedParams
 from onnxptq.ops.uniform import affine
 from onnxptq.plan import Choice
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import decibels
 from onnxptq.structure import Role, Site
 from tests.calibration.small import model, source
 

@@ -19,7 +19,7 @@ from onnxptq.graph.load import load  # noqa: E402
 from onnxptq.graph.model import Model  # noqa: E402
 from onnxptq.learn.executor import Executor  # noqa: E402
 from onnxptq.ops import schemes  # noqa: E402
-from onnxptq.running.compare import metrics  # noqa: E402
+from onnxptq.running.metrics import metrics  # noqa: E402
 from onnxptq.running.sessions import session  # noqa: E402
 from tests.ops.cases import CASES, Case  # noqa: E402
 from tests.ops.conftest import model_of  # noqa: E402

@@ -16,11 +16,11 @@ from onnxptq.cli import main
 from onnxptq.datasets import scenes, zoo
 from onnxptq.errors import InputError
 from onnxptq.evaluate.models import open_lavt, open_sam
-from onnxptq.evaluate.overlap import overlaps
 from onnxptq.package.join import join
 from onnxptq.package.lavt import package_lavt
 from onnxptq.package.sam import package_sam
 from onnxptq.quantizer import Quantizer
+from onnxptq.running.metrics import mask_iou
 from onnxptq.running.sessions import session
 
 SIZES = [(256, 256), (400, 300), (100, 180), (128, 128), (61, 500)]
@@ -35,8 +35,7 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float:
-    inter, union = overlaps(one, other)
-    return float((inter / np.maximum(union, 1)).mean())
+    return float(mask_iou(one, other).mean())
 
 
 @pytest.mark.parametrize("size", SIZES)

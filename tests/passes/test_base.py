@@ -15,7 +15,7 @@ from onnxptq.errors import ArtifactError, InputError
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import REGISTRY, Asking, Change, Pass, run_passes
 from onnxptq.passes.linears import set_input
-from onnxptq.passes.proof import PassError, compare
+from onnxptq.passes.proof import PassError, drift
 from onnxptq.structure import Structure
 from tests.passes.graphs import Builder, run
 
@@ -239,7 +239,7 @@ def test_two_passes_of_one_name(known: dict[str, Pass]) -> None:
         (np.array([True, False]), np.array([True, False]), 0.0),
     ],
 )
-def test_compare(before: Any, after: Any, moved: float) -> None:
-    decibels, worst = compare([{"y": np.asarray(before)}], [{"y": np.asarray(after)}])
+def test_drift(before: Any, after: Any, moved: float) -> None:
+    decibels, worst = drift([{"y": np.asarray(before)}], [{"y": np.asarray(after)}])
     assert worst[1] == moved
     assert (decibels["y"] == np.inf) == (moved == 0)

@@ -7,7 +7,7 @@ import pytest
 
 from onnxptq.passes.base import Change
 from onnxptq.report.data import Calibration, Drawing, Layer, Report, SiteReport, Sizes, Stage, Verdict
-from onnxptq.running.compare import Metrics
+from onnxptq.running.metrics import Metrics
 from onnxptq.structure import Part, Role
 
 RANGES = {"low": [-3.0, 1.0, -1.0], "high": [1.0, 5.0, 1.0], "centre": [-1.0, 3.0, 0.0]}

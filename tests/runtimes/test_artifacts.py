@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import inliner
 
-from onnxptq.running.compare import decibels
+from onnxptq.running.metrics import decibels
 
 CASES = [
     ("sam-encoder", "auto", "w8a8"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.statistics.base import F32, Observed, Request, Several, Statistic
 from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.calibrators.base import REGISTRY, WEIGHTED, WIDTHS, Calibrator, Search, as_matrix
@@ -41,19 +42,15 @@ class Best(Calibrator):
                 f"{list(names)!r}"
             )
         options = {key: value for key, value in choice.options.items() if key != "candidates"}
-        running = {}
+        running: dict[str, Coroutine[Request, Statistic, Choice]] = {}
         for name in names:
             tried = replace(choice, calibrator=name, options=options)
             scheme, granularity = SCHEMES.get(name, (choice.scheme, choice.granularity))
-            running[name] = REGISTRY[name].search(site, replace(tried, scheme=scheme, granularity=granularity))
-        answers: dict[str, Choice] = {}
-        asked: dict[str, Request] = {}
-        for name in names:
-            _advance(name, running[name], None, asked, answers)
+            choice_of = replace(tried, scheme=scheme, granularity=granularity)
+            running[name] = Coroutine(REGISTRY[name].search(site, choice_of))
         rows = RowSample(ROWS, site.axis)
         wanted: list[Observed] = [rows]
-        while asked or wanted:
-            filled, asked = asked, {}
+        while (filled := asked(running)) or wanted:
             together = [cast(Observed, one.statistic) for one in filled.values() if one.tensor == site.tensor]
             if wanted or together:
                 yield Request(site.tensor, Several(*wanted, *together))
@@ -62,23 +59,15 @@ class Best(Calibrator):
                     yield one
             wanted = []
             for name, one in filled.items():
-                _advance(name, running[name], one.statistic, asked, answers)
+                running[name].send(one.statistic)
         weight = None
         if site.role in WEIGHTED:
             held = cast(Whole, (yield Request(site.consumer, Whole()))).value
             weight = as_matrix(held, rows.sample.shape[1])
+        answers = {name: one.result for name, one in running.items()}
         errors = {name: _error(rows.sample, answers[name], weight) for name in names}
         winner = min(names, key=lambda name: errors[name])
         return replace(answers[winner], options={**options, "errors": errors})
-
-
-def _advance(
-    name: str, search: Search, answer: Statistic | None, asked: dict[str, Request], answers: dict[str, Choice]
-) -> None:
-    try:
-        asked[name] = next(search) if answer is None else search.send(answer)
-    except StopIteration as stop:
-        answers[name] = stop.value
 
 
 def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
+from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.gradients import Gradients, Weights, subject
 from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
 from onnxptq.calibration.observers import Wire, can_observe, instrument, needed, wired
@@ -101,47 +102,14 @@ class Engine:
 
     def drive(self, searches: Mapping[str, Generator[Request, Statistic, T]], *, stage: str) -> dict[str, T]:
         """Advance all searches in lock-step, one walk a round, and return what each returns."""
-        found: dict[str, T] = {}
-        asked: dict[str, Request] = {}
-        for name, search in searches.items():
-            self._step(name, search, None, asked, found)
+        running = {name: Coroutine(search) for name, search in searches.items()}
         number = 0
-        while asked:
+        while requests := asked(running):
             number += 1
-            answers = self.fill(asked, stage=stage if number == 1 else f"{stage}, round {number}")
-            asked = {}
+            answers = self.fill(requests, stage=stage if number == 1 else f"{stage}, round {number}")
             for name, answer in answers.items():
-                self._step(name, searches[name], answer, asked, found)
-        return {name: found[name] for name in searches}
-
-    @staticmethod
-    def _step(
-        name: str,
-        search: Generator[Request, Statistic, T],
-        answer: Statistic | None,
-        asked: dict[str, Request],
-        found: dict[str, T],
-    ) -> None:
-        try:
-            asked[name] = next(search) if answer is None else search.send(answer)
-        except StopIteration as stop:
-            found[name] = stop.value
-
-    def run_pass(
-        self,
-        asking: Generator[Mapping[str, Request], Mapping[str, Statistic], T],
-        *,
-        stage: str,
-        model: Model | None = None,
-    ) -> T:
-        """Answer a pass's requests, on the model as it is at each of them, and return what the pass returns."""
-        try:
-            requests = next(asking)
-            while True:
-                requests = asking.send(self.fill(requests, stage=stage, model=model))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+                running[name].send(answer)
+        return {name: one.result for name, one in running.items()}
 
     @staticmethod
     def _constant(tensor: gs.Tensor | None, node: gs.Node | None, job: Job) -> bool:

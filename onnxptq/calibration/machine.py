@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 
-from onnxptq.errors import InputError
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _FALLBACK = 4 * 2**30
 
 
@@ -41,12 +38,3 @@ def _cgroup() -> int | None:
             return max(int(limit.read()) - int(used.read()), 0)
     except (OSError, ValueError):
         return None
-
-
-def parse_size(text: str) -> int:
-    """``4GB``, ``512M``, ``2.5 GiB``, ``1000000`` in bytes (K = 1024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
-    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if size <= 0:
-        raise InputError(f"memory limit {text!r}: write a size such as 4GB or 512MB")
-    return size

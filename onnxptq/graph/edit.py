@@ -20,6 +20,33 @@ def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
     node.inputs = inputs
 
 
+def set_constant(model: Model, node: gs.Node, index: int, array: NDArray[Any]) -> None:
+    """Let input ``index`` of ``node`` be the constant ``array``, in the type it had; other readers keep the old one."""
+    old = node.inputs[index]
+    array = np.ascontiguousarray(array.astype(old.dtype))
+    if isinstance(old, gs.Constant) and len(old.outputs) == 1 and not is_output(model, old):
+        old.values = array
+    else:
+        node.inputs[index] = gs.Constant(model.unique(f"{old.name}_{node.name}"), array)
+
+
+def is_output(model: Model, tensor: gs.Tensor) -> bool:
+    """Whether the graph puts ``tensor`` out."""
+    return any(out is tensor for out in model.graph.outputs)
+
+
+def position(model: Model, node: gs.Node) -> int:
+    """Where ``node`` is in the list of nodes."""
+    return next(i for i, other in enumerate(model.graph.nodes) if other is node)
+
+
+def remove(model: Model, node: gs.Node) -> None:
+    """Take ``node`` out of the graph."""
+    del model.graph.nodes[position(model, node)]
+    node.inputs.clear()
+    node.outputs.clear()
+
+
 def replace_reads(old: gs.Tensor, new: gs.Tensor, *, keep: Sequence[gs.Node] = ()) -> None:
     """Let every reader of ``old`` but those in ``keep`` read ``new``."""
     kept = {id(node) for node in keep}
@@ -32,7 +59,7 @@ def bypass(model: Model, node: gs.Node) -> bool:
     """Remove a node whose first output equals its first input. False where an input of the graph would become its
     output."""
     source, target = node.inputs[0], node.outputs[0]
-    if any(target is t for t in model.graph.outputs):
+    if is_output(model, target):
         return _rename_source(model, node)
     if _read_inside(model, target):
         return False
@@ -46,12 +73,12 @@ def replace_output(model: Model, node: gs.Node, index: int, tensor: gs.Tensor) -
     old = node.outputs[index]
     replace_reads(old, tensor)
     graph_outputs = model.graph.outputs
-    for position, output in enumerate(graph_outputs):
+    for slot, output in enumerate(graph_outputs):
         if output is old:
             name = old.name
             old.name = model.unique(f"{name}_old")
             tensor.name = name
-            graph_outputs[position] = tensor
+            graph_outputs[slot] = tensor
 
 
 def append(
@@ -81,7 +108,7 @@ def sweep(model: Model) -> None:
 
 def only_reader(tensor: gs.Tensor, model: Model) -> gs.Node | None:
     """The one node that reads a tensor (once), if nothing else does and it is no output of the graph."""
-    if len(tensor.outputs) != 1 or any(tensor is t for t in model.graph.outputs):
+    if len(tensor.outputs) != 1 or is_output(model, tensor):
         return None
     node: gs.Node = tensor.outputs[0]
     return node
@@ -101,7 +128,7 @@ def _rename_source(model: Model, node: gs.Node) -> bool:
     """Let what makes the input of ``node`` make the graph output instead."""
     source, target = node.inputs[0], node.outputs[0]
     made = producer(source)
-    if made is None or any(source is t for t in model.graph.outputs) or _read_inside(model, source):
+    if made is None or is_output(model, source) or _read_inside(model, source):
         return False
     node.outputs.clear()
     made.outputs = [target if t is source else t for t in made.outputs]

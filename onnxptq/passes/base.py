@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.statistics.base import Request, Statistic
 from onnxptq.errors import InputError, nearest
 from onnxptq.graph.model import Model
@@ -167,34 +168,28 @@ def _run_batch(
     batch: Sequence[Pass], model: Model, structure: Structure, settings: Mapping[str, Mapping[str, Any]], fill: Fill
 ) -> Iterator[tuple[Pass, list[Change]]]:
     """Each pass with its changes, the first requests of all answered together."""
-    running = {one.name: one.run(model, structure, settings[one.name]) for one in batch}
-    asked: dict[str, Mapping[str, Request]] = {}
-    finished: dict[str, list[Change]] = {}
+    running = {one.name: Coroutine(one.run(model, structure, settings[one.name])) for one in batch if one.reads}
+    first = asked(running)
+    together = {f"{name}:{key}": request for name, requests in first.items() for key, request in requests.items()}
+    answer = fill(model, together, ", ".join(first)) if together else {}
     for one in batch:
-        if one.reads:
-            try:
-                asked[one.name] = next(running[one.name])
-            except StopIteration as stop:
-                finished[one.name] = stop.value
-    together = {f"{name}:{key}": request for name, requests in asked.items() for key, request in requests.items()}
-    answer = fill(model, together, ", ".join(asked)) if together else {}
-    for one in batch:
-        if one.name not in finished:
-            first = {key: answer[f"{one.name}:{key}"] for key in asked[one.name]} if one.name in asked else None
-            finished[one.name] = _finish(one.name, running[one.name], first, model, fill)
-        yield one, finished[one.name]
+        if one.name in first:
+            running[one.name].send({key: answer[f"{one.name}:{key}"] for key in first[one.name]})
+        else:
+            running.setdefault(one.name, Coroutine(one.run(model, structure, settings[one.name])))
+        yield one, _finished(one.name, running[one.name], model, fill, walk=2 if one.name in first else 1)
 
 
-def _finish(
-    name: str, running: Asking, answer: Mapping[str, Statistic] | None, model: Model, fill: Fill
+def _finished(
+    name: str,
+    running: Coroutine[Mapping[str, Request], Mapping[str, Statistic], list[Change]],
+    model: Model,
+    fill: Fill,
+    walk: int,
 ) -> list[Change]:
-    """Drive one pass to its end."""
-    walk = 1 if answer is None else 2
-    try:
-        requests = next(running) if answer is None else running.send(answer)
-        while True:
-            requests = running.send(fill(model, requests, f"{name}, walk {walk}") if requests else {})
-            walk += 1
-    except StopIteration as stop:
-        made: list[Change] = stop.value
-        return made
+    """The changes of one pass, driven to its end."""
+    while not running.done:
+        requests = running.asked
+        running.send(fill(model, requests, f"{name}, walk {walk}") if requests else {})
+        walk += 1
+    return running.result

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.edit import only_reader
+from onnxptq.graph.edit import only_reader, position
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.linears import position
 from onnxptq.structure import Structure
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxptq.graph.edit import is_output, remove, set_constant
 from onnxptq.graph.model import Model, value
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.linears import is_output, remove, scale_output, set_input, shift_output
+from onnxptq.passes.linears import scale_output, shift_output
 from onnxptq.structure import Conv, Linear, Structure
 
 F64 = NDArray[np.float64]
@@ -116,10 +117,10 @@ def _fold_conv(model: Model, conv: gs.Node, scale: F64, shift: F64) -> None:
         group = int(conv.attrs.get("group", 1))
         rows = np.repeat(scale.reshape(group, -1), old.shape[0] // group, axis=0)
         factor = rows.reshape(*rows.shape, *[1] * (old.ndim - 2))
-    set_input(model, conv, 1, old.astype(np.float64) * factor)
+    set_constant(model, conv, 1, old.astype(np.float64) * factor)
     given = len(conv.inputs) > 2
     if given and not conv.inputs[2].is_empty():
-        set_input(model, conv, 2, np.asarray(value(conv.inputs[2]), np.float64) * scale + shift)
+        set_constant(model, conv, 2, np.asarray(value(conv.inputs[2]), np.float64) * scale + shift)
         return
     bias = gs.Constant(model.unique(f"{conv.name}_bias"), shift.astype(old.dtype))
     if given:

@@ -3,44 +3,18 @@ into."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import ArrayLike, NDArray
 
 from onnxptq.graph.dataflow.flow import data_inputs, moves
+from onnxptq.graph.edit import is_output, position, set_constant
 from onnxptq.graph.model import Model, value
 from onnxptq.structure import Attention, Linear, Source, Structure
 
 F64 = NDArray[np.float64]
-
-
-def set_input(model: Model, node: gs.Node, index: int, array: NDArray[Any]) -> None:
-    """Let input ``index`` of ``node`` be the constant ``array``, in the type it had; other readers keep the old one."""
-    old = node.inputs[index]
-    array = np.ascontiguousarray(array.astype(old.dtype))
-    if isinstance(old, gs.Constant) and len(old.outputs) == 1 and not is_output(model, old):
-        old.values = array
-    else:
-        node.inputs[index] = gs.Constant(model.unique(f"{old.name}_{node.name}"), array)
-
-
-def is_output(model: Model, tensor: gs.Tensor) -> bool:
-    """Whether the graph puts ``tensor`` out."""
-    return any(out is tensor for out in model.graph.outputs)
-
-
-def position(model: Model, node: gs.Node) -> int:
-    """Where ``node`` is in the list of nodes."""
-    return next(i for i, other in enumerate(model.graph.nodes) if other is node)
-
-
-def remove(model: Model, node: gs.Node) -> None:
-    """Take ``node`` out of the graph."""
-    del model.graph.nodes[position(model, node)]
-    node.inputs.clear()
-    node.outputs.clear()
 
 
 def bias_slot(model: Model, linear: Linear) -> tuple[gs.Node, int] | None:
@@ -69,7 +43,7 @@ def shift_output(model: Model, linear: Linear, shift: ArrayLike) -> None:
     if slot is not None:
         add, index = slot
         old = np.asarray(value(add.inputs[index]), np.float64)
-        set_input(model, add, index, old + moved.reshape(old.shape))
+        set_constant(model, add, index, old + moved.reshape(old.shape))
         return
     product = model.nodes()[linear.name]
     output = product.outputs[0]
@@ -83,17 +57,17 @@ def shift_output(model: Model, linear: Linear, shift: ArrayLike) -> None:
 def scale_output(model: Model, linear: Linear, factor: ArrayLike) -> None:
     """Multiply every output channel by its ``factor`` [N]: weight and bias."""
     scale = np.asarray(factor, np.float64)
-    set_input(model, model.nodes()[linear.name], 1, weight(model, linear) * scale)
+    set_constant(model, model.nodes()[linear.name], 1, weight(model, linear) * scale)
     slot = bias_slot(model, linear)
     if slot is not None:
         add, index = slot
         old = np.asarray(value(add.inputs[index]), np.float64)
-        set_input(model, add, index, old * scale.reshape(old.shape))
+        set_constant(model, add, index, old * scale.reshape(old.shape))
 
 
 def scale_input(model: Model, linear: Linear, factor: ArrayLike) -> None:
     """Multiply the weights that read each input channel by its ``factor`` [K]."""
-    set_input(model, model.nodes()[linear.name], 1, weight(model, linear) * np.asarray(factor, np.float64)[:, None])
+    set_constant(model, model.nodes()[linear.name], 1, weight(model, linear) * np.asarray(factor, np.float64)[:, None])
 
 
 def padding(node: gs.Node) -> float | None:

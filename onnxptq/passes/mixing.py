@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.statistics.rows import split_mix
+from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.linears import bias_slot, set_input, weight
+from onnxptq.passes.linears import bias_slot, weight
 from onnxptq.structure import Linear
 
 F64 = NDArray[np.float64]
@@ -57,7 +58,7 @@ def mix_outputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> N
     mixed = held.copy()
     for places, matrix in zip(channels, matrices, strict=True):
         mixed[:, places] = held[:, places] @ matrix
-    set_input(model, model.nodes()[linear.name], 1, mixed)
+    set_constant(model, model.nodes()[linear.name], 1, mixed)
     slot = bias_slot(model, linear)
     if slot is not None:
         add, index = slot
@@ -65,7 +66,7 @@ def mix_outputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> N
         bias = old.reshape(-1).copy()
         for places, matrix in zip(channels, matrices, strict=True):
             bias[places] = old.reshape(-1)[places] @ matrix
-        set_input(model, add, index, bias.reshape(old.shape))
+        set_constant(model, add, index, bias.reshape(old.shape))
 
 
 def mix_inputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> None:
@@ -74,7 +75,7 @@ def mix_inputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> No
     mixed = held.copy()
     for places, matrix in zip(channels, matrices, strict=True):
         mixed[places] = matrix @ held[places]
-    set_input(model, model.nodes()[linear.name], 1, mixed)
+    set_constant(model, model.nodes()[linear.name], 1, mixed)
 
 
 def repeated(channels: I64) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxptq.graph.edit import position, set_constant
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.linears import obstacle, position, scale_input, set_input, shift_output, weight
+from onnxptq.passes.linears import obstacle, scale_input, shift_output, weight
 from onnxptq.structure import Linear, Norm, Structure
 
 F64 = NDArray[np.float64]
@@ -84,10 +85,10 @@ def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
         if len(norm.inputs) > 2 and not norm.inputs[2].is_empty()
         else np.zeros_like(scale)
     )
-    set_input(model, norm, 1, scale / factor)
+    set_constant(model, norm, 1, scale / factor)
     moved = bias / factor - (0 if read.padded else offset)
     if len(norm.inputs) > 2 and not norm.inputs[2].is_empty():
-        set_input(model, norm, 2, moved)
+        set_constant(model, norm, 2, moved)
     elif moved.any():
         added = gs.Constant(model.unique(f"{norm.name}_bias"), moved.astype(norm.inputs[1].dtype))
         if len(norm.inputs) > 2:

@@ -9,10 +9,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.dataflow.flow import swaps_last
-from onnxptq.graph.edit import producer
+from onnxptq.graph.edit import is_output, position, producer, remove
 from onnxptq.graph.model import Model, value
 from onnxptq.passes.base import Asking, Change, Pass
-from onnxptq.passes.linears import is_output, position, remove
 from onnxptq.structure import Structure
 
 SWAP = [0, 2, 1]

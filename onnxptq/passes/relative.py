@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.dataflow.flow import moves, scaling
 from onnxptq.graph.dataflow.trace import Numbers, Tracer
+from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.linears import set_input
 from onnxptq.structure import Attention, Source
 
 
@@ -30,7 +30,7 @@ class Table:
         """Let it be what gives the same product with queries that were multiplied by the inverse's inverse."""
         node = model.nodes()[self.node]
         held = np.asarray(value(node.inputs[self.index]), np.float64)
-        set_input(model, node, self.index, inverse @ held if self.direct else held @ inverse.T)
+        set_constant(model, node, self.index, inverse @ held if self.direct else held @ inverse.T)
 
 
 def tables(model: Model, attention: Attention, source: Source, start: str, tracer: Tracer) -> tuple[Table, ...] | str:

@@ -177,19 +177,6 @@ def test_searches_advance_in_lock_step() -> None:
     assert [walk.stage for walk in engine.walks] == ["search", "search, round 2", "search, round 3"]
 
 
-def test_a_pass_sees_the_model_as_it_made_it() -> None:
-    held, given = mlp(), samples()
-
-    def run() -> Generator[Mapping[str, Request], Mapping[str, Statistic], float]:
-        before = yield {"h": Request("h", Range())}
-        weight = held.tensor("w")
-        weight.values = weight.values * 2
-        after = yield {"h": Request("h", Range())}
-        return float(cast(Range, after["h"]).high / cast(Range, before["h"]).high)
-
-    assert fetching(held, given).run_pass(run(), stage="pass") == 2.0
-
-
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("name", ["e", "q0", "q", "v", "p", "a", "o"])
 def test_padded_tokens_are_left_out(name: str, dynamic: bool) -> None:

@@ -1,5 +1,4 @@
-"""Progress: plain lines in a pipe, a bar on a terminal, nothing where nothing is wanted; and sizes as people write
-them."""
+"""Progress: plain lines in a pipe, a bar on a terminal, nothing where nothing is wanted."""
 
 from __future__ import annotations
 
@@ -7,9 +6,7 @@ import io
 
 import pytest
 
-from onnxptq.calibration.machine import available, cores, parse_size
 from onnxptq.calibration.progress import Bar, Lines, Silent, progress_on
-from onnxptq.errors import InputError
 
 
 class Terminal(io.StringIO):
@@ -45,21 +42,3 @@ def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     with Silent().task("walk", 2) as advance:
         advance()
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("4GB", 2**32), ("512m", 2**29), ("2.5 GiB", 5 * 2**29), ("1000", 1000), ("3kb", 3072)]
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-4GB", "0", "4 PB", "GB"])
-def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(InputError, match="write a size such as 4GB"):
-        parse_size(text)
-
-
-def test_the_machine_has_memory_and_cores() -> None:
-    assert available() > 2**20
-    assert cores() >= 1

@@ -12,9 +12,9 @@ import pytest
 import onnxptq.passes
 from onnxptq.calibration.statistics.base import Request
 from onnxptq.errors import ArtifactError, InputError
+from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import REGISTRY, Asking, Change, Pass, run_passes
-from onnxptq.passes.linears import set_input
 from onnxptq.passes.proof import PassError, drift
 from onnxptq.structure import Structure
 from tests.passes.graphs import Builder, run
@@ -50,7 +50,7 @@ def model() -> Model:
 def multiply(now: Model, name: str, factor: float) -> None:
     constant = now.tensor(name)
     node = constant.outputs[0]
-    set_input(now, node, 1, constant.values * factor)
+    set_constant(now, node, 1, constant.values * factor)
 
 
 @pytest.fixture

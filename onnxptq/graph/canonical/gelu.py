@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Miss, Pattern, need
-from onnxptq.graph.edit import append, producer, replace_output
+from onnxptq.graph.edit import append, only_reader, producer, replace_output
 from onnxptq.graph.model import Model, scalar
 
 
@@ -84,12 +84,9 @@ class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
 
     @staticmethod
     def _only(node: gs.Node, model: Model) -> gs.Node:
-        tensor = node.outputs[0]
-        need(
-            len(tensor.outputs) == 1 and all(tensor is not t for t in model.graph.outputs),
-            f"{tensor.name} has other readers",
-        )
-        following: gs.Node = tensor.outputs[0]
+        following = only_reader(node.outputs[0], model)
+        if following is None:
+            raise Miss(f"{node.outputs[0].name} has other readers")
         return following
 
     def rewrite(self, node: gs.Node, match: tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]], model: Model) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.canonical.rewrite import Miss, Pattern, need
-from onnxptq.graph.edit import append, constant, producer, replace_output
+from onnxptq.graph.edit import append, constant, only_reader, producer, replace_output
 from onnxptq.graph.model import Model, scalar, value
 
 
@@ -44,11 +44,11 @@ class LayerNorm(Pattern[Chain]):
         need(x.shape is not None and isinstance(x.shape[-1], int), "the width is not known")
         width = int(x.shape[-1])
         last, scale, bias = node, None, None
-        following = _only(last, model)
+        following = only_reader(last.outputs[0], model)
         if following is not None and following.op == "Mul":
             scale = _vector(following, last.outputs[0], width)
             last = following if scale is not None else last
-        following = _only(last, model) if scale is not None else None
+        following = only_reader(last.outputs[0], model) if scale is not None else None
         if following is not None and following.op == "Add":
             bias = _vector(following, last.outputs[0], width)
             last = following if bias is not None else last
@@ -92,14 +92,6 @@ class LayerNorm(Pattern[Chain]):
         )
         replace_output(model, match.last, 0, y)
         match.last.outputs.clear()
-
-
-def _only(node: gs.Node, model: Model) -> gs.Node | None:
-    tensor = node.outputs[0]
-    if len(tensor.outputs) != 1 or any(tensor is t for t in model.graph.outputs):
-        return None
-    following: gs.Node = tensor.outputs[0]
-    return following
 
 
 def _vector(node: gs.Node, known: gs.Tensor, width: int) -> gs.Tensor | None:

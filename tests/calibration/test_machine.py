@@ -1,0 +1,8 @@
+from __future__ import annotations
+
+from onnxptq.calibration.machine import available, cores
+
+
+def test_the_machine_has_memory_and_cores() -> None:
+    assert available() > 2**20
+    assert cores() >= 1

@@ -60,7 +60,8 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
         "onnxptq/models/sam/build.py",
         "onnxptq/recipes/auto.toml",
         "onnxptq/data/zoo/sam-mini-encoder.onnx",
-        "onnxptq/report/page.css",
+        "onnxptq/report/templates/page.css",
+        "onnxptq/report/templates/report.html.j2",
         "onnxptq/py.typed",
     ):
         assert needed in direct

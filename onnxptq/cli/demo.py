@@ -103,28 +103,20 @@ def _quantized(name: str, bits: str, folder: Path, args: Namespace, out: Output)
 
 
 def _page(header: list[str], rows: list[list[str]], about: str, files: dict[str, list[Path]], args: Namespace) -> str:
-    """The table, the models' own pages, and masks side by side."""
-    from html import escape
+    """The table, links to the models' own pages, and masks side by side."""
+    from onnxptq.report.pages import render
 
-    from onnxptq.report.html import document, section
-    from onnxptq.report.html import table as html_table
-
-    made = [path for bits, paths in files.items() if bits != "original" for path in paths]
-    links = "".join(f'<p><a href="{path.stem}.html">{path.name}</a></p>' for path in made)
-    strips = "".join(
-        f'<p style="max-width:none"><img src="masks/{index:04d}.png" style="max-width:100%"></p>'
-        for index in range(min(PICTURES, args.limit))
-    )
-    what = "each by its box" if not args.ris else "one sentence each"
-    model = "LAVT" if args.ris else "Segment Anything"
-    return document(
-        "onnxptq demo",
-        [
-            f"<h1>onnxptq demo</h1><p class=lead>The embedded {model} by recipe {escape(args.recipe)}.</p>",
-            section("Result", about, f'<div class="card wide">{html_table(header, rows, numbers=range(1, 5))}</div>'),
-            section("Reports", "What was done to each layer.", f'<div class="card">{links}</div>'),
-            section("Masks", f"Objects of the first scenes, {what}.", strips),
-        ],
+    return render(
+        "demo.html.j2",
+        title="onnxptq demo",
+        model="LAVT" if args.ris else "Segment Anything",
+        recipe=args.recipe,
+        about=about,
+        header=header,
+        rows=rows,
+        files=[path for bits, paths in files.items() if bits != "original" for path in paths],
+        prompts="one sentence each" if args.ris else "each by its box",
+        pictures=min(PICTURES, args.limit),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
 from onnxptq.calibration.statistics.base import Request, Statistic
 from onnxptq.calibration.statistics.histogram import Histogram
@@ -16,7 +16,7 @@ from onnxptq.passes import passes
 from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Drawing
-from onnxptq.report.html import document, section
+from onnxptq.report.pages import render
 from onnxptq.structure import Role, Structure
 
 Fill = Callable[[Model, Mapping[str, Request]], Mapping[str, Statistic]]
@@ -87,30 +87,17 @@ def gather(
 
 def page(figures: Figures, *, model: str, recipe: str, samples: str) -> str:
     """One self-contained page."""
-    lead = (
-        f'<h1>{escape(model)}</h1>\n<p class="lead">Activations on {escape(samples)}; passes of recipe '
-        f"{escape(recipe)}</p>"
+    return render(
+        "figures.html.j2",
+        title=f"{model} - onnxptq figures",
+        model=model,
+        recipe=recipe,
+        samples=samples,
+        small=f"{SMALL:g}",
+        keys=[_key_card(one) for one in figures.attentions],
+        softmaxes=[_softmax_card(one) for one in figures.attentions],
+        gelus=[(name, _histogram(one, label=f"Outputs of {name}")) for name, one in figures.gelus.items()],
     )
-    gelus = "".join(
-        _card(name, "", plots.histogram(one, label=f"Outputs of {name}")) for name, one in figures.gelus.items()
-    )
-    blocks = [
-        lead,
-        section(
-            "Keys",
-            "Values of all channels (logarithmic counts), and the range of each channel; red before, blue after the "
-            "passes.",
-            f'<div class="sites">{"".join(map(_key_card, figures.attentions))}</div>',
-        ),
-        section(
-            "Softmax outputs",
-            f"Logarithmic counts. A log code spends its levels on the few values above {SMALL:g}, a uniform one on "
-            f"the many below.",
-            f'<div class="sites">{"".join(map(_softmax_card, figures.attentions))}</div>',
-        ),
-        section("GELU outputs", "Logarithmic counts.", f'<div class="sites">{gelus}</div>') if gelus else "",
-    ]
-    return document(f"{model} - onnxptq figures", blocks)
 
 
 def _requests(structure: Structure) -> Iterator[tuple[str, Request]]:
@@ -138,26 +125,20 @@ def _drawing(seen: Histogram) -> Drawing:
     return Drawing.of(seen.counts, seen.edges, ())
 
 
-def _key_card(one: AttentionFigure) -> str:
+def _key_card(one: AttentionFigure) -> tuple[str, str, Markup]:
     moved = one.after != one.before
-    drawn = plots.histogram(one.before.values, label=f"Keys of {one.name} before", kind="before")
+    drawn = _histogram(one.before.values, label=f"Keys of {one.name} before", kind="before")
     if moved:
-        drawn += plots.histogram(one.after.values, label=f"Keys of {one.name} after", kind="after")
+        drawn += _histogram(one.after.values, label=f"Keys of {one.name} after", kind="after")
     if one.before.channels and one.after.channels:
-        drawn += plots.ranges(one.before.channels, one.after.channels)
-    return _card(one.name, " ".join(one.said) if moved else "left as they are", drawn)
+        drawn += Markup(plots.ranges(one.before.channels, one.after.channels))
+    return one.name, " ".join(one.said) if moved else "left as they are", drawn
 
 
-def _softmax_card(one: AttentionFigure) -> str:
-    return _card(
-        one.name,
-        f"{one.above:.2%} above {SMALL:g}",
-        plots.histogram(one.softmax, label=f"Softmax outputs of {one.name}"),
-    )
+def _softmax_card(one: AttentionFigure) -> tuple[str, str, Markup]:
+    drawn = _histogram(one.softmax, label=f"Softmax outputs of {one.name}")
+    return one.name, f"{one.above:.2%} above {SMALL:g}", drawn
 
 
-def _card(name: str, about: str, body: str) -> str:
-    return (
-        f'<div class="card site"><header><code>{escape(name)}</code></header><p '
-        f'class="soft">{escape(about)}</p>{body}</div>'
-    )
+def _histogram(values: Drawing, *, label: str, kind: str = "bars") -> Markup:
+    return Markup(plots.histogram(values, label=label, kind=kind))

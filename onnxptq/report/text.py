@@ -139,3 +139,8 @@ def times_smaller(sizes: Sizes) -> str:
 def count(number: int, noun: str) -> str:
     """``1 sample``, ``2 samples``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def in_decibels(value: float | None) -> str:
+    """The same with its unit, where there is a number."""
+    return decibels(value) + (" dB" if value is not None and math.isfinite(value) else "")

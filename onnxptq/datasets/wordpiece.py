@@ -1,7 +1,8 @@
 """BERT's uncased WordPiece tokenizer over an explicit vocabulary file, without a dependency.
 
 The zoo ships a subset of the bert-base-uncased vocabulary, so token ids are line numbers of that file; the full
-vocabulary is read by the same class.
+vocabulary is read by the same class. The package tokenizers is not used: `onnxptq demo --ris` and calibration on
+`zoo:lavt-mini` need this in an installation without extras.
 """
 
 from __future__ import annotations

@@ -1,37 +1,28 @@
-"""COCO's mean average precision of masks."""
+"""COCO's mean average precision of masks, by pycocotools."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.evaluate.extra import extra
+
 Array = NDArray[Any]
-
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0.0, 1.0, 101)
-AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-MAX_DETECTIONS = 100
+SIZES = ("small", "medium", "large")
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """One image's detections and objects of one category: all that matching needs."""
-
-    scores: Array  # [d], falling
-    areas: Array  # [d]
-    iou: Array  # [d, g]
-    true_areas: Array  # [g]
-    crowd: Array  # [g]
-
-
-@dataclass
 class CocoAp:
-    """Collects images; only small summaries are kept."""
+    """Collects images; of masks only the run lengths are kept."""
 
-    pairs: dict[int, list[_Pairs]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._coding = extra("pycocotools.mask")
+        self._images: list[dict[str, Any]] = []
+        self._true: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
 
     def add(
         self,
@@ -44,87 +35,50 @@ class CocoAp:
         crowd: Array,
     ) -> None:
         """One image: predicted masks [d, H, W] with scores and categories, true masks [g, H, W] with theirs."""
-        for category in sorted(set(labels.tolist()) | set(true_labels.tolist())):
-            mine, theirs = np.flatnonzero(labels == category), np.flatnonzero(true_labels == category)
-            mine = mine[np.argsort(-scores[mine], kind="mergesort")][:MAX_DETECTIONS]
-            iou, areas = mask_iou(masks[mine], true_masks[theirs], crowd[theirs])
-            found = _Pairs(scores[mine], areas, iou, true_areas[theirs], crowd[theirs].astype(np.bool_))
-            self.pairs.setdefault(int(category), []).append(found)
-
-    def table(self, area: str = "all") -> Array:
-        """Average precision [categories, 10 thresholds] of objects of one size class; categories without such objects
-        are left out."""
-        found = [ap for images in self.pairs.values() if (ap := _category(images, AREAS[area])) is not None]
-        return np.stack(found) if found else np.zeros((0, len(THRESHOLDS)))
+        height, width = true_masks.shape[1:]
+        self._images.append({"id": len(self._images) + 1, "height": height, "width": width})
+        for mask, score, label in zip(masks, scores, labels, strict=True):
+            coded = self._coded(mask)
+            self._append(self._found, coded, label, self._coding.area(coded), score=float(score), iscrowd=0)
+        for mask, label, area, many in zip(true_masks, true_labels, true_areas, crowd, strict=True):
+            self._append(self._true, self._coded(mask), label, area, iscrowd=int(many))
 
     def summary(self) -> dict[str, float]:
         """AP as COCO reports it, in percent; size classes without objects are left out."""
-        whole = self.table()
-        if not len(whole):
-            return {"AP": 0.0}
-        figures = {"AP": 100 * float(whole.mean())}
-        figures |= {f"AP{round(100 * THRESHOLDS[t])}": 100 * float(whole[:, t].mean()) for t in (0, 5)}
-        sizes = {area: self.table(area) for area in ("small", "medium", "large")}
-        return figures | {f"AP{area[0]}": 100 * float(table.mean()) for area, table in sizes.items() if len(table)}
+        precision = self._precision()
+        whole = precision[:, :, :, 0]
+        figures: dict[str, float | None] = {"AP": _mean(whole) or 0.0, "AP50": _mean(whole[0]), "AP75": _mean(whole[5])}
+        figures |= {f"AP{name[0]}": _mean(precision[:, :, :, 1 + k]) for k, name in enumerate(SIZES)}
+        return {name: value for name, value in figures.items() if value is not None}
+
+    def _precision(self) -> Array:
+        """Precision [threshold, recall, category, size] with at most 100 detections an image; -1 where no object is."""
+        if not self._true:
+            return np.full((10, 101, 0, 4), -1.0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            run = extra("pycocotools.cocoeval").COCOeval(self._coco(self._true), self._coco(self._found), "segm")
+            run.evaluate()
+            run.accumulate()
+        precision: Array = run.eval["precision"][..., -1]
+        return precision
+
+    def _coco(self, annotations: list[dict[str, Any]]) -> Any:
+        coco = extra("pycocotools.coco").COCO()
+        labels = sorted({one["category_id"] for one in (*self._true, *self._found)})
+        categories = [{"id": label, "name": str(label)} for label in labels]
+        coco.dataset = {"info": {}, "images": self._images, "annotations": annotations, "categories": categories}
+        coco.createIndex()
+        return coco
+
+    def _coded(self, mask: Array) -> Any:
+        return self._coding.encode(np.asfortranarray(mask, np.uint8))
+
+    def _append(self, to: list[dict[str, Any]], coded: Any, label: int, area: float, **more: Any) -> None:
+        place = {"id": len(to) + 1, "image_id": len(self._images), "category_id": int(label)}
+        to.append({**place, "segmentation": coded, "area": float(area), **more})
 
 
-def mask_iou(masks: Array, true_masks: Array, crowd: Array) -> tuple[Array, Array]:
-    """IoU [d, g] and areas [d]; against a crowd the union is the detection's own area."""
-    flat = masks.reshape(len(masks), int(np.prod(masks.shape[1:]))).astype(np.float32)
-    true = true_masks.reshape(len(true_masks), flat.shape[1]).astype(np.float32)
-    areas = flat.sum(1, dtype=np.float64)
-    inter = (flat @ true.T).astype(np.float64) if len(flat) and len(true) else np.zeros((len(flat), len(true)))
-    union = np.where(
-        crowd[None].astype(np.bool_), areas[:, None], areas[:, None] + true.sum(1, dtype=np.float64)[None] - inter
-    )
-    return inter / np.maximum(union, 1e-9), areas
-
-
-def _category(images: list[_Pairs], area: tuple[float, float]) -> Array | None:
-    """Average precision at every threshold [10]; None where no object counts."""
-    matched = [_match(one, area) for one in images]
-    positives = sum(int((~(p.crowd | (p.true_areas < area[0]) | (p.true_areas > area[1]))).sum()) for p in images)
-    if positives == 0:
-        return None
-    scores = np.concatenate([p.scores for p in images])
-    order = np.argsort(-scores, kind="mergesort")
-    hit = np.concatenate([m[0] for m in matched], axis=1)[:, order]
-    ignored = np.concatenate([m[1] for m in matched], axis=1)[:, order]
-    out = np.zeros(len(THRESHOLDS))
-    for t in range(len(THRESHOLDS)):
-        true, false = np.cumsum(hit[t] & ~ignored[t]), np.cumsum(~hit[t] & ~ignored[t])
-        recall, precision = true / positives, true / np.maximum(true + false, np.finfo(np.float64).eps)
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(recall, RECALLS, side="left")
-        out[t] = np.where(at < len(precision), np.append(precision, 0.0)[np.minimum(at, len(precision))], 0.0).mean()
-    return out
-
-
-def _match(p: _Pairs, area: tuple[float, float]) -> tuple[Array, Array]:
-    """Greedy matching in score order: (hit, ignored), both [10, d].
-
-    Every detection takes the free object it overlaps most; objects that do not count (crowds, other sizes) come last,
-    may hide a detection, and only crowds do so more than once.
-    """
-    skip = p.crowd | (p.true_areas < area[0]) | (p.true_areas > area[1])
-    order = np.argsort(skip, kind="mergesort")
-    hit = np.zeros((len(THRESHOLDS), len(p.scores)), np.bool_)
-    ignored = np.zeros_like(hit)
-    outside = (p.areas < area[0]) | (p.areas > area[1])
-    for t, threshold in enumerate(THRESHOLDS):
-        taken = np.zeros(len(skip), np.bool_)
-        for d in range(len(p.scores)):
-            best, match = min(threshold, 1 - 1e-10), -1
-            for g in order:
-                if taken[g] and not p.crowd[g]:
-                    continue
-                if match >= 0 and not skip[match] and skip[g]:
-                    break
-                if p.iou[d, g] >= best:
-                    best, match = p.iou[d, g], int(g)
-            if match >= 0:
-                taken[match] = True
-                hit[t, d], ignored[t, d] = True, skip[match]
-            else:
-                ignored[t, d] = outside[d]
-    return hit, ignored
+def _mean(precision: Array) -> float | None:
+    """Mean in percent over the categories that have objects; None where none has."""
+    known = precision[precision > -1]
+    return 100 * float(known.mean()) if known.size else None

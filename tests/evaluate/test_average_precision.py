@@ -1,4 +1,4 @@
-"""COCO's mAP against COCO's own program."""
+"""COCO's mAP: what is handed to pycocotools, against results handed to it as files are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxptq.datasets import rle
 from onnxptq.evaluate.average_precision import CocoAp
 
+pytest.importorskip("pycocotools")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 
@@ -63,9 +63,9 @@ def coco_reference(
     return run.stats
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_equal_to_pycocotools(seed: int) -> None:
-    pytest.importorskip("pycocotools")
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_to_results_read_as_files(seed: int) -> None:
+    coding = pytest.importorskip("pycocotools.mask")
     rng, side = np.random.RandomState(seed), (60, 160, 260)[seed % 3]
     ap = CocoAp()
     images, annotations, results = [], [], []
@@ -75,13 +75,13 @@ def test_equal_to_pycocotools(seed: int) -> None:
         images.append({"id": number, "height": side, "width": side})
         areas = [int(m.sum()) for m in masks]
         for mask, label, is_crowd, area in zip(masks, labels, crowd, areas, strict=True):
-            coded = {"size": [side, side], "counts": rle.compress(rle.to_counts(mask))}
+            coded = coding.encode(np.asfortranarray(mask.astype(np.uint8)))
             annotations.append(
                 {"id": len(annotations) + 1, "image_id": number, "category_id": label, "segmentation": coded}
                 | {"area": area, "bbox": [0, 0, 1, 1], "iscrowd": int(is_crowd)}
             )
         for mask, score, name in zip(found, scores, names, strict=True):
-            coded = {"size": [side, side], "counts": rle.compress(rle.to_counts(mask))}
+            coded = coding.encode(np.asfortranarray(mask.astype(np.uint8)))
             results.append({"image_id": number, "category_id": name, "segmentation": coded, "score": score})
         empty = np.zeros((0, side, side), bool)
         ap.add(
@@ -109,7 +109,7 @@ def test_perfect_and_empty() -> None:
     one = (np.array([1]), np.array([16.0]), np.array([False]))
     perfect, missed = CocoAp(), CocoAp()
     perfect.add(mask, np.array([0.3]), np.array([1]), mask, *one)
-    assert perfect.summary() == {"AP": 100.0, "AP50": 100.0, "AP75": 100.0, "APs": 100.0}
+    assert perfect.summary() == pytest.approx({"AP": 100.0, "AP50": 100.0, "AP75": 100.0, "APs": 100.0})
     missed.add(none, np.zeros(0), np.zeros(0, int), mask, *one)
     assert missed.summary()["AP"] == 0
     assert CocoAp().summary() == {"AP": 0.0}

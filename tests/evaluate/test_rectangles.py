@@ -1,5 +1,3 @@
-"""Components, rectangles and the rotated mAP."""
-
 from __future__ import annotations
 
 import numpy as np
@@ -9,39 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from onnxptq.evaluate import rectangles
-from onnxptq.evaluate.components import label, largest
-from onnxptq.evaluate.rotated_precision import Found, RotatedAp
 
-pytest.importorskip("scipy")
 pytest.importorskip("shapely")
 
 masks = arrays.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
-
-
-def test_corners_join_pixels() -> None:
-    mask = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]], bool)
-    labels, count = label(mask)
-    assert count == 3
-    assert labels.tolist() == [[1, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 3]]
-
-
-def test_a_spiral_is_one_component() -> None:
-    mask = np.zeros((41, 41), bool)
-    y, x, dy, dx = 0, 0, 0, 1
-    for _ in range(700):
-        mask[y, x] = True
-        ny, nx = y + 2 * dy, x + 2 * dx
-        if not (0 <= ny < 41 and 0 <= nx < 41) or mask[ny, nx]:
-            dy, dx = dx, -dy
-        y, x = y + dy, x + dx
-    assert label(mask)[1] == 1
-
-
-def test_largest() -> None:
-    mask = np.zeros((6, 9), bool)
-    mask[0, 0] = mask[3:5, 4:9] = True
-    assert largest(mask).sum() == 10
-    assert largest(np.zeros((3, 3), bool)).sum() == 0
 
 
 @pytest.mark.parametrize("degrees", [0, 17, 45, 80, 133])
@@ -114,30 +83,3 @@ def test_overlap_of_turned_boxes_by_counting_points() -> None:
             inside.append((np.abs(u) < w) & (np.abs(v) < h))
         want = (inside[0] & inside[1]).sum() / (inside[0] | inside[1]).sum()
         assert rectangles.iou(*shapes) == pytest.approx(want, abs=0.01)
-
-
-def test_rotated_map() -> None:
-    ap = RotatedAp()
-    for k in range(4):
-        ap.add_truth("ship", "a", box(10 * k, 0, 10 * k + 8, 4), difficult=k == 3)
-    assert ap.average(0.5) == 0
-    ap.add("ship", Found("a", box(0, 0, 8, 4), 0.9))
-    ap.add("ship", Found("a", box(0, 0, 8, 4), 0.8))  # a second time: an error
-    ap.add("ship", Found("a", box(30, 0, 38, 4), 0.95))  # difficult: neither way
-    ap.add("ship", Found("b", box(0, 0, 8, 4), 0.7))  # another image: an error
-    ap.add("ship", Found("a", box(10, 0, 18, 3), 0.6))  # IoU 0.75
-    assert ap.average(0.5) == pytest.approx(100 * (1 / 3 + 1 / 3 * 2 / 4))
-    assert ap.average(0.8) == pytest.approx(100 / 3)
-    summary = ap.summary()
-    assert summary["mAP50"] == ap.average(0.5)
-    assert summary["mAP75"] == ap.average(0.75)
-
-
-def test_categories_count_alike() -> None:
-    ap = RotatedAp()
-    ap.add_truth("ship", "a", box(0, 0, 8, 4), difficult=False)
-    ap.add_truth("plane", "a", box(20, 0, 28, 4), difficult=False)
-    ap.add_truth("harbor", "a", box(40, 0, 48, 4), difficult=True)
-    ap.add("ship", Found("a", box(0, 0, 8, 4), 1.0))
-    assert ap.average(0.5) == pytest.approx(50)
-    assert RotatedAp().average(0.5) == 0

@@ -25,7 +25,7 @@ from onnxptq.pipeline.walking import walks
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Calibration, Layer, Report, SiteReport, Sizes, Verdict
 from onnxptq.running import compare
-from onnxptq.running.compare import Metrics
+from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import Sample
 from onnxptq.running.sessions import library_path
 from onnxptq.structure import Role, Site, Structure

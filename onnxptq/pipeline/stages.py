@@ -40,7 +40,7 @@ from onnxptq.pipeline.walking import walks, weighted
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
 from onnxptq.running import compare
-from onnxptq.running.compare import Metrics
+from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import run
 from onnxptq.structure import Role, Structure, discover
 

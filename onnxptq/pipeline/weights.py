@@ -11,9 +11,10 @@ import onnx_graphsurgeon as gs
 from onnxptq.calibration.sources.split import Samples
 from onnxptq.calibrators import weight_calibrators
 from onnxptq.calibrators.weight_base import WeightProblem, WeightSolution
+from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import Model, value
 from onnxptq.lower import native
-from onnxptq.passes.linears import set_input, shift_output
+from onnxptq.passes.linears import shift_output
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Role, Structure
@@ -82,13 +83,13 @@ def apply(model: Model, structure: Structure, plan: Plan, solutions: Mapping[str
         name = plan.sites[key].consumer
         node = nodes[name]
         if one.weight is not None:
-            set_input(changed, node, 1, one.weight)
+            set_constant(changed, node, 1, one.weight)
         if one.shift is None:
             continue
         if name in structure.linears:
             shift_output(changed, structure.linears[name], one.shift)
         elif len(node.inputs) > 2 and (held := value(node.inputs[2])) is not None:
-            set_input(changed, node, 2, held + one.shift)
+            set_constant(changed, node, 2, held + one.shift)
         else:
             node.inputs.append(gs.Constant(changed.unique(f"{name}_bias"), one.shift))
     return changed

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.calibration.sources.source import InputSpec
+from onnxptq.errors import InputError
 from onnxptq.graph.dataflow.flow import reached
 from onnxptq.graph.model import Model, value
 
@@ -18,7 +19,14 @@ SIZES = {"ConstantOfShape": 0, "Expand": 1, "Range": 1, "Reshape": 1, "Resize": 
 
 def input_specs(model: Model, masks: Collection[str] = ()) -> list[InputSpec]:
     """Name, type and shape of every input, the length of the table that an integer input indexes, and whether it is a
-    mask or sizes."""
+    mask or sizes.
+
+    An InputError for an input that is no tensor.
+    """
+    for name, kind in ((t.name, model.types.get(t.name)) for t in model.graph.inputs):
+        if kind is not None:
+            what = str(kind.WhichOneof("value")).removesuffix("_type").replace("_", " ")
+            raise InputError(f"input {name!r} is a {what}; only models whose inputs are tensors can be calibrated")
     return [
         InputSpec(
             tensor.name,

@@ -32,6 +32,9 @@ class Synthetic(Source):
         seed: int,
         shapes: Mapping[str, Sequence[int]],
     ) -> None:
+        text = next((spec for spec in inputs if spec.dtype.kind == "O"), None)
+        if text is not None:
+            raise InputError(f"input {text.name!r} holds text, of which no samples can be made up; give --calib")
         self.inputs = tuple(inputs)
         self.name = f"{samples} synthetic samples, seed {seed}"
         self._samples, self._preprocess, self._seed = samples, preprocess, seed

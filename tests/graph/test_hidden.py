@@ -18,7 +18,10 @@ WEIGHT = normal(WIDE, WIDE) / 3
 
 
 def around(
-    *inner: onnx.NodeProto, opset: int = 17, constants: list[onnx.TensorProto] | None = None, functions=()  # type: ignore[no-untyped-def]
+    *inner: onnx.NodeProto,
+    opset: int = 17,
+    constants: list[onnx.TensorProto] | None = None,
+    functions=(),  # type: ignore[no-untyped-def]
 ) -> onnx.ModelProto:
     """x -> Linear -> a -> ... -> b -> Linear -> y."""
     nodes = [

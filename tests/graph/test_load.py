@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from onnxptq.errors import InputError
-from onnxptq.graph import load as module
 from onnxptq.graph.canonical import canonicalise
+from onnxptq.graph.data import KEEP
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
 from onnxptq.structure import discover
@@ -226,6 +226,6 @@ def test_graphs_that_do_not_hang_together(proto: onnx.ModelProto) -> None:
 
 def test_small_tensors_outside_come_in(tmp_path: Path) -> None:
     path = external(tmp_path, size=4)
-    assert module.KEEP > 16
+    assert KEEP > 16
     same(onnx.load(path), load(path), {"x": normal(2, 4)})
     assert run(onnx.load(path), {"x": normal(2, 4)})

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.dataflow.shapes import element_type
+from onnxptq.graph.dataflow.elements import element_type
 from onnxptq.graph.edit import replace_reads
 from onnxptq.graph.model import Model
 from onnxptq.graph.nested import graphs

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxptq.graph.dataflow import partial_values as partial
 from onnxptq.graph.dataflow.dims import Dim
+from onnxptq.graph.dataflow.elements import constant_array, dtype_of, element_of, element_type
 from onnxptq.graph.dataflow.flow import standard
 from onnxptq.graph.dataflow.partial_values import Value, is_complete
 from onnxptq.graph.dataflow.shape_rules import RULES, Shape
@@ -75,8 +74,7 @@ class _Walk:
 
     def __init__(self, model: Model, weights: bool, resized: bool) -> None:
         self._model, self._weights, self._resized = model, weights, resized
-        domains = {d.domain: d.version for d in model.graph.import_domains or () if d.domain}
-        self._opsets = {"": model.opset} | domains
+        self._opsets = {"": model.opset} | {d.domain: d.version for d in model.graph.import_domains or () if d.domain}
         self._imports = [onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
 
     def through(self, graph: gs.Graph, facts: Facts) -> None:
@@ -84,8 +82,7 @@ class _Walk:
         for node in graph.nodes:
             for tensor in node.inputs:
                 self._constant(tensor, facts)
-            branches = self._branches(node, facts)
-            found = branches if branches is not None else _types(node, facts, self._opsets, self._imports)
+            found = self._branches(node, facts) or _types(node, facts, self._opsets, self._imports)
             for tensor, (element, shape) in zip(node.outputs, found, strict=True):
                 declared = tensor.shape if not self._resized else None
                 _note(facts, tensor.name, element or element_type(tensor), _merge(shape, declared))
@@ -115,7 +112,7 @@ class _Walk:
 
 
 def infer(model: Model) -> None:
-    """Write the shapes and types that can be said onto the tensors of the graph."""
+    """Write the shapes and types that are known onto the tensors of the graph."""
     write(model, analyse(model))
 
 
@@ -130,27 +127,6 @@ def write(model: Model, facts: Facts) -> None:
                 tensor.dtype = dtype_of(facts.elements[tensor.name])
             if shape is not None:
                 tensor.shape = list(shape)
-
-
-def element_type(tensor: gs.Tensor) -> int:
-    """ONNX element type of a tensor, 0 if unknown."""
-    dtype = tensor.export_dtype if isinstance(tensor, gs.Constant) else tensor.dtype
-    if dtype is None:
-        return 0
-    return dtype if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-def dtype_of(element: int) -> Any:
-    """What graphsurgeon calls an element type."""
-    return element if element == onnx.TensorProto.BFLOAT16 else onnx.helper.tensor_dtype_to_np_dtype(element)
-
-
-def constant_array(tensor: gs.Constant, model: Model) -> NDArray[Any] | None:
-    """The array of a constant, unless NumPy cannot hold its type, or it holds text."""
-    element = element_type(tensor)
-    if tensor.name in model.tensors or element > onnx.TensorProto.BFLOAT16 or element == onnx.TensorProto.STRING:
-        return None
-    return np.asarray(tensor.values)
 
 
 def _note(facts: Facts, name: str, element: int, shape: Shape | None) -> None:
@@ -209,14 +185,9 @@ def _types(
         found_types = onnx.shape_inference.infer_node_outputs(
             schema, proto_of(node), types, data, opset_imports=imports
         )
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
         return unknown
     return [_read(found_types.get(t.name)) for t in node.outputs]
-
-
-def element_of(dtype: Any) -> int:
-    """Element type of a ConstantOfShape without or with a value."""
-    return onnx.TensorProto.FLOAT if dtype is None else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def _type_proto(facts: Facts, name: str) -> onnx.TypeProto:

@@ -9,7 +9,7 @@ import pytest
 
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.canonical.precision import widen
-from onnxptq.graph.dataflow.shapes import element_type
+from onnxptq.graph.dataflow.elements import element_type
 from onnxptq.graph.load import load
 from tests.graph.build import model, normal, run
 

@@ -92,7 +92,7 @@ def test_fused_matmul(swapped: tuple[int, int], batches: tuple[int, int]) -> Non
         shape = [columns, rows] if swapped[index] else [rows, columns]
         full = [shape[0], 3, shape[1]] if batches[index] else [3, *shape]
         operands.append(normal(*full, seed=index))
-    flags = dict(transA=swapped[0], transB=swapped[1], transBatchA=batches[0], transBatchB=batches[1])
+    flags = {"transA": swapped[0], "transB": swapped[1], "transBatchA": batches[0], "transBatchB": batches[1]}
     expanded(*contrib("FusedMatMul", operands, alpha=0.3, dynamic=False, **flags))
 
 
@@ -277,7 +277,7 @@ def test_a_linear_before_an_attention_keeps_its_bias() -> None:
 
 
 def test_an_op_that_is_not_expressible_is_said() -> None:
-    proto, feeds = contrib("Gelu", [X])
+    proto, _ = contrib("Gelu", [X])
     proto.graph.node[0].output[0] = "t"
     proto.graph.node.append(helper.make_node("Inverse2", ["t"], ["y"], domain="com.microsoft"))
     held = canonicalise(load(proto))

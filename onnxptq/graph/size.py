@@ -11,21 +11,22 @@ from onnx.external_data_helper import uses_external_data
 
 from onnxptq.graph.model import Model
 from onnxptq.graph.save import LIMIT, payload
+from onnxptq.graph.tidy import tensors
 
 
 def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
     """Bytes of a model as given, external data included."""
     if isinstance(model, onnx.ModelProto):
         # ByteSize itself fails for what does not fit one message.
-        tensors = payload(model)
-        return tensors if tensors > LIMIT else int(model.ByteSize())
+        weight = payload(model)
+        return weight if weight > LIMIT else int(model.ByteSize())
     if isinstance(model, bytes):
         return len(model)
     path = Path(model)
     proto = onnx.load(path, load_external_data=False)
     files = {
         entry.value
-        for tensor in proto.graph.initializer
+        for tensor in (*proto.graph.initializer, *tensors(proto))
         if uses_external_data(tensor)
         for entry in tensor.external_data
         if entry.key == "location"

@@ -94,6 +94,16 @@ def _dpt(t: Any) -> Any:
     )
 
 
+def _depth_anything(t: Any) -> Any:
+    backbone = t.Dinov2Config(
+        **{**VIT, "num_hidden_layers": 4, "image_size": 56, "patch_size": 8},
+        out_features=STAGES,
+        reshape_hidden_states=False,
+    )
+    sizes = {"reassemble_hidden_size": 48, "patch_size": 8, "neck_hidden_sizes": [16] * 4, "fusion_hidden_size": 16}
+    return t.DepthAnythingForDepthEstimation(t.DepthAnythingConfig(backbone_config=backbone, **sizes))
+
+
 IMAGE, WORDS = ("pixel_values",), ("input_ids", "attention_mask")
 LAST = "last_hidden_state"
 KNOWN = {
@@ -109,6 +119,13 @@ KNOWN = {
     "dpt": Architecture(_dpt, IMAGE, "logits", 4),
     "beit": Architecture(lambda t: t.BeitModel(t.BeitConfig(**VIT, use_relative_position_bias=True)), IMAGE, LAST, 2),
     "dinov2": Architecture(lambda t: t.Dinov2Model(t.Dinov2Config(**VIT)), IMAGE, LAST, 2),
+    "dinov3": Architecture(
+        lambda t: t.DINOv3ViTModel(t.DINOv3ViTConfig(**VIT, intermediate_size=96, num_register_tokens=2)),
+        IMAGE,
+        LAST,
+        2,
+    ),
+    "depth_anything": Architecture(_depth_anything, IMAGE, "predicted_depth", 4),
     "pvt": Architecture(
         lambda t: t.PvtV2Model(
             t.PvtV2Config(

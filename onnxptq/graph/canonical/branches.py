@@ -55,11 +55,9 @@ def _inline(model: Model, node: gs.Node, branch: gs.Graph) -> None:
         for tensor in part.outputs:
             if not tensor.is_empty():
                 tensor.name = fresh(tensor.name, names)
-    # A constant of the branch may have the name of another one outside.
-    for part in (*(p for p in branch.nodes), *(p for n in branch.nodes for b in bodies(n).values() for p in b.nodes)):
-        for tensor in part.inputs:
-            if isinstance(tensor, gs.Constant) and outer.get(tensor.name, tensor) is not tensor:
-                tensor.name = fresh(tensor.name, names)
+    for part in (branch, *(inner for made in branch.nodes for body in bodies(made).values() for inner in graphs(body))):
+        for reader in part.nodes:
+            reader.inputs = [_settled(tensor, outer, names) for tensor in reader.inputs]
     results = [outer.get(t.name, t) if not t.inputs and not isinstance(t, gs.Constant) else t for t in branch.outputs]
     outputs = list(node.outputs)
     node.outputs.clear()
@@ -70,3 +68,14 @@ def _inline(model: Model, node: gs.Node, branch: gs.Graph) -> None:
     ]
     place = next(index for index, other in enumerate(graph.nodes) if other is node)
     graph.nodes[place : place + 1] = [*branch.nodes, *ends]
+
+
+def _settled(tensor: gs.Tensor, outer: dict[str, gs.Tensor], names: set[str]) -> gs.Tensor:
+    """What a node of the branch reads from now on: a constant that is one outside too, or has a name of its own."""
+    other = outer.get(tensor.name)
+    if not isinstance(tensor, gs.Constant) or other is None or other is tensor:
+        return tensor
+    if isinstance(other, gs.Constant) and other._values is tensor._values:
+        return other
+    tensor.name = fresh(tensor.name, names)
+    return tensor

@@ -17,8 +17,8 @@ from onnxptq.graph.nested import protos
 
 OPSET = 21
 CONTRIB = "com.microsoft"
-EARLY = {"LayerNormalization": 17, "SimplifiedLayerNormalization": 2**31}
-"""Ops of onnxruntime in the standard domain, and the operator set in which ONNX has them."""
+EARLY = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+"""Ops that onnxruntime writes into the standard domain of every operator set; ONNX has the first one since 17."""
 
 
 def modernise(model: Model) -> Model:
@@ -26,7 +26,6 @@ def modernise(model: Model) -> Model:
     if not model.functions and model.opset >= OPSET and not any(("", n.op) in DECOMPOSED for n in model.graph.nodes):
         return model
     proto, weights = _skeleton(model)
-    _move_early_ops(proto)
     if proto.functions:
         try:
             proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
@@ -34,7 +33,7 @@ def modernise(model: Model) -> Model:
             raise InputError(f"the model's local functions cannot be inlined: {_line(error)}") from error
     if model.opset < OPSET:
         try:
-            proto = onnx.version_converter.convert_version(proto, OPSET)
+            proto = _converted(proto)
         except Exception as error:
             raise InputError(
                 f"the model cannot be converted from opset {model.opset} to {OPSET}: {_line(error)}; export it anew "
@@ -51,17 +50,21 @@ def modernise(model: Model) -> Model:
     return modern
 
 
-def _move_early_ops(proto: onnx.ModelProto) -> None:
-    """Give ops that onnxruntime knew as standard ones before ONNX did to its own domain: the converter stops at
-    them."""
-    version = {opset.domain: opset.version for opset in proto.opset_import}.get("", OPSET)
-    known = {op for op, since in EARLY.items() if since <= version}
-    for graph in protos(proto.graph):
+def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in opset ``OPSET``. The converter stops at standard ops that ONNX does not know, but leaves those of
+    other domains alone."""
+    nodes = [node for graph in protos(proto.graph) for node in graph.node if node.op_type in EARLY]
+    early = [node for node in nodes if node.domain in ("", "ai.onnx")]
+    for node in early:
+        node.domain = CONTRIB
+    if early and CONTRIB not in {opset.domain for opset in proto.opset_import}:
+        proto.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+    made: onnx.ModelProto = onnx.version_converter.convert_version(proto, OPSET)
+    for graph in protos(made.graph):
         for node in graph.node:
-            if node.domain in ("", "ai.onnx") and node.op_type in EARLY and node.op_type not in known:
-                node.domain = CONTRIB
-                if CONTRIB not in {opset.domain for opset in proto.opset_import}:
-                    proto.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+            if node.op_type in EARLY:
+                node.domain = ""
+    return made
 
 
 def _skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Any]]:

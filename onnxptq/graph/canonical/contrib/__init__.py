@@ -14,6 +14,7 @@ from onnxptq.graph.dataflow.flow import standard
 from onnxptq.graph.dataflow.shapes import infer
 from onnxptq.graph.edit import replace_output, sweep
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import graphs
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def expand(model: Model) -> None:
 
     Some need to know the rank of an input, which may show when the ops before them are written out.
     """
+    if not any(_of_onnxruntime(node) for node in model.graph.nodes):
+        return
     while any(_of_onnxruntime(node) for node in model.graph.nodes):
         model.graph.toposort()
         infer(model)
@@ -45,16 +48,19 @@ def expand(model: Model) -> None:
                 _write(model, node)
                 done += 1
             except Miss as reason:
-                reasons[f"{node.op} ({reason})"] += 1
+                reasons[f"{DOMAIN}.{node.op} ({reason})"] += 1
         sweep(model)
         if not done:
             model.notes += [
                 note
                 for text, count in reasons.items()
-                if (note := f"{count} {text} of onnxruntime's optimizer kept as they are") not in model.notes
+                if (note := f"kept as they are: {count} {text}") not in model.notes
             ]
             break
     model.graph.toposort()
+    used = {node.domain for part in graphs(model.graph) for node in part.nodes}
+    imports = model.graph.import_domains or ()
+    model.graph.import_domains = [d for d in imports if d.domain in ("", "ai.onnx") or d.domain in used]
 
 
 def _of_onnxruntime(node: gs.Node) -> bool:

@@ -45,7 +45,7 @@ def _attention(write: Writer) -> list[gs.Tensor | None]:
     q, k, v = (_heads(write, t) for t in write.split(projected, sizes, -1))
     before: Pair = (None, None)
     if past is not None:
-        before = tuple(write("Squeeze", t, write.ints(0)) for t in write.split(past, [1, 1], 0))  # type: ignore[assignment]
+        before = tuple(write("Squeeze", t, write.ints(0)) for t in write.split(past, [1, 1], 0))
     y, keys, values = _attend(write, core, q, k, v, before)
     present = None
     if write.wants(1):

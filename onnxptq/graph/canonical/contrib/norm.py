@@ -12,13 +12,6 @@ from onnxptq.graph.canonical.rewrite import need
 from onnxptq.graph.edit import producer
 
 
-def _layer(write: Writer) -> list[gs.Tensor]:
-    """LayerNormalization, known to onnxruntime before it was standard."""
-    x, scale, bias = write.required(0), write.required(1), write.input(2)
-    axis, epsilon = write.attr("axis", -1), write.attr("epsilon", 1e-5)
-    return [write("LayerNormalization", x, scale, bias, axis=axis, epsilon=epsilon)]
-
-
 def _simplified(write: Writer) -> list[gs.Tensor]:
     """x / sqrt(mean(x^2) + epsilon) * scale."""
     axis, x = int(write.attr("axis", -1)), write.required(0)
@@ -81,7 +74,6 @@ def _group(write: Writer) -> list[gs.Tensor]:
 
 
 TABLE: dict[str, Expansion] = {
-    "LayerNormalization": _layer,
     "SimplifiedLayerNormalization": _simplified,
     "SkipLayerNormalization": _skip_layer,
     "SkipSimplifiedLayerNormalization": _skip_simplified,

@@ -25,13 +25,15 @@ def _rotary(write: Writer) -> list[gs.Tensor]:
         count = write("Squeeze", write("Shape", rows, start=1 if rank == 3 else 2, end=2 if rank == 3 else 3))
         steps = write("Range", write.number(0, "int64"), count, write.number(1, "int64"))
         positions = write("Unsqueeze", write("Add", positions, steps), write.ints(0))
-    tables = [write("Unsqueeze", write("Gather", t, positions, axis=0), write.ints(axis)) for t in (cosines, sines)]
+    cosine, sine = (
+        write("Unsqueeze", write("Gather", table, positions, axis=0), write.ints(axis)) for table in (cosines, sines)
+    )
     turned = rows
     rest: gs.Tensor | None = None
     if part and part != _last(x, rank, heads):
         turned = write("Slice", rows, write.ints(0), write.ints(part), write.ints(-1))
         rest = write("Slice", rows, write.ints(part), write.ints(2**62), write.ints(-1))
-    y = _turned(write, turned, *tables, half, interleaved=bool(write.attr("interleaved", 0)))
+    y = _turned(write, turned, cosine, sine, half, interleaved=bool(write.attr("interleaved", 0)))
     if rest is not None:
         y = write("Concat", y, rest, axis=-1)
     return [write("Reshape", y, write("Shape", x)) if rank == 3 else y]

@@ -85,7 +85,7 @@ class Writer:
 
 
 Expansion = Callable[[Writer], Sequence[gs.Tensor | None]]
-"""The outputs of a node written out, None for those that it does not write; raises Miss before it writes anything."""
+"""The outputs of a node written out, None for those that it does not write; raises Miss where it cannot."""
 
 
 def _plain(inputs: Sequence[gs.Tensor | None]) -> list[gs.Tensor]:

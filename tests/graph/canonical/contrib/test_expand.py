@@ -283,7 +283,7 @@ def test_an_op_that_is_not_expressible_is_said() -> None:
     held = canonicalise(load(proto))
     assert ops(held) == {"Gelu": 1, "Inverse2": 1}
     (note,) = held.notes
-    assert "1 Inverse2" in note
+    assert "1 com.microsoft.Inverse2" in note
 
 
 def test_a_layout_of_one_processor_is_refused() -> None:

@@ -8,7 +8,10 @@ SOURCES := $(shell find calibrators models onnxptq ops -name '*.py' -o -name '*.
 # Of the editable install. The linker keeps one copy of a weak symbol for everybody, perhaps the AVX-512 one.
 OBJECTS := build/editable-*/CMakeFiles/kernels_*.dir/kernels/*.o
 
-.PHONY: demo test test-slow test-native test-native-arm bench-native test-runtimes lint format bench native zoo-train clean
+MINIMUM := tests/test_plan.py tests/test_recipe.py tests/test_quantizer.py tests/cli tests/graph tests/lower tests/passes tests/calibration
+
+.PHONY: demo test test-slow test-native test-native-arm bench-native test-runtimes test-minimum coverage lint format bench docs \
+  wheels native zoo-train clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +65,15 @@ test-runtimes: $(VENV)/.editable ## artifacts in OpenVINO and in onnxruntime-web
 	cd tests/runtimes && npm install --no-audit --no-fund --silent
 	ONNXPTQ_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes $(ARGS)
 
+test-minimum: $(VENV)/.editable ## tests without torch, in an environment with the lowest versions of the dependencies
+	$(PYTHON) -m venv build/minimum
+	build/minimum/bin/python -m pip install -q "pip>=25.1"
+	PIP_CONSTRAINT=tests/minimum.txt build/minimum/bin/python -m pip install -q . pytest hypothesis scipy
+	PYTHONPATH= build/minimum/bin/python -m pytest -p no:cacheprovider $(MINIMUM) $(ARGS)
+
+coverage: $(VENV)/.editable    ## lines that the tests run: a table here, pages in build/coverage
+	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+
 lint: $(VENV)/.editable        ## ruff, mypy --strict, import rules, clang-format, no weak symbols in instruction-set objects
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,6 +94,18 @@ $(VENV)/.bench: $(VENV)/.editable
 bench: $(VENV)/.bench          ## speed of ops, then speed, size, memory and accuracy of models beside onnxruntime's own quantizers
 	$(BIN)/python -m benchmarks.ops
 	$(BIN)/python -m benchmarks.models $(ARGS)
+
+docs: $(VENV)/.dev              ## the documentation site, in build/site
+	$(PIP) install -q --group docs
+	$(BIN)/mkdocs build -q
+
+# zig is the compiler, so that one machine builds for both processors and for systems as old as glibc 2.17.
+wheels: $(VENV)/.dev           ## wheels for Linux on x86-64 and aarch64, in dist
+	$(PIP) install -q --group wheels
+	for cpu in x86_64 aarch64; do \
+	  ONNXPTQ_TARGET=$$cpu-linux-gnu.2.17 CMAKE_ARGS=-DCMAKE_TOOLCHAIN_FILE=zig.cmake PATH="$(abspath $(BIN)):$$PATH" \
+	  $(PIP) wheel -q --no-deps --no-build-isolation -w dist -C wheel.tags=py3-none-manylinux_2_17_$$cpu . && \
+	  $(BIN)/auditwheel show dist/onnxptq-*-manylinux_2_17_$$cpu.whl || exit 1; done
 
 SAM_SECONDS ?= 3600
 LAVT_SECONDS ?= 14400

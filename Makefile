@@ -8,7 +8,7 @@ SOURCES := $(shell find calibrators models onnxptq ops -name '*.py' -o -name '*.
 # Of the editable install. The linker keeps one copy of a weak symbol for everybody, perhaps the AVX-512 one.
 OBJECTS := build/editable-*/CMakeFiles/kernels_*.dir/kernels/*.o
 
-MINIMUM := tests/test_plan.py tests/test_recipe.py tests/test_quantizer.py tests/cli tests/graph tests/lower tests/passes tests/calibration
+MINIMUM := tests/test_plan.py tests/test_recipe.py tests/cli tests/calibration tests/lower tests/passes
 
 .PHONY: demo test test-slow test-native test-native-arm bench-native test-runtimes test-minimum coverage lint format bench docs \
   wheels native zoo-train clean
@@ -65,11 +65,11 @@ test-runtimes: $(VENV)/.editable ## artifacts in OpenVINO and in onnxruntime-web
 	cd tests/runtimes && npm install --no-audit --no-fund --silent
 	ONNXPTQ_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes $(ARGS)
 
-test-minimum: $(VENV)/.editable ## tests without torch, in an environment with the lowest versions of the dependencies
+test-minimum:                  ## tests without torch, in an environment with the lowest versions of the dependencies
 	$(PYTHON) -m venv build/minimum
 	build/minimum/bin/python -m pip install -q "pip>=25.1"
 	PIP_CONSTRAINT=tests/minimum.txt build/minimum/bin/python -m pip install -q . pytest hypothesis scipy
-	PYTHONPATH= build/minimum/bin/python -m pytest -p no:cacheprovider $(MINIMUM) $(ARGS)
+	ONNXPTQ_LIBRARY="$$(cd build && minimum/bin/onnxptq library)" build/minimum/bin/python -m pytest $(MINIMUM) $(ARGS)
 
 coverage: $(VENV)/.editable    ## lines that the tests run: a table here, pages in build/coverage
 	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)

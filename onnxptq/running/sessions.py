@@ -26,8 +26,8 @@ HEAVY = 2**26
 """Bytes of weights from which on it matters what other models of their kind have left in memory."""
 
 WITHOUT_LIBRARY = (
-    "no compiled op library: quantized models run through their function bodies, slower than in FP32 and at about half "
-    "the speed of the library; `onnxptq doctor` says what to do, ONNXPTQ_PURE=1 silences this"
+    "no compiled op library: quantized models run through their function bodies and take longer (1.1 to 1.6 times the "
+    "CPU time on a machine with AVX2, docs/speed.md); `onnxptq doctor` says what to do, ONNXPTQ_PURE=1 silences this"
 )
 
 

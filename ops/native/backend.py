@@ -33,8 +33,8 @@ NAMED = ("CXX", "CMAKE_TOOLCHAIN_FILE", "CMAKE_ARGS", "SKBUILD_CMAKE_ARGS")
 """Variables that choose a compiler: one that was chosen must work."""
 COMPILERS = ("c++", "g++", "clang++", "icpx", "CC", "cl", "clang-cl")
 NO_COMPILER = (
-    "onnxptq: warning: no C++ compiler found, so the native op library is left out and quantized models run at about "
-    "half the speed. Install a C++ compiler (Debian: apt-get install g++; macOS: xcode-select --install; Windows: "
+    "onnxptq: warning: no C++ compiler found, so the native op library is left out and quantized models run slower "
+    "(docs/speed.md). Install a C++ compiler (Debian: apt-get install g++; macOS: xcode-select --install; Windows: "
     "Visual Studio Build Tools) and install onnxptq again. ONNXPTQ_PURE=1 leaves the library out without this warning."
 )
 

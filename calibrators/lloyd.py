@@ -45,7 +45,12 @@ class Lloyd(Calibrator):
             if rows.size
             else np.zeros(2**choice.bits)
         )
-        return replace(choice, scheme="table", granularity="tensor", params=between_cells(table(levels, choice.bits, largest=largest)))
+        return replace(
+            choice,
+            scheme="table",
+            granularity="tensor",
+            params=between_cells(table(levels, choice.bits, largest=largest)),
+        )
 
 
 def lloyd(rows: F32, importance: F64, bits: int, low: float, high: float) -> F64:

@@ -14,8 +14,9 @@ from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.calibrators.base import Calibrator, Search, channel_axes, uniform_only, with_range
 from onnxptq.calibrators.search.objectives import column_error, few_digits, histogram_error, uniform_codes
 from onnxptq.ops import schemes
+from onnxptq.ops.body import LARGEST
 from onnxptq.ops.log_base import LogBaseParams
-from onnxptq.ops.uniform import LARGEST, SMALLEST
+from onnxptq.ops.uniform import SMALLEST
 from onnxptq.plan import Choice
 from onnxptq.structure import Site
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx
 
+LARGEST = 3.4028234663852886e38
+"""The largest float32."""
 Literal = int | float | str | Sequence[int]
 FLOAT, UINT8, INT8, UINT16, INT32 = (
     int(getattr(onnx.TensorProto, kind)) for kind in ("FLOAT", "UINT8", "INT8", "UINT16", "INT32")
@@ -71,9 +73,13 @@ class Body:
         """``x``, but 0 where ``tested`` is NaN."""
         return self("Where", self("IsNaN", tested), self.number(0.0), x)
 
-    def positive(self, x: str) -> str:
-        """The larger of ``x`` and 0, and 0 for NaN: one pass, where onnxruntime's Relu lets NaN through."""
-        return self("ThresholdedRelu", x, alpha=0.0)
+    def positive(self, x: str, top: float = LARGEST) -> str:
+        """``x`` between 0 and ``top``, and 0 for NaN.
+
+        Two passes, where IsNaN and Where cost onnxruntime as much as four: its ThresholdedRelu makes 0 of NaN, and
+        OpenVINO's Clip does, which comes first because OpenVINO multiplies what is not above the threshold by 0.
+        """
+        return self("ThresholdedRelu", self("Clip", x, self.number(0), self.number(top)), alpha=0.0)
 
     def one_place(self, reduced: str, axis: int = -1, *, out: str = "") -> str:
         """The result of a reduction of an axis, of which onnxruntime 1.31 leaves all of an empty tensor."""

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.ops import edges
-from onnxptq.ops.body import Body
+from onnxptq.ops.body import LARGEST, Body
 from onnxptq.ops.pair import define_pair
 from onnxptq.ops.scheme import F32, Array, Codes, Options, Params, Scheme
-from onnxptq.ops.uniform import LARGEST, SHRINK, SMALLEST
+from onnxptq.ops.uniform import SHRINK, SMALLEST
 
 TAUS = (1.0, 2.0, 4.0)
 

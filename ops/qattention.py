@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.ops import operand
-from onnxptq.ops.body import FLOAT, Body
+from onnxptq.ops.body import FLOAT, LARGEST, Body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
-from onnxptq.ops.uniform import LARGEST, row_range, row_range_body
+from onnxptq.ops.uniform import row_range, row_range_body
 
 COLUMNS = -2
 """The axis along which columns of v run: a channel's scale stands before the sum over keys."""

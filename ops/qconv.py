@@ -41,9 +41,7 @@ def _by_channel(body: Body, values: str, shape: Sequence[int]) -> str:
     return body("Reshape", values, body.integers([-1, *[1] * (len(shape) - 2)]))
 
 
-def _integer_body(
-    body: Body, terms: Sequence[Term], attributes: Mapping[str, Any], geometry: Mapping[str, Any]
-) -> str:
+def _integer_body(body: Body, terms: Sequence[Term], attributes: Mapping[str, Any], geometry: Mapping[str, Any]) -> str:
     """By ConvInteger: of UINT8 weights, which onnxruntime multiplies four times faster than INT8 ones and exactly. It
     has no zero-points by channel, so these are taken off as sums of what each window holds."""
     shape = attributes["shape"]

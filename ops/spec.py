@@ -119,7 +119,9 @@ class OpSpec:
             raise TypeError(
                 f"{self.name} takes inputs {self.inputs} and gives {self.outputs}, not {len(given)} and {len(outputs)}"
             )
-        function = self.function(attributes, [bool(tensor) for tensor in given], rank, opset, differentiable=differentiable)
+        function = self.function(
+            attributes, [bool(tensor) for tensor in given], rank, opset, differentiable=differentiable
+        )
         node = helper.make_node(
             self.name,
             given,

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnxptq.ops import edges
-from onnxptq.ops.body import FLOAT, INT32, UINT8, Body
+from onnxptq.ops.body import FLOAT, INT32, LARGEST, UINT8, Body
 from onnxptq.ops.pair import define_pair
 from onnxptq.ops.product import Term
 from onnxptq.ops.scheme import F32, FLOATS, INT8S, Array, Codes, Options, Params, Scheme
-from onnxptq.ops.uniform import LARGEST, SMALLEST
+from onnxptq.ops.uniform import SMALLEST
 
 CELLS = 8
 """How many cells a unit of the table is divided into where edges lie between cells."""

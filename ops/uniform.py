@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from onnxptq.ops.body import FLOAT, UINT8, Body
+from onnxptq.ops.body import FLOAT, LARGEST, UINT8, Body
 from onnxptq.ops.pack import dequantize, dequantize_body
 from onnxptq.ops.pair import define_pair
 from onnxptq.ops.product import Term
@@ -20,7 +20,6 @@ from onnxptq.ops.spec import OpSpec
 U8 = NDArray[np.uint8]
 SMALLEST = 1.1754943508222875e-38
 """The smallest normal float32: no scale is smaller."""
-LARGEST = 3.4028234663852886e38
 SHRINK = tuple(i / 100 for i in range(1, 101))
 """The parts of a range that searches try."""
 NO_ZERO: U8 = np.zeros((), np.uint8)
@@ -87,8 +86,9 @@ def affine_codes_body(body: Body, x: str, scale: str, zero: str | None, bits: in
     codes = body("Round", ratio)
     if zero is not None:
         codes = body("Add", codes, body.cast(zero, FLOAT))
-    clipped = body("Clip", codes, body.number(0), body.number(2**bits - 1))
-    return body.positive(clipped) if not body.differentiable else body.unless_nan(ratio, clipped)
+    if body.differentiable:
+        return body.unless_nan(ratio, body("Clip", codes, body.number(0), body.number(2**bits - 1)))
+    return body.positive(codes, 2**bits - 1)
 
 
 def byte_codes_body(body: Body, x: str, scale: str, zero: str, bits: int, **axis: int) -> str:

@@ -163,8 +163,11 @@ def _saturates(writer: Writer, consumer: str, choice: Choice) -> bool:
 
 
 def _bias(writer: Writer, linear: Linear) -> None:
-    """The bias of a coded linear with three dimensions. onnxruntime makes a Gemm of a MatMul and a bias of one dimension
-    before it looks for integer products, and runs that in floats."""
+    """Give the bias of a coded linear three dimensions.
+
+    onnxruntime makes a Gemm of a MatMul and a bias of one dimension before it looks for integer products, and computes
+    that in floats.
+    """
     output = writer.tensors[linear.output]
     if linear.bias is None or output.shape is None or writer.choice(linear.name, Role.WEIGHT) is None:
         return

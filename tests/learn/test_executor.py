@@ -129,7 +129,8 @@ def linear(scheme: str, p: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
         *p.inputs().values(),
     )
     options = {f"x_{key}": value for key, value in p.attributes().items()}
-    model = model_of("QLinear", inputs, constants=(1,), x_bits=p.bits, w_bits=8, x_scheme=scheme, K=4, N=4, **options)
+    attributes = {"x_bits": p.bits, "w_bits": 8, "x_scheme": scheme, "K": 4, "N": 4, **options}
+    model = model_of("QLinear", inputs, constants=(1,), differentiable=True, **attributes)
     return model, {f"i{i}": value for i, value in enumerate(inputs) if value is not None and i > 1}
 
 

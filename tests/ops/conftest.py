@@ -66,6 +66,7 @@ def model_of(
     constants: Sequence[int] = (),
     rank: int | None = None,
     opset: int = 21,
+    differentiable: bool = False,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """A model of one node; inputs at the positions ``constants`` are initializers, the others take any shape."""
@@ -74,7 +75,8 @@ def model_of(
     first = inputs[0]
     rank = rank if rank is not None else first.ndim if isinstance(first, np.ndarray) else 0
     outputs = [f"o{i}" for i in range(len(spec.outputs))]
-    node, function = spec.call(names, outputs, name="node", rank=rank, opset=opset, **attributes)
+    options = {"rank": rank, "opset": opset, "differentiable": differentiable}
+    node, function = spec.call(names, outputs, name="node", **options, **attributes)
     graph = helper.make_graph([node], "g", [], [helper.make_empty_tensor_value_info(o) for o in outputs])
     for i, value in enumerate(inputs):
         if value is None:

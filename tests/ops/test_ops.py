@@ -12,6 +12,7 @@ from onnx import inliner
 from onnxptq.ops import schemes, specs
 from onnxptq.ops.pack import store_weight
 from onnxptq.ops.uniform import affine
+from onnxptq.running.sessions import session
 from tests.ops.cases import CASES, MAKERS, Case
 from tests.ops.conftest import evaluate, model_of, static_model_of
 
@@ -49,6 +50,18 @@ def test_faces_agree(case: Case, run: Any) -> None:
         got = run(case.op, *inputs, constants=case.constants, **case.attributes)
         for have, want in zip(got if isinstance(got, tuple) else (got,), expected(case, *inputs), strict=True):
             check(have, want, loose=case.loose)
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=str)
+def test_differentiable_bodies_mean_the_same(case: Case) -> None:
+    """Those that gradients are taken through: floats alone."""
+    model = model_of(case.op, case.inputs, constants=case.constants, differentiable=True, **case.attributes)
+    (function,) = model.functions
+    assert not {"MatMulInteger", "ConvInteger", "QuantizeLinear"} & {node.op_type for node in function.node}
+    feeds = {f"i{i}": v for i, v in enumerate(case.inputs) if v is not None and i not in case.constants}
+    got = session(model, executor="function", threads=1).run(None, feeds)
+    for have, want in zip(got, expected(case, *case.inputs), strict=True):
+        check(have, want, loose=case.loose)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.datasets.files import existing, read_image, read_labels, require_folder
+from onnxptq.datasets.files import existing, require_folder
+from onnxptq.datasets.images import read_image, read_labels
 from onnxptq.errors import InputError
 
 CLASSES = 150

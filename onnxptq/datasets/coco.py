@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.datasets.files import find_image, read_image, read_json, require_folder
+from onnxptq.datasets.files import find_image, require_folder
+from onnxptq.datasets.images import PIXELS, read_image
 from onnxptq.datasets.rle import Mask, decode
 from onnxptq.errors import InputError
+from onnxptq.files import finite, read_json, reading, whole
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,12 @@ class Coco:
         for key in ("images", "annotations", "categories"):
             if not isinstance(data, dict) or not isinstance(data.get(key), list):
                 raise InputError(f"{path}: no list '{key}'; expected a COCO instances file")
-        try:
-            categories = {int(c["id"]): str(c["name"]) for c in data["categories"]}
+        with reading(path, "is no COCO instances file"):
+            categories = {whole(c["id"]): str(c["name"]) for c in data["categories"]}
             objects: dict[int, list[Instance]] = {}
             for a in data["annotations"]:
-                objects.setdefault(int(a["image_id"]), []).append(_instance(a, categories, path))
+                objects.setdefault(whole(a["image_id"]), []).append(_instance(a, categories, path))
             photos = tuple(_photo(i, folders, objects, path) for i in data["images"])
-        except KeyError as error:
-            raise InputError(f"{path}: an entry has no {error}; expected a COCO instances file") from None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: an entry has a wrong value ({error}); expected a COCO instances file") from None
         strangers = set(objects) - {p.id for p in photos}
         if strangers:
             raise InputError(f"{path}: annotations of image {min(strangers)}, which is not in its list 'images'")
@@ -115,13 +113,9 @@ class Coco:
         known = {p.id for p in self.photos}
         found: dict[int, list[Detection]] = {}
         for entry in data:
-            try:
-                image, category = int(entry["image_id"]), int(entry["category_id"])
-                detection = Detection(category, _box(entry["bbox"]), float(entry["score"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{path}: a detection without usable image_id, category_id, bbox or score ({error})"
-                ) from None
+            with reading(path, "a detection without usable image_id, category_id, bbox or score"):
+                image, category = whole(entry["image_id"]), whole(entry["category_id"])
+                detection = Detection(category, _box(entry["bbox"]), finite(entry["score"]))
             if image not in known:
                 raise InputError(f"{path}: a detection of image {image}, which the annotations do not have")
             if category not in self.categories:
@@ -131,23 +125,26 @@ class Coco:
 
 
 def _instance(a: Mapping[str, Any], categories: Mapping[int, str], path: Path) -> Instance:
-    category = int(a["category_id"])
+    category = whole(a["category_id"])
     if category not in categories:
         raise InputError(f"{path}: annotation {a['id']} has category {category}, which is not in its list 'categories'")
     return Instance(
-        int(a["id"]), category, _box(a["bbox"]), float(a["area"]), bool(a.get("iscrowd", 0)), a["segmentation"]
+        whole(a["id"]), category, _box(a["bbox"]), finite(a["area"]), bool(a.get("iscrowd", 0)), a["segmentation"]
     )
 
 
 def _photo(i: Mapping[str, Any], folders: Sequence[Path], objects: Mapping[int, list[Instance]], path: Path) -> Photo:
-    number, name = int(i["id"]), str(i["file_name"])
+    number, name = whole(i["id"]), str(i["file_name"])
+    height, width = whole(i["height"], least=1, most=PIXELS), whole(i["width"], least=1, most=PIXELS)
+    if height * width > PIXELS:
+        raise ValueError(f"image {name} of {width} x {height}; at most {PIXELS} pixels are read")
     file = find_image(folders, [name, Path(name).name], str(path))
-    return Photo(number, file, int(i["height"]), int(i["width"]), tuple(objects.get(number, ())), str(path))
+    return Photo(number, file, height, width, tuple(objects.get(number, ())), str(path))
 
 
 def _box(values: Any) -> tuple[float, float, float, float]:
     """x, y, width, height to corners."""
-    x, y, w, h = (float(v) for v in values)
+    x, y, w, h = (finite(v) for v in values)
     if not np.isfinite([x, y, w, h]).all() or w < 0 or h < 0:
         raise ValueError(f"box {values}")
     return x, y, x + w, y + h

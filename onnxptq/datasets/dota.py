@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.datasets.files import existing, read_image, require_folder
+from onnxptq.datasets.files import existing, require_folder
+from onnxptq.datasets.images import read_image
 from onnxptq.errors import InputError
+from onnxptq.files import read_text, reading
 
 _HEADER = ("imagesource", "gsd", "acquisition dates")
 
@@ -76,10 +78,8 @@ class Dota:
 
 def read_label_file(path: Path) -> tuple[Oriented, ...]:
     """Objects of one file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    with reading(path):
+        lines = read_text(path).splitlines()
     found = []
     for number, line in enumerate(lines, 1):
         words = line.split()

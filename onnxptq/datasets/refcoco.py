@@ -8,12 +8,12 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from onnxptq.datasets.coco import Coco, Instance, Photo
-from onnxptq.datasets.files import read_json
 from onnxptq.datasets.rle import Mask
 from onnxptq.errors import InputError
+from onnxptq.files import read_bytes, read_json, reading, require, whole
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 IMAGE_FOLDERS = (
@@ -60,7 +60,7 @@ class RefCoco:
         folder = Path(folder)
         file = _refs_file(folder, partition)
         refs = _read_refs(file)
-        splits = tuple(sorted({str(ref.get("split")) for ref in refs}))
+        splits = tuple(sorted({ref["split"] for ref in refs}))
         if split not in splits:
             raise InputError(f"{file}: no split '{split}'; it has {', '.join(splits)}")
         annotations = folder / "instances.json"
@@ -77,10 +77,7 @@ class RefCoco:
                     f"{file}: ref {ref['ref_id']} names annotation {ref['ann_id']}, which {annotations} does not have"
                 )
             photo, target = objects[ref["ann_id"]]
-            found += [
-                Expression(photo, target, str(s.get("raw", s.get("sent"))), int(ref["ref_id"]))
-                for s in ref["sentences"]
-            ]
+            found += [Expression(photo, target, s.get("raw", s.get("sent")), ref["ref_id"]) for s in ref["sentences"]]
         return cls(tuple(found), splits)
 
     def __len__(self) -> int:
@@ -104,27 +101,50 @@ def _refs_file(folder: Path, partition: str | None) -> Path:
     return folder / f"refs({partition}).p"
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dictionaries, texts and numbers only: a refs file needs no class, and a foreign one must not run code."""
+OPCODES = """
+PROTO FRAME STOP MARK EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE
+GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE
+BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING
+"""
+PLAIN = {getattr(pickle, name)[0] for name in OPCODES.split()}
+"""The opcodes of lists, dictionaries, texts and numbers: a refs file needs no others, and others may run code."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it holds a {module}.{name}")
+
+class _Loads(dict[int, Any]):
+    """What is done for each opcode; an unknown one ends the reading."""
+
+    def __missing__(self, code: int) -> NoReturn:
+        raise pickle.UnpicklingError(f"it holds more than lists, dictionaries, texts and numbers (opcode {code})")
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Python's own unpickler, which reserves no memory for what a file only announces, cut down to plain data."""
+
+    dispatch = _Loads({code: load for code, load in pickle._Unpickler.dispatch.items() if code in PLAIN})
+
+
+def unpickle(data: bytes) -> Any:
+    """A pickle of lists, dictionaries, texts and numbers."""
+    return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
 
 
 def _read_refs(path: Path) -> list[dict[str, Any]]:
-    try:
-        refs = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError, KeyError) as error:
-        raise InputError(f"{path}: not a refs file ({error})") from None
-    keys = ("ref_id", "ann_id", "image_id", "split", "sentences")
+    with reading(path):
+        data = read_bytes(path)
+    with reading(path, "not a refs file"):
+        refs = unpickle(data)
+    keys = {"ref_id": int, "ann_id": int, "image_id": int, "split": str, "sentences": list}
     if not isinstance(refs, list) or not refs:
         raise InputError(f"{path}: expected a list of refs, found {type(refs).__name__}")
     for ref in refs:
         lacking = [key for key in keys if not isinstance(ref, dict) or key not in ref]
         if lacking:
             raise InputError(f"{path}: a ref has no '{lacking[0]}'")
+        for key, kind in keys.items():
+            require(ref[key], kind, f"{path}: '{key}' of a ref")
+        for sentence in ref["sentences"]:
+            held = require(sentence, dict, f"{path}: a sentence of ref {ref['ref_id']}")
+            require(held.get("raw", held.get("sent")), str, f"{path}: the text of a sentence of ref {ref['ref_id']}")
     return refs
 
 
@@ -133,8 +153,9 @@ def _instances(path: Path, wanted: set[Any], folder: Path, images: str | Path | 
     data = read_json(path)
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
         raise InputError(f"{path}: expected the lists images, annotations and categories")
-    data["images"] = [i for i in data["images"] if i.get("id") in wanted]
-    data["annotations"] = [a for a in data["annotations"] if a.get("image_id") in wanted]
+    with reading(path, "is no COCO instances file"):
+        data["images"] = [i for i in data["images"] if whole(i["id"]) in wanted]
+        data["annotations"] = [a for a in data["annotations"] if whole(a["image_id"]) in wanted]
     if images is not None:
         return Coco.from_data(data, path, [Path(images), *(Path(images) / sub for sub in IMAGE_FOLDERS)])
     return Coco.from_data(data, path, [base / sub for base in (folder, folder.parent) for sub in IMAGE_FOLDERS])

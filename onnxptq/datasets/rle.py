@@ -19,13 +19,15 @@ from onnxptq.errors import InputError
 
 Mask = NDArray[np.bool_]
 _FINE = 5
+LONGEST = 2**23
+"""Fine pixels of the longest outline that is drawn: some 1,600,000 pixels around one object."""
 
 
 def decode(segmentation: Any, height: int, width: int, where: str) -> Mask:
     """Mask [H, W] of a `segmentation` field: polygons, run lengths, or compressed run lengths."""
     if isinstance(segmentation, Mapping):
         size, counts = segmentation.get("size"), segmentation.get("counts")
-        if list(size or ()) != [height, width]:
+        if not isinstance(size, Sequence) or list(size) != [height, width]:
             raise InputError(f"{where}: mask of size {size}, but its image is {[height, width]} (height, width)")
         if isinstance(counts, (str, bytes)):
             counts = uncompress(counts, where)
@@ -42,10 +44,11 @@ def from_counts(counts: Any, height: int, width: int, where: str) -> Mask:
     """Mask of plain run lengths."""
     try:
         runs = np.asarray(counts, np.int64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: run lengths are not numbers") from None
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
-        raise InputError(f"{where}: run lengths add up to {runs.sum()}, not to {height} x {width} pixels")
+    total = sum(runs.tolist()) if runs.ndim == 1 else -1  # in Python, whose sums do not wrap
+    if total != height * width or (runs < 0).any():
+        raise InputError(f"{where}: run lengths add up to {total}, not to {height} x {width} pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
@@ -62,6 +65,8 @@ def uncompress(text: str | bytes, where: str) -> list[int]:
             raise InputError(f"{where}: compressed run lengths hold the character {chr(byte)!r}")
         value |= (digit & 31) << shift
         shift += 5
+        if shift > 60:
+            raise InputError(f"{where}: a compressed run length has more than 60 bits")
         if digit & 32:
             continue
         if digit & 16:
@@ -77,11 +82,18 @@ def from_polygon(polygon: Any, height: int, width: int, where: str) -> Mask:
     """Mask of one polygon x0, y0, x1, y1, ... in pixels."""
     try:
         points = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: a polygon is not a list of numbers") from None
     if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
         raise InputError(f"{where}: a polygon has {points.size} coordinates; expected x, y of at least three corners")
-    corners = np.trunc(points.reshape(-1, 2) * _FINE + 0.5).astype(np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        fine = points.reshape(-1, 2) * _FINE
+        length = np.abs(fine - np.roll(fine, 1, axis=0)).max(axis=1).sum() + len(fine)
+    if not length <= LONGEST or np.abs(fine).max() > 2**52:
+        raise InputError(
+            f"{where}: a polygon's outline is {length / _FINE:.0f} pixels long, in an image of {width} x {height}"
+        )
+    corners = np.trunc(fine + 0.5).astype(np.int64)
     x, y = _outline(np.vstack([corners, corners[:1]]))
     moved = np.flatnonzero(x[1:] != x[:-1])
     column = (np.minimum(x[moved], x[moved + 1]) + 0.5) / _FINE - 0.5

@@ -19,7 +19,8 @@ from PIL import Image
 
 from onnxptq.datasets import zoo
 from onnxptq.datasets.coco import Coco
-from onnxptq.datasets.files import read_image, require_folder
+from onnxptq.datasets.files import require_folder
+from onnxptq.datasets.images import read_image
 from onnxptq.datasets.prompts import Feeds, box_feeds, imagenet, longest_side, sam_input
 from onnxptq.datasets.refcoco import RefCoco
 from onnxptq.datasets.wordpiece import WordPiece

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.errors import InputError
+from onnxptq.files import read_text, reading
 
 _LONGEST_WORD = 100  # BERT's limit: a longer word is unknown
 
@@ -38,12 +39,8 @@ class WordPiece:
     @classmethod
     def load(cls, path: str | Path, max_tokens: int = 20) -> WordPiece:
         """Read a vocabulary file, one token a line."""
-        try:
-            return cls(Path(path).read_text(encoding="utf-8").splitlines(), max_tokens)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"vocabulary {path} cannot be read ({error}): give a BERT vocab.txt, one token a line"
-            ) from None
+        with reading(f"vocabulary {path}", "cannot be read as a BERT vocab.txt, one token a line"):
+            return cls(read_text(Path(path)).splitlines(), max_tokens)
 
     def tokenize(self, text: str) -> list[str]:
         """Word pieces of a sentence."""

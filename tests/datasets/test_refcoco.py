@@ -56,6 +56,9 @@ def test_a_folder_without_refs(tmp_path: Path) -> None:
             RefCoco.load(folder, split="val")
 
 
+REF = {"ref_id": 1, "ann_id": 11, "image_id": 1, "split": "val", "sentences": [{"sent": "a"}]}
+
+
 class _Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("evil",)
@@ -71,6 +74,15 @@ class _Evil:
         (pickle.dumps([]), "expected a list of refs"),
         (pickle.dumps([{"ref_id": 1}]), "a ref has no 'ann_id'"),
         (pickle.dumps([3]), "a ref has no 'ref_id'"),
+        (pickle.dumps([{**REF, "image_id": [1]}]), r"'image_id' of a ref: expected a whole number, got \[1\]"),
+        (pickle.dumps([{**REF, "ref_id": "1"}]), "'ref_id' of a ref: expected a whole number"),
+        (pickle.dumps([{**REF, "sentences": 3}]), "'sentences' of a ref: expected a list"),
+        (pickle.dumps([{**REF, "sentences": [3]}]), "a sentence of ref 1: expected a table"),
+        (pickle.dumps([{**REF, "sentences": [{"sent": 3}]}]), "the text of a sentence of ref 1: expected a text"),
+        (b"\x80\x05\x96" + (2**34).to_bytes(8, "little") + b".", "not a refs file: it holds more than lists"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "expected a list of refs"),
+        (b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"].", "expected a list of refs"),
+        (pickle.dumps([(1, 2)]), "it holds more than lists"),
     ],
 )
 def test_a_refs_file_is_data_and_runs_nothing(

@@ -103,7 +103,7 @@ def test_sentences_of_the_train_split(refcoco_folder: Path) -> None:
         ("sam:FOLDER", ENCODER, "no sample in it"),
         ("refcoco:FOLDER+split=val", {"image": [1, 3, 64, 64]}, "no input_ids of a fixed length"),
         ("refcoco:FOLDER+split=val+partition=umd", LAVT, "no partition 'umd'"),
-        ("refcoco:FOLDER+split=val+vocab=none.txt", LAVT, r"vocabulary none\.txt cannot be read"),
+        ("refcoco:FOLDER+split=val+vocab=none.txt", LAVT, r"vocabulary none\.txt: cannot be read"),
     ],
 )
 def test_refused(refcoco_folder: Path, spec: str, inputs: dict[str, Any], message: str) -> None:

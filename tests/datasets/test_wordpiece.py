@@ -60,7 +60,7 @@ def test_every_zoo_token_is_one_line() -> None:
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.txt cannot be read"):
+    with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
         WordPiece.load(tmp_path / "none.txt")
     (tmp_path / "v.txt").write_text("[PAD]\nthe\n")
     with pytest.raises(InputError, match=r"lacks \[CLS\]"):

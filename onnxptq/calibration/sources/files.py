@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.calibration import machine
 from onnxptq.calibration.sources.images import ImageInput, check_preprocess
 from onnxptq.calibration.sources.source import InputSpec, Listed, Sample, Source, checked
+from onnxptq.datasets.images import SUFFIXES
 from onnxptq.errors import InputError
-
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+from onnxptq.files import Archive, reading
 
 
 class Files(Source):
@@ -39,7 +40,7 @@ class Files(Source):
         """Hash of names and contents."""
         held = hashlib.sha256(self._settings().encode())
         for path in self._paths:
-            held.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+            held.update(os.fsencode(path.name) + hashlib.sha256(path.read_bytes()).digest())
         return held.hexdigest()
 
     def _settings(self) -> str:
@@ -78,18 +79,19 @@ def open_path(path: Path, inputs: Sequence[InputSpec], *, limit: int | None, pre
             return Listed(
                 _stacked(read_arrays(path, inputs), inputs), inputs, limit=limit, name=f"samples of {path.name}"
             )
-        case suffix if suffix in IMAGES:
+        case suffix if suffix in SUFFIXES:
             return Images([path], inputs, name=path.name, preprocess=preprocess)
     raise InputError(f"calibration {path}: not a folder, an image, .npz or .npy; give one of these, or 'synthetic'")
 
 
 def _folder(path: Path, inputs: Sequence[InputSpec], limit: int | None, preprocess: str) -> Source:
-    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    with reading(f"calibration {path}"):
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     kinds = {
         ".npz": [p for p in files if p.suffix.lower() == ".npz"],
         ".npy": [p for p in files if p.suffix.lower() == ".npy"],
     }
-    kinds["image"] = [p for p in files if p.suffix.lower() in IMAGES]
+    kinds["image"] = [p for p in files if p.suffix.lower() in SUFFIXES]
     filled = [kind for kind, found in kinds.items() if found]
     if not filled:
         raise InputError(f"calibration {path}: the folder holds no image, .npz or .npy file")
@@ -105,33 +107,52 @@ def _folder(path: Path, inputs: Sequence[InputSpec], limit: int | None, preproce
 
 
 def read_arrays(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz by name; the array of an .npy as the model's one input."""
-    try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            if len(inputs) != 1:
-                names = ", ".join(s.name for s in inputs)
-                raise InputError(
-                    f"calibration {path}: an .npy feeds a model with one input, this one takes {names}; give .npz files"
-                )
-            return {inputs[0].name: held}
-        with held:
-            return {name: held[name] for name in held.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    """The arrays of an .npz by name; the array of an .npy as the model's one input.
+
+    Names, types and shapes are checked by the headers, before the arrays take any memory.
+    """
+    archive = Archive(path, most=machine.available() // 2)
+    single = archive.headers.keys() == {""}
+    if single and len(inputs) != 1:
+        names = ", ".join(s.name for s in inputs)
         raise InputError(
-            f"calibration {path}: cannot be read as NumPy arrays ({str(error).splitlines()[0]})"
-        ) from error
+            f"calibration {path}: an .npy feeds a model with one input, this one takes {names}; give .npz files"
+        )
+
+    def named(name: str) -> str:
+        return inputs[0].name if single else name
+
+    announced = {
+        named(name): np.broadcast_to(np.zeros((), kind), shape) for name, (kind, shape) in archive.headers.items()
+    }
+    checked(_stacked(announced, inputs)[0], inputs, str(path), values=False)
+    return {named(name): array for name, array in archive.arrays().items()}
 
 
-def _stacked(arrays: dict[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> list[dict[str, NDArray[Any]]]:
+def _stacked(arrays: dict[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> Sequence[dict[str, NDArray[Any]]]:
     """One sample; or as many as a further first axis, or a first axis longer than the model's, counts."""
     ranks = {spec.name: len(spec.shape) for spec in inputs}
-    if not arrays or any(name not in arrays for name in ranks) or len({a.shape[:1] for a in arrays.values()}) != 1:
+    lengths = {a.shape[:1] for a in arrays.values()}
+    if not arrays or any(name not in arrays for name in ranks) or len(lengths) != 1 or lengths <= {(), (0,)}:
         return [arrays]
+    (count,) = lengths.pop()
     if all(arrays[name].ndim == rank + 1 for name, rank in ranks.items()):
-        return [{name: a[i] for name, a in arrays.items()} for i in range(len(next(iter(arrays.values()))))]
-    if all(
-        arrays[s.name].ndim == len(s.shape) and s.shape and s.shape[0] == 1 and len(arrays[s.name]) > 1 for s in inputs
-    ):
-        return [{name: a[i : i + 1] for name, a in arrays.items()} for i in range(len(next(iter(arrays.values()))))]
+        return _Slices(count, lambda i: {name: a[i] for name, a in arrays.items()})
+    if all(arrays[s.name].ndim == len(s.shape) and s.shape[0] == 1 and count > 1 for s in inputs):
+        return _Slices(count, lambda i: {name: a[i : i + 1] for name, a in arrays.items()})
     return [arrays]
+
+
+class _Slices(Sequence[dict[str, NDArray[Any]]]):
+    """Samples along a first axis, each made when it is asked for."""
+
+    def __init__(self, count: int, take: Callable[[int], dict[str, NDArray[Any]]]) -> None:
+        self._count, self._take = count, take
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._take(index)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxptq.calibration.sources.source import InputSpec
+from onnxptq.datasets.images import read_pixels
 from onnxptq.errors import InputError
 
 PREPROCESS = ("imagenet", "sam", "unit", "raw")
@@ -84,13 +85,7 @@ class ImageInput:
     def load(self, path: Path, preprocess: str) -> NDArray[Any]:
         """The image in a file as the input wants it. ``sam`` keeps the aspect: long side resized, then zeros at the
         right and bottom."""
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("RGB" if self.channels == 3 else "L")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"calibration image {path}: cannot be read ({str(error).splitlines()[0]}); repair or remove it"
-            ) from error
+        image = read_pixels(path, "RGB" if self.channels == 3 else "L")
         size = (self.width, self.height)
         if preprocess == "sam":
             factor = min(self.width / image.width, self.height / image.height)

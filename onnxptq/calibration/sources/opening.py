@@ -31,6 +31,8 @@ def open_source(
     """
     if samples is not None and samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
     if isinstance(spec, Source):
         return spec
     if isinstance(spec, str) and spec == "synthetic":

@@ -36,10 +36,10 @@ class InputSpec:
         """Type and shape for messages."""
         return f"{self.dtype.name} [{', '.join('?' if n is None else str(n) for n in self.shape)}]"
 
-    def check(self, array: NDArray[Any], label: str) -> None:
-        """An InputError where ``array`` cannot be fed."""
+    def check(self, array: NDArray[Any], label: str, *, values: bool = True) -> None:
+        """An InputError where ``array`` cannot be fed; without ``values`` its type and shape alone count."""
         where = f"calibration {label}: input {self.name!r}"
-        if array.dtype != self.dtype:
+        if array.dtype.newbyteorder("=") != self.dtype:
             raise InputError(
                 f"{where} is {array.dtype.name}, the model takes {self.dtype.name}; convert it with "
                 f".astype({self.dtype.name!r})"
@@ -48,6 +48,8 @@ class InputSpec:
             isinstance(n, int) and n != m for n, m in zip(self.shape, array.shape, strict=True)
         ):
             raise InputError(f"{where} has shape {list(array.shape)}, the model takes {self.text}")
+        if not values:
+            return
         if self.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"{where} holds NaN or infinity; repair the sample or leave it out")
         if (
@@ -92,8 +94,11 @@ class Source(ABC):
         return self.iterate()
 
 
-def checked(sample: Any, inputs: Sequence[InputSpec], label: str) -> Sample:
-    """The sample as arrays; an InputError where it does not fit the model's inputs."""
+def checked(sample: Any, inputs: Sequence[InputSpec], label: str, *, values: bool = True) -> Sample:
+    """The sample as arrays of the machine's byte order; an InputError where it does not fit the model's inputs.
+
+    Without ``values`` only names, types and shapes are checked, and the sample is given back as it is.
+    """
     if not isinstance(sample, Mapping):
         raise InputError(
             f"calibration {label}: expected a mapping of input names to arrays, got {type(sample).__name__}"
@@ -116,9 +121,10 @@ def checked(sample: Any, inputs: Sequence[InputSpec], label: str) -> Sample:
             raise InputError(
                 f"calibration {label}: input {spec.name!r} is no array: {str(error).splitlines()[0]}"
             ) from error
-        spec.check(array, label)
-        arrays[spec.name] = np.ascontiguousarray(array).reshape(array.shape)
-    return arrays
+        spec.check(array, label, values=values)
+        if values:
+            arrays[spec.name] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    return arrays if values else sample
 
 
 class Listed(Source):

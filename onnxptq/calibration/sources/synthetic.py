@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.calibration import machine
 from onnxptq.calibration.sources.images import normalised
 from onnxptq.calibration.sources.source import InputSpec, Sample, Source
 from onnxptq.errors import InputError
@@ -97,7 +99,7 @@ def _sizes(inputs: Sequence[InputSpec], given: Mapping[str, Sequence[int]]) -> d
         for axis, size in enumerate(spec.shape):
             if isinstance(size, str):
                 named.setdefault(size, _size(spec, axis))
-    return {
+    sizes = {
         spec.name: tuple(
             given[spec.name][axis]
             if spec.name in given
@@ -110,6 +112,14 @@ def _sizes(inputs: Sequence[InputSpec], given: Mapping[str, Sequence[int]]) -> d
         )
         for spec in inputs
     }
+    most = machine.available() // 8
+    for spec in inputs:
+        if math.prod(sizes[spec.name]) * 8 > most:
+            text = ",".join(map(str, sizes[spec.name]))
+            raise InputError(
+                f"--shape {spec.name}={text}: a sample of that size does not fit memory; give a smaller one"
+            )
+    return sizes
 
 
 def _size(spec: InputSpec, axis: int) -> int:

@@ -3,6 +3,8 @@ wrong."""
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,38 @@ def test_what_a_model_says_of_its_inputs() -> None:
     text = "(int32[n] i) => (float[n, 3] y) { j = Cast<to = 7>(i) k = Identity(j) y = Gather(t, k) }"
     held = model(text, t=np.ones((2, 3), np.float32))
     assert input_specs(held)[0].below == 2
+
+
+def test_samples_of_the_other_byte_order_are_converted(tmp_path: Path) -> None:
+    values = np.arange(3, dtype=np.float32)[None]
+    np.savez(tmp_path / "a.npz", x=values.astype(">f4"))
+    (sample,) = open_source(tmp_path, inputs=[X])
+    assert sample["x"].dtype == np.dtype("=f4")
+    np.testing.assert_array_equal(sample["x"], values)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    """Its arrays are never read: what loads them is taken away."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        header = repr({"descr": "<f4", "fortran_order": False, "shape": (1, 2**22)}).encode()
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(2**24))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "load", None)
+        fails(r"has shape \[1, 4194304\], the model takes float32", tmp_path)
+
+
+def test_a_folder_with_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\xfe.npz")
+    np.savez(path, x=np.ones((1, 3), np.float32))
+    found = open_source(tmp_path, inputs=[X])
+    assert len(found.digest()) == 64
+    np.testing.assert_array_equal(next(iter(found))["x"], np.ones((1, 3)))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_out_of_range(seed: int) -> None:
+    fails("give a whole number from 0 to", "synthetic", seed=seed)
+
+
+def test_synthetic_samples_larger_than_memory() -> None:
+    fails("does not fit memory", "synthetic", shapes={"x": (10**12, 3)})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
+import re
+import sys
 import time
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.errors import InputError
+from onnxptq.calibration import machine
+from onnxptq.calibration.sources.source import digest_of
+from onnxptq.errors import InputError, one_line
+from onnxptq.files import Archive, read_json, read_text
+
+if sys.platform != "win32":
+    import fcntl
 
 Arrays = dict[str, NDArray[Any]]
 _MANIFEST = "run.json"
+_KIND = {"kind": "onnxptq checkpoint", "format": 1}
+_NAMES = re.compile(r"(run\.json|walk-\d{3,}\.npz)(\.tmp)?")
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Checkpoint:
     """A folder with one file a walk, each replaced as a whole; ``identity`` says what makes two runs the same.
 
     Opened with ``resume`` it gives back what an interrupted run of the same identity left; otherwise it starts empty.
+    What is damaged is found anew; ``warnings`` says so.
     """
 
     def __init__(
@@ -41,57 +51,56 @@ class Checkpoint:
     ) -> None:
         self.folder = Path(folder)
         self.resumed = False
+        self.warnings: list[str] = []
         self._interval = interval
         self._saved, self._cost = time.monotonic(), 0.0
-        try:
-            if resume and (self.folder / _MANIFEST).is_file():
-                self._check(identity)
-                self.resumed = True
-            else:
-                self._clear()
-                self._write(_MANIFEST, json.dumps(dict(identity), indent=1).encode())
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot write the checkpoint: {error.strerror or error}") from error
-
-    def _clear(self) -> None:
-        """An empty folder; one that is not ours is left alone."""
-        if self.folder.exists():
-            if not self.folder.is_dir() or (any(self.folder.iterdir()) and not (self.folder / _MANIFEST).is_file()):
-                raise InputError(f"{self.folder}: needed for the checkpoint, but holds something else; move it away")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-
-    def _check(self, identity: Mapping[str, str]) -> None:
-        try:
-            before = json.loads((self.folder / _MANIFEST).read_text())
-            changed = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
-        except (ValueError, AttributeError) as error:
-            raise InputError(
-                f"{self.folder}: not a checkpoint of onnxptq ({error}); remove it or run without --resume"
-            ) from error
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            before = self._before() if resume else None
+            if before is None:
+                empty(self.folder)
+                self._write(_MANIFEST, json.dumps(_KIND | {"identity": dict(identity)}, indent=1).encode())
+                return
+            for part in self.folder.glob("*.tmp"):
+                part.unlink()
+        changed = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
         if changed:
-            what = ", ".join(changed)
             raise InputError(
-                f"{self.folder}: {what} changed since the interrupted run; restore what changed or run without --resume"
+                f"{self.folder}: {', '.join(changed)} changed since the interrupted run; restore what changed or run "
+                f"without --resume"
             )
+        self.resumed = True
+
+    def _before(self) -> dict[str, Any] | None:
+        """The identity of the run that left the folder; None where there is none, or none that can be read."""
+        if not (self.folder / _MANIFEST).exists() or not _ours(self.folder):
+            return None
+        try:
+            identity = read_json(self.folder / _MANIFEST)["identity"]
+            return dict(identity)
+        except (InputError, KeyError, TypeError, ValueError):
+            self.warnings.append(f"{self.folder / _MANIFEST}: damaged; the run starts anew")
+            return None
 
     def load(self, walk: int, signature: str) -> State | None:
-        """What is known of a walk; None where it never got to its first checkpoint."""
-        path = self.folder / f"walk-{walk:03d}.npz"
+        """What is known of a walk; None where it never got to its first checkpoint, or that is damaged."""
+        path = self._file(walk)
         if not self.resumed or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                held = {key: file[key] for key in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: damaged checkpoint ({error}); run without --resume") from error
-        if str(held.pop("signature")) != signature:
-            raise InputError(f"{self.folder}: made by another version or plan; run without --resume")
-        seen = tuple(int(n) for n in held.pop("seen"))
-        arrays: tuple[Arrays, ...] = tuple({} for _ in seen)
-        for key, array in held.items():
-            index, _, name = key.partition("/")
-            arrays[int(index)][name] = array
+            held = Archive(path, most=machine.available()).arrays()
+            if str(held.pop("digest", "")) != digest_of([held]):
+                raise InputError("its digest does not fit")
+            if str(held.pop("signature")) != signature:
+                raise InputError("made by another version or plan")
+            seen = tuple(int(n) for n in held.pop("seen"))
+            arrays: tuple[Arrays, ...] = tuple({} for _ in seen)
+            for key, array in held.items():
+                index, _, name = key.partition("/")
+                arrays[int(index)][name] = array
+        except (InputError, KeyError, ValueError, IndexError) as error:
+            self.warnings.append(f"{path}: damaged ({one_line(error)}); this walk starts anew")
+            return None
         return State(seen, arrays)
 
     def due(self) -> bool:
@@ -102,15 +111,17 @@ class Checkpoint:
     def save(self, walk: int, signature: str, seen: Sequence[int], arrays: Sequence[Arrays]) -> None:
         """Replace what is known of a walk."""
         start = time.monotonic()
+        held = {f"{index}/{name}": np.asarray(array) for index, one in enumerate(arrays) for name, array in one.items()}
+        held |= {"signature": np.array(signature), "seen": np.array(seen, np.int64)}
         buffer = io.BytesIO()
-        flat = {f"{index}/{name}": array for index, held in enumerate(arrays) for name, array in held.items()}
-        np.savez(buffer, signature=np.array(signature), seen=np.array(seen, np.int64), **flat)  # type: ignore[arg-type]
-        try:
-            self._write(f"walk-{walk:03d}.npz", buffer.getbuffer())
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot write the checkpoint: {error.strerror or error}") from error
+        np.savez(buffer, digest=np.array(digest_of([held])), **held)  # type: ignore[arg-type]
+        with self._writing():
+            self._write(self._file(walk).name, buffer.getbuffer())
         self._saved = time.monotonic()
         self._cost = self._saved - start
+
+    def _file(self, walk: int) -> Path:
+        return self.folder / f"walk-{walk:03d}.npz"
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
         """The whole file or nothing, also when the machine stops in between."""
@@ -121,6 +132,89 @@ class Checkpoint:
             os.fsync(file.fileno())
         os.replace(temporary, self.folder / name)
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot write the checkpoint: {error.strerror or error}") from error
+
     def remove(self) -> None:
         """Remove the folder: the run is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        discard(self.folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within, no other process works in ``folder``, which is made, and removed in the end if it is empty then."""
+    if sys.platform == "win32":
+        yield
+    else:
+        handle = _lock(folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
+            os.close(handle)
+
+
+def _lock(folder: Path) -> int:
+    """A handle of the folder that holds its lock."""
+    while True:
+        try:
+            folder.mkdir(exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise InputError(f"{folder}: needed for the checkpoint, but {error.strerror or error}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise InputError(f"{folder}: another run writes to this output; wait for it or choose another") from None
+        except OSError:
+            return handle  # a file system without locks
+        if folder.exists() and os.path.samestat(os.fstat(handle), os.stat(folder)):
+            return handle
+        os.close(handle)  # the run that held it removed it when it ended
+
+
+def holds(folder: Path) -> bool:
+    """Whether a run has found anything that it could go on from."""
+    return any(folder.glob("**/walk-*.npz"))
+
+
+def discard(folder: Path) -> None:
+    """Remove a checkpoint; a folder that is none is left alone."""
+    with suppress(InputError, OSError):
+        empty(folder)
+        folder.rmdir()
+
+
+def empty(folder: Path) -> None:
+    """Remove what checkpoints have left in a folder, those in folders of it as well; what is not theirs is an
+    InputError."""
+    if not _ours(folder):
+        raise InputError(f"{folder}: needed for the checkpoint, but holds something else; move it away")
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            empty(entry)
+            entry.rmdir()
+        else:
+            entry.unlink()
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, perhaps a damaged one, and nothing else."""
+    entries = list(folder.iterdir())
+    known = all(
+        not entry.is_symlink() and (_ours(entry) if entry.is_dir() else bool(_NAMES.fullmatch(entry.name)))
+        for entry in entries
+    )
+    manifest = folder / _MANIFEST
+    if not known or manifest not in entries:
+        return known
+    try:
+        return _KIND.items() <= dict(json.loads(read_text(manifest))).items()
+    except (InputError, OSError, ValueError, TypeError, RecursionError):
+        return any(entry.suffix == ".npz" for entry in entries)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from onnxptq.calibration.checkpoint import Checkpoint
+from onnxptq.calibration.checkpoint import Checkpoint, discard, locked
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.statistics.base import Request, Several, Statistic
 from onnxptq.calibration.statistics.histogram import Histogram
@@ -104,19 +104,139 @@ def test_other_questions_than_the_checkpoint_answers(tmp_path: Path) -> None:
     run(Checkpoint(tmp_path / "r", IDENTITY, interval=0))
     held = mlp()
     engine = Engine(held, source(held, samples(SAMPLES)), checkpoint=Checkpoint(tmp_path / "r", IDENTITY, resume=True))
-    with pytest.raises(InputError, match="another version or plan"):
-        engine.fill({"h": Request("h", Range())}, stage="walk")
+    found = cast(Range, engine.fill({"h": Request("h", Range())}, stage="walk")["h"])
+    alone = Engine(held, source(held, samples(SAMPLES))).fill({"h": Request("h", Range())}, stage="walk")["h"]
+    assert found.low == cast(Range, alone).low
 
 
-def test_a_damaged_checkpoint(tmp_path: Path) -> None:
-    run(Checkpoint(tmp_path / "r", IDENTITY, interval=0))
-    path = tmp_path / "r" / "walk-000.npz"
+def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"walk-000\.npz: damaged checkpoint"):
-        run(Checkpoint(tmp_path / "r", IDENTITY, resume=True))
-    (tmp_path / "r" / "run.json").write_text("[]")
-    with pytest.raises(InputError, match="not a checkpoint of onnxptq"):
-        Checkpoint(tmp_path / "r", IDENTITY, resume=True)
+
+
+def forged(path: Path) -> None:
+    """Another value, in an archive that is whole."""
+    with np.load(path) as file:
+        held = {name: file[name] for name in file.files}
+    name = next(name for name in held if name.endswith("low"))
+    held[name] = held[name] - 1
+    np.savez(path, **held)  # type: ignore[arg-type]
+
+
+def reversed_bits(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+def without_digest(path: Path) -> None:
+    with np.load(path) as file:
+        held = {name: file[name] for name in file.files if name != "digest"}
+    np.savez(path, **held)  # type: ignore[arg-type]
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("walk", "damage"),
+    [
+        *(("walk-000.npz", damage) for damage in (truncated, forged, reversed_bits, without_digest, emptied)),
+        ("walk-000.npz", Path.unlink),
+        ("walk-001.npz", truncated),
+    ],
+)
+def test_a_damaged_walk_starts_anew_with_a_warning(tmp_path: Path, walk: str, damage: Any) -> None:
+    run(Checkpoint(tmp_path / "r", IDENTITY, interval=0))
+    damage(tmp_path / "r" / walk)
+    again = Checkpoint(tmp_path / "r", IDENTITY, resume=True)
+    assert run(again) == run(None)
+    said = [] if damage is Path.unlink else [walk]
+    assert [next(word for word in (walk,) if word in line) for line in again.warnings] == said
+
+
+@pytest.mark.parametrize("text", ["", "{", "\xff"])
+def test_a_damaged_manifest_starts_anew_with_a_warning(tmp_path: Path, text: str) -> None:
+    run(Checkpoint(tmp_path / "r", IDENTITY, interval=0))
+    (tmp_path / "r" / "run.json").write_bytes(text.encode("latin1"))
+    again = Checkpoint(tmp_path / "r", IDENTITY, resume=True)
+    assert not again.resumed
+    assert "run.json: damaged; the run starts anew" in again.warnings[0]
+    assert run(again) == run(None)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        (),
+        ("run.json.tmp",),
+        ("walk-000.npz.tmp",),
+        ("run.json.tmp", "walk-000.npz"),
+        ("walk-000.npz", "walk-001.npz.tmp"),
+        ("omse/run.json.tmp",),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_full_disk_leaves_is_no_wedge(tmp_path: Path, left: tuple[str, ...], resume: bool) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    for name in left:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    fresh = Checkpoint(folder, IDENTITY, resume=resume)
+    assert sorted(p.name for p in folder.iterdir()) == ["run.json"]
+    assert not fresh.resumed
+    fresh.remove()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"model": "m"}', "not JSON", '"' + "[" * 10])
+def test_a_strangers_manifest_is_never_deleted(tmp_path: Path, text: str, resume: bool) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "run.json").write_text(text)
+    with pytest.raises(InputError, match="holds something else; move it away"):
+        Checkpoint(tmp_path / "r", IDENTITY, resume=resume)
+    discard(tmp_path / "r")
+    assert (tmp_path / "r" / "run.json").read_text() == text
+
+
+def test_a_checkpoint_with_a_strangers_file_is_never_deleted(tmp_path: Path) -> None:
+    held = Checkpoint(tmp_path / "r", IDENTITY)
+    (tmp_path / "r" / "omse").mkdir()
+    (tmp_path / "r" / "omse" / "thesis.tex").write_text("years of work")
+    held.remove()
+    assert sorted(p.name for p in tmp_path.glob("r/**/*")) == ["omse", "run.json", "thesis.tex"]
+
+
+def test_parts_of_files_go_on_resume(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "r", IDENTITY)
+    (tmp_path / "r" / "walk-000.npz.tmp").write_bytes(b"half")
+    assert Checkpoint(tmp_path / "r", IDENTITY, resume=True).resumed
+    assert not (tmp_path / "r" / "walk-000.npz.tmp").exists()
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    held = Checkpoint(tmp_path / "r", IDENTITY)
+    (tmp_path / "r" / "run.json").unlink()
+    (tmp_path / "r").rmdir()
+    with pytest.raises(InputError, match="r: cannot write the checkpoint: No such file"):
+        held.save(0, "signature", [1], [{}])
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with locked(tmp_path / "r"):
+        with pytest.raises(InputError, match="another run writes to this output"), locked(tmp_path / "r"):
+            pass
+        assert (tmp_path / "r").is_dir()
+    assert not (tmp_path / "r").exists()
+    with locked(tmp_path / "r"):
+        Checkpoint(tmp_path / "r", IDENTITY)
+    assert (tmp_path / "r" / "run.json").is_file()
+    (tmp_path / "f").write_text("")
+    with pytest.raises(InputError, match="f: needed for the checkpoint"), locked(tmp_path / "f"):
+        pass
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -134,7 +254,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 CHILD = """
 import sys, time
-from onnxptq.calibration.checkpoint import Checkpoint
+from onnxptq.calibration.checkpoint import Checkpoint, discard, locked
 from tests.calibration import test_checkpoint as t
 wait = Checkpoint.save
 def slowly(self, *args):

@@ -3,14 +3,14 @@ section 3.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from onnxptq.calibration.statistics.base import Request
-from onnxptq.calibrators.base import Calibrator, Search, require_values
+from onnxptq.calibrators.base import MOST_ROWS, Calibrator, Search, require_values
 from onnxptq.calibrators.search.log_errors import FINE, REACH, LogHistogram, OutputErrors, scales
 from onnxptq.calibrators.search.objectives import few_digits
 from onnxptq.errors import InputError, nearest
@@ -35,32 +35,21 @@ class Agq(Calibrator):
     """
 
     name = "agq"
+    options: ClassVar[Mapping[str, Any]] = {"taus": "paper", "exponent": 2.4, "objective": OBJECTIVES[0], "rows": ROWS}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"objective": OBJECTIVES}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"exponent": (0.1, 16), "rows": (1, MOST_ROWS)}
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk."""
-        given = choice.options
-        taus, exponent, rows = (
-            self._taus(site, given.get("taus", "paper")),
-            float(given.get("exponent", 2.4)),
-            int(given.get("rows", ROWS)),
-        )
-        objective = given.get("objective", "output")
+        given = self.settings(choice.options)
+        taus, exponent, rows = given["taus"], float(given["exponent"]), given["rows"]
         if choice.scheme != "log_base" or not site.partner:
             raise InputError(
                 f"site {site.key}: calibrator 'agq' finds codes of scheme 'log_base' for softmax outputs, "
                 f"not of {choice.scheme!r} for {site.role}"
             )
-        if rows < 1 or exponent <= 0:
-            raise InputError(
-                f"site {site.key}: calibrator 'agq': rows = {rows}, exponent = {exponent:g}; both must be positive"
-            )
-        if objective not in OBJECTIVES:
-            raise InputError(
-                f"site {site.key}: calibrator 'agq': unknown objective "
-                f"{objective!r}{nearest(str(objective), OBJECTIVES)}"
-            )
         found: OutputErrors | LogHistogram
-        if objective == "output":
+        if given["objective"] == "output":
             found = OutputErrors(choice.bits, taus, exponent, rows)
             found = cast(OutputErrors, (yield Request(site.tensor, found, partners=(site.partner,))))
             tau, scale = found.best()
@@ -70,17 +59,21 @@ class Agq(Calibrator):
         require_values(site, found.samples)
         return replace(choice, params=LogBaseParams(choice.bits, scale, tau))
 
-    @staticmethod
-    def _taus(site: Site, given: str | Sequence[Any]) -> tuple[float, ...]:
-        if isinstance(given, str) and given not in TAUS:
-            raise InputError(f"site {site.key}: calibrator 'agq': unknown taus {given!r}{nearest(given, TAUS)}")
-        taus = TAUS[given] if isinstance(given, str) else tuple(float(tau) for tau in given)
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As everywhere; ``taus`` as numbers, whatever they were given as."""
+        taus = given.get("taus", "paper")
+        named = super().settings({**given, "taus": "paper"})
+        if isinstance(taus, str):
+            if taus not in TAUS:
+                raise InputError(f"calibrator 'agq', option 'taus': unknown {taus!r}{nearest(taus, TAUS)}")
+            return named | {"taus": TAUS[taus]}
+        if not isinstance(taus, (list, tuple)) or not taus:
+            raise InputError(f"calibrator 'agq', option 'taus': expected a name or a list of numbers, got {taus!r}")
         for tau in taus:
-            if not tau > 0 or not (FINE / tau).is_integer() or FINE / tau % 2:
-                raise InputError(
-                    f"site {site.key}: calibrator 'agq': tau {tau:g} does not fit; {FINE} / tau must be an even number"
-                )
-        return taus
+            steps = FINE / tau if isinstance(tau, (int, float)) and not isinstance(tau, bool) and tau > 0 else 0.5
+            if not steps.is_integer() or steps % 2 or not steps:
+                raise InputError(f"calibrator 'agq': tau {tau!r} does not fit; {FINE} / tau must be an even number")
+        return named | {"taus": tuple(float(tau) for tau in taus)}
 
 
 def of_map(seen: LogHistogram, bits: int, taus: Sequence[float], exponent: float) -> tuple[float, float]:

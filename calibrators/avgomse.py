@@ -3,8 +3,8 @@ statistic version)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, Self, cast
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class AverageOmse(Calibrator):
     """
 
     name = "avgomse"
+    options: ClassVar[Mapping[str, Any]] = {"exponent": EXPONENT}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"exponent": (0.1, 16)}
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk."""
@@ -40,7 +42,7 @@ class AverageOmse(Calibrator):
             raise InputError(
                 f"site {site.key}: calibrator 'avgomse' finds one range for the tensor, not per {choice.granularity}"
             )
-        statistic = BestRanges(choice.bits, choice.symmetric, float(choice.options.get("exponent", EXPONENT)))
+        statistic = BestRanges(choice.bits, choice.symmetric, float(self.settings(choice.options)["exponent"]))
         seen = cast(BestRanges, (yield Request(site.tensor, statistic)))
         return with_range(site, choice, seen.low / max(seen.samples, 1), seen.high / max(seen.samples, 1), seen.samples)
 

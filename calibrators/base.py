@@ -14,20 +14,22 @@ from onnxptq.calibration.statistics.base import F32, Axes, Request, Statistic
 from onnxptq.calibrators.search.objectives import uniform_codes
 from onnxptq.errors import InputError
 from onnxptq.ops.uniform import UniformParams
+from onnxptq.options import Configurable
 from onnxptq.plan import Choice
 from onnxptq.structure import Role, Site
 
 Search = Generator[Request, Statistic, Choice]
 REGISTRY: dict[str, Calibrator] = {}
+MOST_ROWS = 2**24
+"""Rows of a sample that a calibrator may be asked to measure."""
 WIDTHS = range(2, 9)
 WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
 """Roles whose consumer multiplies by a constant weight."""
 
 
-class Calibrator(ABC):
+class Calibrator(Configurable, ABC):
     """How the parameters of a site are found. Subclasses are registered by being defined."""
 
-    name: ClassVar[str]
     widths: ClassVar[range] = WIDTHS
     """The widths it is good for; ``best`` leaves it out at others."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.statistics.base import F32, Observed, Request, Several, Statistic
 from onnxptq.calibration.statistics.rows import RowSample, Whole
-from onnxptq.calibrators.base import REGISTRY, WEIGHTED, WIDTHS, Calibrator, Search, as_matrix
+from onnxptq.calibrators.base import REGISTRY, WEIGHTED, Calibrator, Search, as_matrix
 from onnxptq.calibrators.search.objectives import few_digits, output_error
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
 from onnxptq.structure import Site
@@ -27,20 +28,27 @@ class Best(Calibrator):
     """
 
     name = "best"
+    options: ClassVar[Mapping[str, Any]] = {"candidates": ()}
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As everywhere; the candidates are other calibrators, whose options are checked as well."""
+        found = super().settings(given)
+        names = found["candidates"]
+        known = [name for name in REGISTRY if name != self.name]
+        unknown = [name for name in names if name not in known]
+        if not names or unknown:
+            near = nearest(str(unknown[0]), known) if unknown else ""
+            raise InputError(f"calibrator 'best' needs `candidates`, names of others; got {list(names)!r}{near}")
+        for name in names:
+            REGISTRY[name].settings(given)
+        return found
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk (as many as the longest candidate takes)."""
-        names = [
-            name
-            for name in choice.options.get("candidates", ())
-            if choice.bits in getattr(REGISTRY.get(name), "widths", WIDTHS)
-        ]
-        unknown = [name for name in names if name not in REGISTRY or name == self.name]
-        if not names or unknown:
-            raise InputError(
-                f"site {site.key}: calibrator 'best' needs `candidates`, names of other calibrators; got "
-                f"{list(names)!r}"
-            )
+        tried_names = self.settings(choice.options)["candidates"]
+        names = [name for name in tried_names if choice.bits in REGISTRY[name].widths]
+        if not names:
+            raise InputError(f"site {site.key}: none of the candidates {list(tried_names)!r} is for {choice.bits} bits")
         options = {key: value for key, value in choice.options.items() if key != "candidates"}
         running: dict[str, Coroutine[Request, Statistic, Choice]] = {}
         for name in names:

@@ -6,17 +6,17 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from onnxptq.calibration.gradients import gradient_of
 from onnxptq.calibration.statistics.base import F32, F64, Request, Statistic
 from onnxptq.calibration.statistics.rows import Whole
-from onnxptq.calibrators.base import Joint, Member, Together, require_values
+from onnxptq.calibrators.base import MOST_ROWS, REGISTRY, Joint, Member, Together, require_values
 from onnxptq.calibrators.search.blocks import Blocks, Channels, Mixtures, Rows, Scores
 from onnxptq.calibrators.search.products import Operand, Product, Ranges, Regions, Tries
-from onnxptq.errors import InputError, nearest
+from onnxptq.errors import InputError
 from onnxptq.ops.dual_region import DualRegionParams, gelu_regions, softmax_regions
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice
@@ -49,20 +49,9 @@ class Options:
     """Whether the scales of GELU's two regions must differ by a power of two."""
 
     @classmethod
-    def of(cls, site: Site, choice: Choice) -> Options:
+    def of(cls, choice: Choice) -> Options:
         """The options of a choice."""
-        known = {f.name for f in fields(cls)}
-        found = cls(**{key: value for key, value in choice.options.items() if key in known})
-        for name, value, allowed in (("regions", found.regions, REGIONS), ("metric", found.metric, METRICS)):
-            if value not in allowed:
-                raise InputError(
-                    f"site {site.key}: calibrator 'drq': unknown {name} {value!r}{nearest(value, allowed)}"
-                )
-        if min(found.n, found.rounds, found.splits, found.rows) < 1 or not 0 < found.alpha < found.beta:
-            raise InputError(
-                f"site {site.key}: calibrator 'drq': n, rounds, splits and rows must be positive, and 0 < alpha < beta"
-            )
-        return found
+        return cls(**REGISTRY["drq"].settings(choice.options))
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -80,6 +69,23 @@ class Drq(Joint):
     """
 
     name = "drq"
+    options: ClassVar[Mapping[str, Any]] = {f.name: f.default for f in fields(Options)}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"regions": REGIONS, "metric": METRICS}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "alpha": (1e-6, 100),
+        "beta": (1e-6, 100),
+        "n": (1, 10000),
+        "rounds": (1, 100),
+        "splits": (1, 100),
+        "rows": (1, MOST_ROWS),
+    }
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As everywhere; ``alpha`` is less than ``beta``."""
+        found = super().settings(given)
+        if not found["alpha"] < found["beta"]:
+            raise InputError(f"calibrator 'drq': alpha = {found['alpha']} must be less than beta = {found['beta']}")
+        return found
 
     def weighs(self, choice: Choice) -> bool:
         """With metric ``fisher``."""
@@ -87,7 +93,7 @@ class Drq(Joint):
 
     def together(self, members: Sequence[Member]) -> Together:
         """One walk."""
-        options = Options.of(*members[0])
+        options = Options.of(members[0][1])
         sites = {site.role: (site, choice) for site, choice in members}
         if Role.QUERY in sites or Role.KEY in sites:
             return (yield from _attention(sites, (Role.QUERY, Role.KEY), Scores, options))
@@ -201,7 +207,7 @@ def _weight(held: F32, site: Site, choice: Choice) -> Operand:
 
 def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
     """The candidates of one operand, by its own options: the other one's may differ."""
-    options = Options.of(site, choice)
+    options = Options.of(choice)
     if choice.scheme == "uniform":
         return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, choice.symmetric, options.factors)
     if choice.scheme != "dual_region":

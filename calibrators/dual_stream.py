@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from onnxptq.calibrators.search.refit import Refit, Settings
 from onnxptq.calibrators.search.two_streams import Target, TwoStreams, Window
 from onnxptq.calibrators.weight_base import WeightCalibrator, WeightProblem, WeightSolution
-from onnxptq.errors import InputError, nearest
 from onnxptq.graph.dataflow.tokens import token_axes
 from onnxptq.graph.model import Model, value
 from onnxptq.ops.uniform import UniformParams
@@ -26,6 +25,8 @@ class DualStreamWeights(WeightCalibrator):
     """Each weight in closed form from its inputs in the original and in the quantized graph."""
 
     name = "dualstream"
+    options: ClassVar[Mapping[str, Any]] = {f.name: f.default for f in fields(Settings)}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"damp": (0, 1e6), "damp_few": (0, 1e6), "rows": (0, 10**6)}
 
     def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
         """Linears and plain convolutions with one range a channel; the others are left to the fallback."""
@@ -55,27 +56,9 @@ class DualStreamWeights(WeightCalibrator):
         }
 
 
-def settings_of(choice: Choice) -> Settings:
-    """The options of a choice as settings; a wrong one is an InputError."""
-    known: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings)}
-    for option, given in choice.options.items():
-        if option not in known:
-            raise InputError(f"weights by 'dualstream' have no option {option!r}{nearest(option, known)}")
-        kind = known[option]
-        if (
-            isinstance(given, bool) != (kind is bool)
-            or not isinstance(given, (int, float) if kind is float else kind)
-            or given < 0
-        ):
-            raise InputError(
-                f"weights by 'dualstream', option {option!r}: expected {kind.__name__}, not negative, got {given!r}"
-            )
-    return Settings(**choice.options)
-
-
 def _target(model: Model, structure: Structure, name: str, choice: Choice) -> Target | None:
     """What the dual stream has to know of a node, or None where it is not for it."""
-    settings, node = settings_of(choice), model.nodes()[name]
+    settings, node = Settings(**DualStreamWeights().settings(choice.options)), model.nodes()[name]
     weight = np.asarray(value(node.inputs[1]), np.float32)
     if choice.granularity != "channel":
         return None

@@ -3,8 +3,9 @@ of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Lloyd(Calibrator):
 
     name = "lloyd"
     widths: ClassVar[range] = range(2, 7)
+    options: ClassVar[Mapping[str, Any]] = {"largest": 127}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"largest": (1, 127)}
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk, and the weight."""
@@ -39,7 +42,7 @@ class Lloyd(Calibrator):
             weight = as_matrix(cast(Whole, (yield Request(site.consumer, Whole()))).value, rows.shape[1])
             if weight is not None:
                 importance = np.square(weight, dtype=np.float64).sum(axis=1)
-        largest = int(choice.options.get("largest", 127))
+        largest = self.settings(choice.options)["largest"]
         levels = (
             lloyd(rows, importance, choice.bits, float(extrema.low), float(extrema.high))
             if rows.size

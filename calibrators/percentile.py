@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Percentile(Calibrator):
     """
 
     name = "percentile"
+    options: ClassVar[Mapping[str, Any]] = {"tau": 2.0}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"tau": (0.1, 64)}
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk."""
@@ -64,7 +67,7 @@ class Percentile(Calibrator):
 def _log_base(seen: Histogram, choice: Choice) -> LogBaseParams:
     """The log codes whose largest value is the best of the quantiles."""
     values, weights = seen.points()
-    tau = float(choice.options.get("tau", 2.0))
+    tau = float(choice.options.get("tau", Percentile.options["tau"]))
     tops = [min(max(seen.quantile(share), SMALLEST), LARGEST) for share in SHARES]
     candidates = [LogBaseParams(choice.bits, top, tau) for top in tops]
     scheme = schemes()["log_base"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from onnxptq.calibration.statistics.base import F64, Request
 from onnxptq.calibration.statistics.histogram import Histogram
 from onnxptq.calibrators.base import Calibrator, Search, require_values
 from onnxptq.calibrators.omse import best_candidate, of_histogram
-from onnxptq.errors import InputError, nearest
+from onnxptq.errors import InputError
 from onnxptq.ops.outlier_retained import Group, from_groups, merge_tails
 from onnxptq.plan import Choice
 from onnxptq.structure import Site
@@ -40,20 +40,17 @@ class Rorq(Calibrator):
     """
 
     name = "rorq"
+    options: ClassVar[Mapping[str, Any]] = {"rule": RULES[0], "ranges": RANGES[0], "groups": GROUPS, "least": 16}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": RULES, "ranges": RANGES}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"groups": (1, 256), "least": (1, 2**31)}
 
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk."""
-        given = choice.options
-        rule, ranges = str(given.get("rule", RULES[0])), str(given.get("ranges", RANGES[0]))
-        limit, least = int(given.get("groups", GROUPS)), int(given.get("least", 16))
-        for what, value, known in (("rule", rule, RULES), ("ranges", ranges, RANGES)):
-            if value not in known:
-                raise InputError(f"site {site.key}: calibrator 'rorq': unknown {what} {value!r}{nearest(value, known)}")
-        if choice.scheme != "outlier_retained" or not 1 <= limit <= 256 or least < 1:
+        given = self.settings(choice.options)
+        rule, ranges, limit, least = (given[key] for key in ("rule", "ranges", "groups", "least"))
+        if choice.scheme != "outlier_retained":
             raise InputError(
-                f"site {site.key}: calibrator 'rorq' finds 1 to 256 groups of 1 or more elements of scheme "
-                f"'outlier_retained', "
-                f"not {limit} of {least} of {choice.scheme!r}"
+                f"site {site.key}: calibrator 'rorq' is for scheme 'outlier_retained', not {choice.scheme!r}"
             )
         seen = cast(Histogram, (yield Request(site.tensor, Histogram(BINS))))
         require_values(site, seen.count)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.statistics.base import F32, NotFinite, Request
 from onnxptq.calibration.statistics.rows import AttentionRows, RowSample
-from onnxptq.calibrators.base import Calibrator, Search
+from onnxptq.calibrators.base import MOST_ROWS, Calibrator, Search
 from onnxptq.calibrators.lloyd import lloyd
 from onnxptq.calibrators.search.objectives import few_digits
 from onnxptq.errors import InputError
@@ -134,12 +134,14 @@ class Softmax(Calibrator):
     """
 
     name = "softmax"
+    options: ClassVar[Mapping[str, Any]] = {"rows": ROWS}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"rows": (1, MOST_ROWS)}
 
     def search(self, site: Site, choice: Choice) -> Search:
         """Two walks: rows for the table, then the errors; uniform codes need the errors alone."""
         if not site.partner:
             raise InputError(f"site {site.key}: calibrator 'softmax' is for softmax outputs, not for {site.role}")
-        rows = int(choice.options.get("rows", ROWS))
+        rows = self.settings(choice.options)["rows"]
         if choice.scheme == "uniform":
             tried = tuple(uniform(choice.bits))
         else:

@@ -16,6 +16,7 @@ from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.statistics.base import F32
 from onnxptq.graph.model import Model
 from onnxptq.ops.uniform import UniformParams
+from onnxptq.options import Configurable
 from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Structure
 
@@ -52,10 +53,9 @@ class WeightSolution:
     """What is added to the bias, one number an output channel."""
 
 
-class WeightCalibrator(ABC):
+class WeightCalibrator(Configurable, ABC):
     """How weights are found. Subclasses are registered by being defined."""
 
-    name: ClassVar[str]
     fallback: ClassVar[str] = "omse"
     """The calibrator of the weights for which ``solve`` returns nothing."""
     moves: ClassVar[bool] = True

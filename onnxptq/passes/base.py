@@ -11,6 +11,7 @@ from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.statistics.base import Request, Statistic
 from onnxptq.errors import InputError, nearest
 from onnxptq.graph.model import Model
+from onnxptq.options import checked
 from onnxptq.passes.proof import Outputs, prove
 from onnxptq.structure import Structure
 
@@ -89,28 +90,7 @@ class Pass(ABC):
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options, defaults filled in; a wrong one is an InputError."""
-        for key, setting in given.items():
-            if key not in self.options:
-                raise InputError(f"pass {self.name!r} has no option {key!r}{nearest(key, self.options)}")
-            if key in self.choices and setting not in self.choices[key]:
-                raise InputError(
-                    f"pass {self.name!r}, option {key!r}: {setting!r} is none of "
-                    f"{', '.join(map(repr, self.choices[key]))}"
-                )
-            default = self.options[key]
-            fits = (
-                isinstance(setting, (int, float)) if isinstance(default, float) else isinstance(setting, type(default))
-            )
-            if not fits or isinstance(setting, bool) != isinstance(default, bool):
-                raise InputError(
-                    f"pass {self.name!r}, option {key!r}: expected {type(default).__name__}, got {setting!r}"
-                )
-            if key in self.limits and not self.limits[key][0] <= setting <= self.limits[key][1]:
-                raise InputError(
-                    f"pass {self.name!r}, option {key!r}: {setting!r} is not in {self.limits[key][0]:g} .. "
-                    f"{self.limits[key][1]:g}"
-                )
-        return {**self.options, **given}
+        return checked(f"pass {self.name!r}", given, self.options, choices=self.choices, limits=self.limits)
 
 
 def run_passes(

@@ -278,12 +278,12 @@ def test_nothing_seen_is_an_error(objective: str) -> None:
     ("choice", "message"),
     [
         (Choice("uniform", "agq", 4), "'agq' finds codes of scheme 'log_base' for softmax outputs, not of 'uniform'"),
-        (agq(taus="papre"), "unknown taus 'papre'; did you mean 'paper'"),
-        (agq(taus=[5.0]), "tau 5 does not fit"),
-        (agq(taus=[0.0]), "tau 0 does not fit"),
-        (agq(rows=0), "rows = 0, exponent = 2.4; both must be positive"),
-        (agq(exponent=-1), "rows = 128, exponent = -1; both must be positive"),
-        (agq(objective="outptu"), "unknown objective 'outptu'; did you mean 'output'"),
+        (agq(taus="papre"), "option 'taus': unknown 'papre'; did you mean 'paper'"),
+        (agq(taus=[5.0]), "tau 5.0 does not fit"),
+        (agq(taus=[0.0]), "tau 0.0 does not fit"),
+        (agq(rows=0), "option 'rows': 0 is not in 1 .. "),
+        (agq(exponent=-1), "option 'exponent': -1 is not in 0.1 .. 16"),
+        (agq(objective="outptu"), "'outptu' is none of 'output', 'map'"),
     ],
 )
 def test_wrong_options(choice: Choice, message: str) -> None:

@@ -207,11 +207,11 @@ def test_wrong_names_and_options(known: dict[str, Pass]) -> None:
         (["zzz"], {}, "no pass is named 'zzz'; known: scale-all"),
         (["scale-all"], {"rul": 1}, "no option 'rul'; did you mean 'rule'"),
         (["scale-all"], {"rule": "median"}, "option 'rule': 'median' is none of 'range', 'mean'"),
-        (["scale-all"], {"share": "much"}, "option 'share': expected float, got 'much'"),
+        (["scale-all"], {"share": "much"}, "option 'share': expected a number, got 'much'"),
         (["scale-all"], {"share": 1.5}, "option 'share': 1.5 is not in 0 .. 1"),
-        (["scale-all"], {"share": float("nan")}, "option 'share': nan is not in 0 .. 1"),
-        (["scale-all"], {"count": True}, "option 'count': expected int, got True"),
-        (["scale-all"], {"deep": 1}, "option 'deep': expected bool, got 1"),
+        (["scale-all"], {"share": float("nan")}, "option 'share': expected a number, got nan"),
+        (["scale-all"], {"count": True}, "option 'count': expected a whole number, got True"),
+        (["scale-all"], {"deep": 1}, "option 'deep': expected true or false, got 1"),
     ]:
         with pytest.raises(InputError, match=message):
             Calls().go(model(), *names, **{"scale-all": options})

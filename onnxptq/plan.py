@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from onnxptq.errors import InputError
+import numpy as np
+
+from onnxptq.errors import InputError, nearest
+from onnxptq.files import parse_json, read_text, reading, require, whole
 from onnxptq.ops import schemes
 from onnxptq.ops.scheme import Params
 from onnxptq.structure import Part, Role, Site
 
-FORMAT = 1
+FORMAT = 2
+FLOAT = "float"
+"""Instead of a scheme: the site stays as it is."""
+READABLE = 16
+"""Numbers of an array up to which it is written out; a longer one is written in base64, with its range."""
+DTYPES = ("float32", "uint8", "int8")
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,24 @@ class Choice:
 
 
 class Plan(Mapping[str, Choice]):
-    """Choices by site key, in graph order, with the sites themselves."""
+    """Choices by site key, in graph order, with the sites themselves and what they were made for."""
 
-    def __init__(self, choices: Mapping[Site, Choice], *, recipe: str = "", bits: str = "") -> None:
+    def __init__(
+        self,
+        choices: Mapping[Site, Choice],
+        *,
+        recipe: str = "",
+        bits: str = "",
+        passes: Mapping[str, Mapping[str, Any]] | None = None,
+        model: str = "",
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.sites = {site.key: site for site in choices}
         self._choices = {site.key: choice for site, choice in choices.items()}
-        self.recipe = recipe
-        self.bits = bits
+        self.recipe, self.bits, self.model, self.notes = recipe, bits, model, notes
+        """``model`` is the digest of the model before its folds, ``notes`` say what of a file was not taken."""
+        self.passes = dict(passes or {})
+        """The folds under which the parameters were found, with their options."""
 
     def __getitem__(self, key: str) -> Choice:
         return self._choices[key]
@@ -52,54 +73,154 @@ class Plan(Mapping[str, Choice]):
     def __len__(self) -> int:
         return len(self._choices)
 
+    def about(self, **facts: Any) -> Plan:
+        """The same choices with other facts: ``recipe``, ``bits``, ``passes``, ``model``, ``notes``."""
+        held = {name: getattr(self, name) for name in ("recipe", "bits", "passes", "model", "notes")}
+        return Plan({self.sites[key]: choice for key, choice in self._choices.items()}, **held | facts)
+
     def replace(self, changes: Mapping[str, Choice]) -> Plan:
         """A plan with some choices replaced."""
-        return Plan(
-            {self.sites[key]: changes.get(key, choice) for key, choice in self._choices.items()},
-            recipe=self.recipe,
-            bits=self.bits,
-        )
+        plan = self.about()
+        plan._choices = {key: changes.get(key, choice) for key, choice in self._choices.items()}
+        return plan
 
     def override(self, pattern: str, **changes: Any) -> Plan:
-        """A plan in which every site whose key matches the regular expression has the given fields changed."""
-        matching = {key: replace(choice, **changes) for key, choice in self._choices.items() if re.search(pattern, key)}
+        """A plan in which every site whose key matches the regular expression has the given fields changed; its
+        parameters are found anew."""
+        matching = {
+            key: replace(choice, **{"params": None, **changes})
+            for key, choice in self._choices.items()
+            if re.search(pattern, key)
+        }
         if not matching:
             raise InputError(f"plan override {pattern!r} matches no site: `onnxptq inspect` lists them")
         return self.replace(matching)
 
     def to_json(self) -> str:
-        """JSON text; ``from_json`` gives the same plan back, bit for bit."""
-        entries = []
+        """JSON text, one line a site; ``from_json`` gives the same plan back, bit for bit."""
+        facts = {"recipe": self.recipe, "bits": self.bits, "model": self.model, "passes": self.passes}
+        lines = []
         for key, choice in self._choices.items():
-            plain = {k: v for k, v in choice.__dict__.items() if k != "params"} | {"options": dict(choice.options)}
-            plain["params"] = choice.params.to_json() if choice.params is not None else None
-            entries.append({"site": asdict(self.sites[key]), "choice": plain})
-        return json.dumps({"format": FORMAT, "recipe": self.recipe, "bits": self.bits, "sites": entries}, indent=1)
+            entry = _site_json(self.sites[key]) | _choice_json(choice)
+            if choice.params is not None:
+                entry |= {"found": _mark(facts, entry), "params": _params_json(choice.params)}
+            lines.append("  " + json.dumps(entry, allow_nan=False))
+        head = json.dumps({"format": FORMAT} | facts, indent=1, allow_nan=False).removesuffix("\n}")
+        return head + ',\n "sites": [\n' + ",\n".join(lines) + "\n ]\n}"
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "plan") -> Plan:
-        """The plan of ``to_json``; anything else is an InputError that says where."""
-        try:
-            data = json.loads(text)
+        """The plan of ``to_json``; anything else is an InputError that says where.
+
+        Parameters of sites that were edited since are left out, so that they are found anew; ``notes`` say so.
+        """
+        with reading(name, "not a plan written by onnxptq"):
+            data = require(parse_json(text), dict, f"{name}: not a plan written by onnxptq")
             if data["format"] != FORMAT:
                 raise InputError(f"{name}: plan format {data['format']!r}, this version reads {FORMAT}")
+            facts = {key: require(data[key], str, f"{name}: {key}") for key in ("recipe", "bits", "model")}
+            facts["passes"] = require(data["passes"], dict, f"{name}: passes")
+            for key, options in facts["passes"].items():
+                require(options, dict, f"{name}: options of pass {key}")
             choices: dict[Site, Choice] = {}
-            for entry in data["sites"]:
-                site = dict(entry["site"])
-                choice = dict(entry["choice"])
-                scheme = schemes()[choice["scheme"]]
-                if choice["params"] is not None:
-                    choice["params"] = scheme.from_json(choice["params"])
-                choices[Site(**site | {"role": Role(site["role"]), "part": Part(site["part"])})] = Choice(**choice)
-            return cls(choices, recipe=data["recipe"], bits=data["bits"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{name}: not a plan written by onnxptq ({type(error).__name__}: {error})") from error
+            notes: list[str] = []
+            seen: set[str] = set()
+            for number, given in enumerate(require(data["sites"], list, f"{name}: sites"), 1):
+                entry = dict(require(given, dict, f"{name}: site {number}"))
+                held, mark = entry.pop("params", None), entry.pop("found", None)
+                if entry["scheme"] == FLOAT:
+                    continue
+                site, choice = _site(entry, f"{name}: site {number}"), _choice(entry, f"{name}: site {number}")
+                if site.key in seen:
+                    raise InputError(f"{name}: site {site.key} is there twice")
+                seen.add(site.key)
+                if held is not None and mark != _mark(facts, entry):
+                    notes.append(f"{name}: site {site.key} was edited; its parameters are found anew")
+                elif held is not None:
+                    params = schemes()[choice.scheme].from_json(_unpacked(require(held, dict, f"{name}: {site.key}")))
+                    choice = replace(choice, params=params)
+                choices[site] = choice
+            return cls(choices, notes=tuple(notes), **facts)
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
         """The plan in a file written by ``--plan-out``."""
-        try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot read the plan: {getattr(error, 'strerror', None) or error}") from error
+        with reading(path, "cannot read the plan"):
+            text = read_text(Path(path))
         return cls.from_json(text, name=str(path))
+
+
+def _site_json(site: Site) -> dict[str, Any]:
+    """What tells a site from others, and what is not the default."""
+    return {f.name: getattr(site, f.name) for f in fields(site) if getattr(site, f.name) != f.default}
+
+
+def _site(entry: Mapping[str, Any], where: str) -> Site:
+    texts = {key: require(entry[key], str, f"{where}: {key}") for key in ("tensor", "consumer", "role")}
+    texts |= {key: require(entry.get(key, ""), str, f"{where}: {key}") for key in ("partner", "output")}
+    channels = entry.get("channels")
+    return Site(
+        **{**texts, "role": Role(texts["role"])},
+        part=Part(entry.get("part", Part.VISUAL)),
+        channels=None if channels is None else whole(channels, least=1),
+        axis=whole(entry.get("axis", -1), least=-8, most=8),
+        default=bool(entry.get("default", True)),
+    )
+
+
+def _choice_json(choice: Choice) -> dict[str, Any]:
+    held = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("params", "options")}
+    return held | ({"options": dict(choice.options)} if choice.options else {})
+
+
+def _choice(entry: Mapping[str, Any], where: str) -> Choice:
+    known = {f.name for f in fields(Choice)} | {f.name for f in fields(Site)}
+    for key in entry:
+        if key not in known:
+            raise InputError(f"{where}: no field {key!r}{nearest(key, known)}")
+    texts = {key: require(entry[key], str, f"{where}: {key}") for key in ("scheme", "calibrator", "granularity")}
+    if texts["scheme"] not in schemes():
+        raise InputError(f"{where}: unknown scheme {texts['scheme']!r}{nearest(texts['scheme'], [*schemes(), FLOAT])}")
+    return Choice(
+        **texts,
+        bits=whole(entry["bits"], least=2, most=8),
+        symmetric=require(entry["symmetric"], bool, f"{where}: symmetric"),
+        options=require(entry.get("options", {}), dict, f"{where}: options"),
+    )
+
+
+def _mark(facts: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """What parameters depend on: another mark, and they are stale."""
+    held = json.dumps([facts["model"], facts["passes"], entry], sort_keys=True, default=str)
+    return hashlib.sha256(held.encode()).hexdigest()[:16]
+
+
+def _params_json(params: Params) -> dict[str, Any]:
+    return {f.name: _packed(getattr(params, f.name)) for f in fields(params)}
+
+
+def _packed(value: Any) -> Any:
+    """Short arrays as numbers, float32 by their shortest digits; long ones in base64, with their range for the eye."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.size > READABLE:
+        raw = base64.b64encode(value.astype(value.dtype.newbyteorder("<")).tobytes()).decode()
+        low, high = (float(str(end)) for end in (value.min(), value.max()))
+        return {"dtype": value.dtype.name, "shape": list(value.shape), "range": [low, high], "base64": raw}
+    if value.dtype.kind != "f":
+        return value.tolist()
+    digits = np.array([float(str(x)) for x in value.reshape(-1)]).reshape(value.shape)
+    return digits.tolist()
+
+
+def _unpacked(held: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(held)
+    for key, value in held.items():
+        if isinstance(value, dict):
+            kind = value["dtype"]
+            if kind not in DTYPES:
+                raise ValueError(f"{key}: unknown type {kind!r}")
+            raw = base64.b64decode(value["base64"], validate=True)
+            array = np.frombuffer(raw, np.dtype(kind).newbyteorder("<"))
+            found[key] = array.reshape([whole(n, least=0) for n in value["shape"]]).astype(kind)
+    return found

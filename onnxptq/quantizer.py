@@ -21,6 +21,7 @@ from onnxptq.graph.model import Model
 from onnxptq.passes.base import Change
 from onnxptq.pipeline import candidates, reporting, stages
 from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.given import adopted
 from onnxptq.pipeline.selection import select
 from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.plan import Plan
@@ -93,13 +94,7 @@ class Quantizer:
         self.calibration: Calibration | None = None
         with self.watch.stage("load"):
             self.prepared: Prepared = stages.prepare(model, self.config)
-        if plan is not None:
-            known = {site.key for site in self.structure.sites}
-            strange = [key for key in plan if key not in known]
-            if strange:
-                raise InputError(
-                    f"plan: site {strange[0]!r} is not in this model (and {len(strange) - 1} more); make the plan anew"
-                )
+        self.config, self._notes = adopted(self.config, self.prepared)
 
     @property
     def model(self) -> Model:
@@ -121,7 +116,7 @@ class Quantizer:
         """Reasons to worry, so far."""
         if self.calibration:
             return (*self.calibration.solved.warnings, *self.calibration.warnings)
-        return stages.planned(self.prepared.name, self.prepared.structure, self.config)[1]
+        return (*self._notes, *stages.planned(self.prepared.name, self.prepared.structure, self.config)[1])
 
     def plan(self) -> Plan:
         """What will be done to each site; with parameters once calibrated."""
@@ -155,7 +150,8 @@ class Quantizer:
         solved = candidates.by_recipe(self.prepared, split, config, context)
         solved, verdicts = select(self.prepared, solved, split, config, context)
         warned = "calibrated on synthetic samples; real ones are better: give a folder of them"
-        self.calibration = Calibration(split, solved, verdicts, context, preprocess, (warned,) if synthetic else ())
+        warnings = (*self._notes, *((warned,) if synthetic else ()))
+        self.calibration = Calibration(split, solved, verdicts, context, preprocess, warnings)
         return solved.plan
 
     def _source(self, samples: Data, limit: int | None, more: int, preprocess: str) -> Source:

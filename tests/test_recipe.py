@@ -139,7 +139,99 @@ def test_recipe_errors_name_the_nearest(tmp_path: Path, text: str, message: str)
 def test_unknown_names() -> None:
     with pytest.raises(InputError, match="did you mean 'minmax'"):
         Recipe.load("minmx")
-    with pytest.raises(InputError, match="cannot read it"):
+    with pytest.raises(InputError, match="cannot be read"):
         Recipe.load("nowhere.toml")
     with pytest.raises(InputError, match="did you mean 'softmax'"):
         Recipe.load("minmax", {"sofmax.calibrator": "omse"})
+
+
+WRONG = {
+    "weights = 3": "weights: expected a table, got 3",
+    "passes = 3": "passes: expected a list, got 3",
+    "passes = [3]": "an entry of passes: expected a text",
+    "pass = 3": "pass: expected a table",
+    "pass.smooth = 3": "smooth: expected a table",
+    "pass.smooth.alpha = 'x'": "option 'alpha': expected a number",
+    "gate = 'omse'": "gate: expected a list",
+    "gate = [[]]": "an entry of gate: expected a text",
+    "gate = ['omsee']": "did you mean 'omse'",
+    "roles = []": "roles: expected a table",
+    "roles.gelu = 1": "gelu: expected a table",
+    "rules = 3": "rules: expected a list",
+    "rules = [3]": "rule 1: expected a table",
+    "[[rules]]\nroles = 'gelu'": "roles: expected a list",
+    "[[rules]]\nroles = [1]": "an entry of roles",
+    "[[rules]]\npattern = '('": "not a regular expression",
+    "[[rules]]\npattern = 3": "pattern of rule 1: expected a text",
+    "settings = 3": "settings: expected a table",
+    "settings.a = 3": "settings.a: expected a table",
+    "settings.a.b = 3": "settings.a.b: expected a table",
+    "settings.a.b.wieghts = 3": "did you mean 'weights'",
+    "settings.a.default = 'b'": "knows",
+    "description = 3": "description: expected a text",
+    "weights.bits = true": "bits = True",
+    "weights.bits = '4'": "bits = '4'",
+    "weights.bits = 4.0": "bits = 4.0",
+    "weights.bits = 99999999999999999999": "use 2 to 8",
+    "weights.symmetric = 1": "symmetric = 1: write true or false",
+    "weights.symetric = true": "no option 'symetric'.*did you mean 'symmetric'",
+    "weights.scheme = [1]": "unknown scheme",
+    "weights.calibrator = 3": "unknown calibrator 3",
+    "weights.granularity = {}": "unknown granularity",
+    "activations.percentile = 200": "no option 'percentile'",
+    "activations.nope = 3": "no option 'nope' of calibrator 'minmax'|no option 'nope' of calibrator minmax",
+    "activations = {calibrator = 'drq', n = -1}": "option 'n': -1 is not in 1 .. 10000",
+    "activations = {calibrator = 'drq', n = 'x'}": "option 'n': expected a whole number",
+    "activations = {calibrator = 'drq', alpha = 2.0}": "alpha = 2.0 must be less than beta",
+    "activations = {calibrator = 'omse', steps = -1}": "no option 'steps'",
+    "activations = {calibrator = 'omse', tau = 2.0}": "no option 'tau'",
+    "activations = {calibrator = 'best'}": "needs `candidates`",
+    "activations = {calibrator = 'best', candidates = 3}": "option 'candidates': expected a list",
+    "activations = {calibrator = 'best', candidates = ['omsee']}": "did you mean 'omse'",
+    "activations = {calibrator = 'best', candidates = ['best']}": "names of others",
+    "activations = {calibrator = 'best', candidates = ['lloyd'], largest = 500}": "largest': 500 is not in 1 .. 127",
+    "activations = {calibrator = 'agq', taus = 'x'}": "option 'taus': unknown 'x'",
+    "activations = {calibrator = 'agq', taus = [true]}": "tau True does not fit",
+    "activations = {calibrator = 'percentile', tau = nan}": "option 'tau': expected a number",
+    "weights = {calibrator = 'dualstream', rows = -1}": "option 'rows': -1 is not in",
+    "weights = {calibrator = 'dualstream', solve = 1}": "option 'solve': expected true or false",
+    "weights = {calibrator = 'avgminmax'}": "calibrator 'avgminmax' is not for weights",
+    "weights = {scheme = 'table'}": "weights have scheme 'uniform', not 'table'",
+    "weights = {granularity = 'row'}": "not per row",
+    "activations = {calibrator = 'dualstream'}": "calibrator 'dualstream' is not for activations",
+    "[" * 5000: "nested too deeply|not valid TOML",
+    "a = " + "[" * 5000: "nested too deeply",
+    "a = " + "9" * 5000: "not valid TOML",
+    "a = 1\na = 2": "not valid TOML",
+    "\udcff": "cannot be read",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_recipes_end_before_any_work(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=WRONG[text]) as error:
+        Recipe.load(path).plan(STRUCTURE, Bits(8, 8))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", Recipe.names())
+def test_every_setting_of_shipped_recipes_is_checked(name: str) -> None:
+    recipe = Recipe.load(name)
+    for key, values in recipe.switches.items():
+        for value in values:
+            Recipe.load(name, {key: value}).plan(STRUCTURE, Bits(4, 4))
+
+
+def test_an_option_that_no_calibrator_takes() -> None:
+    with pytest.raises(InputError, match="no option 'metric' of calibrator omse"):
+        Recipe.load("omse", {"activations.metric": "mse"})
+    with pytest.raises(InputError, match="'hessian' is none of 'fisher', 'mse'"):
+        Recipe.load("ptq4ris", {"activations.metric": "hessian"})
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000, "1\nw = 2", "\x00"])
+def test_settings_that_are_no_toml_are_texts(value: str) -> None:
+    with pytest.raises(InputError, match="unknown calibrator"):
+        Recipe.load("omse", {"weights.calibrator": value})

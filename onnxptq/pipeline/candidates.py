@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxptq.calibration.sources.split import Samples
 from onnxptq.calibrators.weight_base import WeightSolution
-from onnxptq.graph.size import digest
 from onnxptq.pipeline import weights
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.stages import Prepared, Solved, calibrate, fold, planned, solve, with_weights
@@ -22,7 +23,10 @@ def by_recipe(
     known = like.calibrated if like is not None and same else None
     folded = known.folded if known is not None else fold(prepared, samples, config, context)
     calibrated = calibrate(folded, samples, config, context, known, prepared.name)
-    return solve(calibrated, samples, config, context)
+    calibrated = replace(calibrated, plan=calibrated.plan.about(model=prepared.digest))
+    solved = solve(calibrated, samples, config, context)
+    damaged = context.checkpoint.warnings if context.checkpoint is not None else ()
+    return replace(solved, calibrated=replace(solved.calibrated, warnings=(*calibrated.warnings, *damaged)))
 
 
 def _passes(recipe: Recipe) -> tuple[object, ...]:
@@ -34,7 +38,7 @@ def identity(prepared: Prepared, samples: Samples, config: RunConfig) -> dict[st
     recipe = config.recipe
     return {
         "version": __version__,
-        "model": digest(prepared.model),
+        "model": prepared.digest,
         "recipe": repr((recipe.name, recipe.passes, recipe.pass_options)),
         "bits": str(config.bits),
         "format": config.format,

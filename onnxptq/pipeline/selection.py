@@ -27,14 +27,16 @@ from onnxptq.running.runner import Cut, Spool, run
 def select(
     prepared: Prepared, solved: Solved, samples: Samples, config: RunConfig, context: RunContext
 ) -> tuple[Solved, tuple[Verdict, ...]]:
-    """The best of ``solved`` and what its recipe is measured against, and how each did."""
+    """The best of ``solved`` and what its recipe is measured against, and how each did. A plan made before is kept."""
+    if config.plan is not None:
+        return solved, ()
     candidates = {config.recipe.name: solved}
     for entry in config.recipe.gate:
         if entry == ROUNDED:
             alone = rounded(solved, samples, config, context)
             if alone is not None:
                 candidates[f"{config.recipe.name}, weights rounded one by one"] = alone
-        elif config.plan is None:
+        else:
             name = config.recipe.name + entry if entry.startswith("+") else entry
             with context.watch.stage(f"{name}, to compare"):
                 candidates[name] = by_recipe(

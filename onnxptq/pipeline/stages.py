@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from onnxptq.errors import InputError
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
-from onnxptq.graph.size import source_size
+from onnxptq.graph.size import digest, source_size
 from onnxptq.lower import Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
 from onnxptq.passes import passes
@@ -38,7 +39,7 @@ from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.expressible import expressible
 from onnxptq.pipeline.walking import walks, weighted
 from onnxptq.plan import Plan
-from onnxptq.recipe import Recipe
+from onnxptq.recipe import Recipe, applied
 from onnxptq.running import compare
 from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import run
@@ -60,6 +61,11 @@ class Prepared:
     """Bytes of the file."""
     model: Model
     structure: Structure
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the model."""
+        return digest(self.model)
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,8 @@ def calibrate(
     What ``known`` holds for equal choices on the same folded model is taken over.
     """
     wanted, warnings = planned(name, folded.structure, config)
+    if config.plan is not None:
+        wanted = applied(wanted, folded.structure)
     plan = wanted
     if known is not None:
         activations = [key for key in plan if plan.sites[key].role is not Role.WEIGHT]

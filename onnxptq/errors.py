@@ -25,6 +25,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
 
 
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+"""What a terminal would obey, and how it is written instead."""
+LONGEST = 1000
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters but line ends and tabs."""
+    return text.translate(CONTROL)
+
+
+def message(text: str) -> str:
+    """``text`` as one printable line, its middle left out where it is longer than anybody reads."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 400]} ... {line[-395:]}"
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's text that says something, at most 300 characters of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,6 +1,6 @@
 """The command line: parser and exit codes here, one file for each subcommand.
 
-Exit codes: 0; 2 for bad input, with one line on stderr; 1 for a bug of ours; 130 when interrupted.
+Exit codes: 0; 2 for bad input, with one line on stderr; 1 for a bug of ours; 130 when interrupted, 143 when terminated.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import importlib
 import importlib.util
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from onnxptq import __version__
 from onnxptq.cli.output import Output
-from onnxptq.errors import ArtifactError, InputError, SpeedWarning, nearest
+from onnxptq.errors import ArtifactError, InputError, SpeedWarning, message, nearest
 
 COMMANDS = {
     "quantize": "quantize a model: one file out, smaller and faster",
@@ -72,38 +75,84 @@ def parser() -> Parser:
     return whole
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run like Ctrl-C, with its own exit code."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
+    _open_streams()
+    # Sent at import, and a warning in colour where the home folder is read-only.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     debug = os.environ.get("ONNXPTQ_DEBUG") == "1"
     if not debug:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", SpeedWarning)
-        warnings.formatwarning = lambda message, *_: f"onnxptq: warning: {message}\n"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+        warnings.formatwarning = lambda said, *_: f"onnxptq: warning: {message(str(said))}\n"
     try:
-        code = _run(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
-        return code
+        with _terminable():
+            code = _run(sys.argv[1:] if argv is None else list(argv))
+            sys.stdout.flush()
+            return code
     except SystemExit as done:
         return int(done.code or 0)
-    except KeyboardInterrupt:
-        return _end("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        word, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        return _end("; ".join([word, *map(str, stop.args)]), code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except InputError as problem:
+    except Exception as problem:
         if debug:
             raise
-        return _end(str(problem), 2)
-    except Exception as bug:
-        if debug:
-            raise
-        if isinstance(bug, OSError) and bug.errno in DISK_FULL:
-            return _end(f"{bug.filename or 'output'}: {bug.strerror}; nothing was written", 2)
-        what = str(bug) if isinstance(bug, ArtifactError) else f"{type(bug).__name__}: {bug}"
-        return _end(f"internal error: {what} (please report it; ONNXPTQ_DEBUG=1 shows where it happened)", 1)
+        return _end(*_said(problem))
+
+
+def _said(problem: Exception) -> tuple[str, int]:
+    """The line and the exit code of an error."""
+    match problem:
+        case InputError():
+            return str(problem), 2
+        case MemoryError():
+            return "there is not enough memory; give fewer or smaller samples, or a lower --memory-limit", 2
+        case OSError() if problem.errno in DISK_FULL:
+            return f"{problem.filename or 'output'}: {problem.strerror}; nothing was written", 2
+        case OSError() if problem.filename:
+            return f"{problem.filename}: {problem.strerror}", 2
+    what = str(problem) if isinstance(problem, ArtifactError) else f"{type(problem).__name__}: {problem}"
+    return f"internal error: {what} (please report it; ONNXPTQ_DEBUG=1 shows where it happened)", 1
+
+
+def _open_streams() -> None:
+    """Closed streams (cron) lead nowhere: else the next file opened takes their number, and gets our words.
+
+    Names that are no text (surrogates) and what the locale lacks are written as escapes.
+    """
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM raises ``Terminated``."""
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -121,5 +170,11 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _end(text: str, code: int) -> int:
-    print("onnxptq: " + " ".join(text.split()), file=sys.stderr)
+    """Say why a run ended; a stream that cannot be written to any more is left behind."""
+    try:
+        print("onnxptq: " + message(text), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:
+        for number in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return code

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxptq.cli.output import Output
-from onnxptq.cli.values import add_json, positive
-from onnxptq.errors import InputError
+from onnxptq.cli.output import Output, folder
+from onnxptq.cli.values import add_json, positive, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,24 +36,29 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=positive, default=30, metavar="N", help="scenes to compare masks on (default 30)"
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    parser.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
     add_json(parser)
 
 
 def run(args: Namespace, out: Output) -> int:
     """Quantize the zoo's models at each width, score the masks beside those of the original, write pages."""
-    from onnxptq.calibration.progress import progress_on
+    from onnxptq.bits import Bits
+    from onnxptq.recipe import Recipe
+
+    Recipe.load(args.recipe)
+    for bits in args.bits or ():
+        Bits.parse(bits)
+    with folder(Path(args.output)):
+        return _run(args, out, Path(args.output))
+
+
+def _run(args: Namespace, out: Output, folder: Path) -> int:
     from onnxptq.datasets import zoo
     from onnxptq.evaluate.pictures import Gallery
     from onnxptq.evaluate.task import evaluate
     from onnxptq.graph.save import write_atomic
     from onnxptq.report.text import megabytes, table
 
-    folder = Path(args.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made a folder: {error.strerror}") from error
     names = ("lavt-mini",) if args.ris else ("sam-mini-encoder", "sam-mini-decoder")
     files = {"original": [zoo.path(name) for name in names]}
     reports: dict[str, list[Report]] = {"original": []}
@@ -62,7 +66,7 @@ def run(args: Namespace, out: Output) -> int:
         made = [_quantized(name, bits, folder, args, out) for name in names]
         files[bits], reports[bits] = [path for path, _ in made], [report for _, report in made]
     task, predictors = _task(args), {label: _predictor(paths, args) for label, paths in files.items()}
-    with progress_on(out.stream).task("masks", args.limit) as step:
+    with out.progress().task("masks", args.limit) as step:
         gallery = Gallery(folder / "masks", most=PICTURES)
         found = evaluate(task, predictors, limit=args.limit, watch=lambda done, of: step(), paint=gallery)
     rows, entries = [], []
@@ -85,14 +89,13 @@ def run(args: Namespace, out: Output) -> int:
 
 def _quantized(name: str, bits: str, folder: Path, args: Namespace, out: Output) -> tuple[Path, Report]:
     """One model at one width, saved with its page."""
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.datasets import zoo
     from onnxptq.graph.save import write_atomic
     from onnxptq.quantizer import Quantizer
     from onnxptq.report.html import page
 
     out.say(f"{name} at {bits}")
-    q = Quantizer(zoo.path(name), recipe=args.recipe, bits=bits, threads=args.threads, progress=progress_on(out.stream))
+    q = Quantizer(zoo.path(name), recipe=args.recipe, bits=bits, threads=args.threads, progress=out.progress())
     q.calibrate(list(_samples(name, args)))
     result = q.quantize()
     path = folder / f"{name}.{bits}.onnx"

@@ -82,7 +82,6 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, out: Output) -> int:
     """Load, run, print."""
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.evaluate.pictures import Gallery
     from onnxptq.evaluate.task import evaluate
 
@@ -90,7 +89,7 @@ def run(args: Namespace, out: Output) -> int:
     models = _models(args)
     total = min(len(task), args.limit or len(task))
     gallery = Gallery(args.pictures) if args.pictures else None
-    with progress_on().task(f"{args.task}, {len(models)} models" if len(models) > 1 else args.task, total) as advance:
+    with out.progress().task(f"{args.task}, {len(models)} models" if len(models) > 1 else args.task, total) as advance:
         found = evaluate(task, models, limit=args.limit, watch=lambda done, of: advance(), paint=gallery)
     out.say(table(found))
     out.emit(found.to_json())

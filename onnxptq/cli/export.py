@@ -6,11 +6,12 @@ import importlib.util
 import json
 import shutil
 from argparse import ArgumentParser, Namespace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.cli.output import Output
-from onnxptq.cli.values import add_json, positive
+from onnxptq.cli.output import Output, folder
+from onnxptq.cli.values import add_json, positive, seed
 from onnxptq.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def add(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="vit_b, vit_l or vit_h; needed with --random-weights, else read off the checkpoint",
     )
-    sam.add_argument("--random-weights", type=int, metavar="SEED", help="instead of a checkpoint, for timing")
+    sam.add_argument("--random-weights", type=seed, metavar="SEED", help="instead of a checkpoint, for timing")
     sam.add_argument(
         "--image-size",
         type=positive,
@@ -48,7 +49,7 @@ def add(parser: ArgumentParser) -> None:
     lavt = kinds.add_parser("lavt", help="LAVT referring segmentation", allow_abbrev=False)
     lavt.add_argument("--checkpoint", type=Path, metavar="FILE", help="official layout, lavt or lavt_one")
     lavt.add_argument(
-        "--random-weights", type=int, metavar="SEED", help="instead of a checkpoint, the released sizes, for timing"
+        "--random-weights", type=seed, metavar="SEED", help="instead of a checkpoint, the released sizes, for timing"
     )
     lavt.add_argument("--image-size", type=positive, metavar="N", default=480, help="side of the input (default 480)")
     lavt.add_argument(
@@ -93,7 +94,8 @@ def run(args: Namespace, out: Output) -> int:
             raise InputError(
                 f"export needs torch and transformers ({package} is missing): pip install 'onnxptq[models]'"
             )
-    written = {"sam": _sam, "lavt": _lavt, "zoo": _zoo}[args.kind](args)
+    with nullcontext() if args.kind == "lavt" else folder(args.out):
+        written = {"sam": _sam, "lavt": _lavt, "zoo": _zoo}[args.kind](args)
     files = []
     for one in written:
         gap = check(one)
@@ -102,7 +104,7 @@ def run(args: Namespace, out: Output) -> int:
         out.say(f"{one.path}: {size / 2**20:.1f} MiB, difference from torch {gap:.1e}")
         files.append({"path": str(one.path), "bytes": size, "error": gap})
     if args.kind == "zoo" and args.measure:
-        _measure(args)
+        _measure(args, out)
     out.emit({"files": files})
     return 0
 
@@ -124,7 +126,6 @@ def check(exported: Exported) -> float:
 def _sam(args: Namespace) -> list[Exported]:
     if (args.checkpoint is None) == (args.random_weights is None):
         raise InputError("export sam: give either --checkpoint FILE or --random-weights SEED")
-    _folder(args.out)
     encoder, decoder = args.out / "encoder.onnx", args.out / "decoder.onnx"
     options = {"exporter": args.exporter}
     if args.checkpoint is not None and args.checkpoint.is_dir():
@@ -185,20 +186,20 @@ def _zoo(args: Namespace) -> list[Exported]:
         raise InputError("export zoo: give --sam FILE, --lavt FILE or both")
     if args.lavt is not None and args.vocab is None:
         raise InputError("export zoo: --lavt needs --vocab FILE, its vocabulary")
-    _folder(args.out)
     if args.vocab is not None:
         WordPiece.load(args.vocab)
+    written = [*(embed_sam(args.sam, args.out) if args.sam else ())]
+    if args.lavt:
+        written.append(embed_lavt(args.lavt, args.out))
+    if args.vocab is not None:
         target = args.out / "lavt-mini.vocab.txt"
         if not (target.exists() and target.samefile(args.vocab)):
             shutil.copyfile(args.vocab, target)
-    return (embed_sam(args.sam, args.out) if args.sam else []) + (
-        [embed_lavt(args.lavt, args.out)] if args.lavt else []
-    )
+    return written
 
 
-def _measure(args: Namespace) -> None:
+def _measure(args: Namespace, out: Output) -> None:
     """FP32 figures of every model written, beside it."""
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.evaluate.baseline import measure_lavt, measure_sam
     from onnxptq.graph.save import write_atomic
 
@@ -206,11 +207,5 @@ def _measure(args: Namespace) -> None:
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, given, measure in (("sam-mini", args.sam, measure_sam), ("lavt-mini", args.lavt, measure_lavt)):
         if given is not None:
-            found[name] = measure(args.out, progress_on())
+            found[name] = measure(args.out, out.progress())
     write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
-
-
-def _folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"-o {path}: exists and is not a directory; give a folder")
-    path.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output, writable
-from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
+from onnxptq.cli.values import add_json, add_model, add_samples, size, threads
 from onnxptq.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="page with drawings of keys, softmax and GELU outputs; needs --calib",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    parser.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
     parser.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors held at a time")
     add_json(parser)
 
@@ -186,7 +186,6 @@ def _distributions(q: Quantizer, plan: Plan, args: Namespace, out: Output) -> li
 
 def _engine(found: Prepared, args: Namespace, out: Output) -> Engine:
     from onnxptq.calibration.engine import Engine
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.cli.samples import open_for
 
     return Engine(
@@ -195,13 +194,12 @@ def _engine(found: Prepared, args: Namespace, out: Output) -> Engine:
         masks=found.structure.masks,
         memory_limit=args.memory_limit,
         threads=args.threads,
-        progress=progress_on(out.stream),
+        progress=out.progress(),
     )
 
 
 def _figures(q: Quantizer, args: Namespace, out: Output) -> dict[str, Any]:
     """Fold the model as the recipe does, and draw it before and after."""
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.calibration.sources.split import Samples
     from onnxptq.graph.save import write_atomic
     from onnxptq.pipeline.config import RunContext
@@ -211,7 +209,7 @@ def _figures(q: Quantizer, args: Namespace, out: Output) -> dict[str, Any]:
     found = q.prepared
     engine = _engine(found, args, out)
     samples = Samples(engine.source, engine.source, engine.source)
-    folded = fold(found, samples, q.config, RunContext(progress_on(out.stream)))
+    folded = fold(found, samples, q.config, RunContext(out.progress()))
     figures = gather(
         found.model,
         found.structure,

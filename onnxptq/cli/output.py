@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from onnxptq.errors import InputError
+from onnxptq.errors import InputError, message, printable
+
+if TYPE_CHECKING:
+    from onnxptq.calibration.progress import Progress
 
 
 class Output:
@@ -17,24 +22,36 @@ class Output:
     def __init__(self, *, json: bool) -> None:
         self.json = json
 
-    @property
-    def stream(self) -> TextIO:
-        """Where progress goes: a terminal if there is one, else with the words for people, so that stderr holds errors
-        only."""
-        return sys.stderr if self.json or sys.stderr.isatty() else sys.stdout
+    def progress(self) -> Progress:
+        """Where progress goes: to a terminal if there is one, else with the words for people, so that stderr holds
+        errors only; nowhere where stdout carries an object."""
+        from onnxptq.calibration.progress import progress_on
+
+        terminal = sys.stderr.isatty()
+        return progress_on(sys.stderr if terminal else sys.stdout, quiet=self.json and not terminal)
 
     def say(self, text: str = "") -> None:
         """A line or a block for people."""
-        print(text, file=sys.stderr if self.json else sys.stdout)
+        _write(printable(text), sys.stderr if self.json else sys.stdout)
 
     def warn(self, text: str) -> None:
         """A warning, always on stderr."""
-        print("onnxptq: warning: " + " ".join(text.split()), file=sys.stderr)
+        _write("onnxptq: warning: " + message(text), sys.stderr)
 
     def emit(self, data: Mapping[str, Any]) -> None:
         """The one object; nothing without ``--json``."""
         if self.json:
-            print(json.dumps(data, allow_nan=False))
+            _write(json.dumps(data, allow_nan=False), sys.stdout)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Print at once, so that what cannot be written is known at once."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def writable(path: str | Path, *, model: Path | None = None) -> Path:
@@ -47,3 +64,38 @@ def writable(path: str | Path, *, model: Path | None = None) -> Path:
     if model is not None and model.exists() and path.exists() and path.samefile(model):
         raise InputError(f"{path}: is the model itself; choose another name for the output")
     return path
+
+
+def distinct(outputs: Mapping[str, Path]) -> None:
+    """An InputError where two options name one file."""
+    places: dict[str, str] = {}
+    for option, path in outputs.items():
+        place = os.path.realpath(path)
+        if place in places and not Path(place).is_char_device():
+            raise InputError(f"{option} {path}: is the file of {places[place]} as well; give another name")
+        places[place] = option
+
+
+def spare(outputs: Iterable[str], inputs: Iterable[str | Path]) -> None:
+    """An InputError where a file to be written is one that is read."""
+    read = {os.path.realpath(path) for path in inputs}
+    for path in outputs:
+        if os.path.realpath(path) in read:
+            raise InputError(f"{path}: is read by this run, and would be overwritten; give another name for the output")
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[None]:
+    """Within, ``path`` is a folder; what was made for that goes again where the work fails and has written nothing."""
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()
+        raise

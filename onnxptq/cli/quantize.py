@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.cli.output import Output, writable
-from onnxptq.cli.values import add_json, add_model, add_samples, positive, size
+from onnxptq.cli.output import Output, distinct, spare, writable
+from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_samples, size, threads
 from onnxptq.errors import InputError
 from onnxptq.lower import CONSTANTS, FORMATS
 
@@ -48,7 +47,7 @@ def add(parser: ArgumentParser) -> None:
     written.add_argument("--report", metavar="OUT.html", help="write a page about what was done and why")
     add_samples(parser, "--calib")
     engine = parser.add_argument_group("run")
-    engine.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    engine.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
     engine.add_argument(
         "--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time"
     )
@@ -60,24 +59,41 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """Load, calibrate, lower, verify; then write."""
     from onnxptq.bits import Bits
-    from onnxptq.graph.save import write_atomic
+    from onnxptq.calibration.checkpoint import locked
+    from onnxptq.graph.save import remove_parts
+    from onnxptq.graph.size import source_files
     from onnxptq.plan import Plan
+
+    model = Path(args.model)
+    plan = Plan.read(args.plan_in) if args.plan_in else None
+    if plan is not None:
+        _agree(args, plan)
+    bits = plan.bits if plan is not None else args.bits or BITS
+    output = Path(args.output) if args.output else default_output(model, str(Bits.parse(bits)))
+    outputs = {"-o": output, "--report": args.report, "--plan-out": args.plan_out}
+    if args.output or model.is_file():
+        distinct({option: writable(path, model=model) for option, path in outputs.items() if path})
+    q = quantizer(args, out, plan)
+    spare(
+        (str(path) for path in (*outputs.values(), f"{output}.data") if path),
+        (*source_files(model), *(path for path in (args.plan_in, args.recipe, args.calib) if path)),
+    )
+    checkpoint = output.with_name(f"{output.name}.resume") if output.is_file() or not output.exists() else None
+    if checkpoint is None:
+        return _quantize(q, args, out, output, None)
+    with locked(checkpoint):
+        remove_parts(output)
+        return _quantize(q, args, out, output, checkpoint)
+
+
+def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoint: Path | None) -> int:
+    """The run itself. The checkpoint stays where the run is stopped, or goes on from one before."""
+    from onnxptq.calibration.checkpoint import discard, holds
+    from onnxptq.graph.save import write_atomic
     from onnxptq.report.answer import answer
     from onnxptq.report.html import page
     from onnxptq.report.text import summary
 
-    model = Path(args.model)
-    output = Path(args.output) if args.output else default_output(model, str(Bits.parse(args.bits)))
-    if args.output or model.is_file():
-        writable(output, model=model)
-    extra = {
-        option: writable(path, model=model)
-        for option, path in (("report", args.report), ("plan", args.plan_out))
-        if path
-    }
-    plan = Plan.read(args.plan_in) if args.plan_in else None
-    q = quantizer(args, out, plan)
-    checkpoint = output.with_name(f"{output.name}.resume") if output.is_file() or not output.exists() else None
     try:
         q.calibrate(
             args.calib,
@@ -90,33 +106,56 @@ def run(args: Namespace, out: Output) -> int:
         result = q.quantize()
         report = replace(result.report, output_file=str(output))
         result.save(output)
-    except (InputError, OSError):
-        if not args.resume:
-            forget(checkpoint)
+        for warning in report.warnings:
+            out.warn(warning)
+        if args.plan_out:
+            write_atomic(args.plan_out, result.plan.to_json() + "\n")
+        if args.report:
+            write_atomic(args.report, page(report).encode(errors="backslashreplace"))
+    except KeyboardInterrupt as stop:
+        if checkpoint is not None and holds(checkpoint):
+            stop.args = (f"what was found is kept in {checkpoint}; give the same command with --resume to go on",)
+        elif checkpoint is not None:
+            discard(checkpoint)
         raise
-    for warning in report.warnings:
-        out.warn(warning)
-    if "plan" in extra:
-        write_atomic(extra["plan"], result.plan.to_json() + "\n")
-    if "report" in extra:
-        write_atomic(extra["report"], page(report))
-    forget(checkpoint)
+    except BaseException:
+        if checkpoint is not None and not args.resume:
+            discard(checkpoint)
+        raise
+    if checkpoint is not None:
+        discard(checkpoint)
     out.say(f"{summary(report)}\n" if args.verbose else "")
     out.say(answer(report, args.report))
     out.emit(report.to_json())
     return 0
 
 
+def _agree(args: Namespace, plan: Plan) -> None:
+    """An InputError where an option contradicts the plan, or would do nothing beside it."""
+    from onnxptq.bits import Bits
+
+    name = args.plan_in
+    if args.bits and str(Bits.parse(args.bits)) != plan.bits:
+        raise InputError(f"--bits {args.bits}: {name} was made for {plan.bits}; leave --bits out or make a plan anew")
+    if args.recipe and Path(args.recipe).stem != plan.recipe:
+        raise InputError(f"--recipe {args.recipe}: {name} was made by {plan.recipe}; leave --recipe out")
+    for option, given in (("--exclude", args.exclude), ("--include", args.include)):
+        if given:
+            raise InputError(f'{option}: {name} says which sites are quantized; edit it, scheme "float" leaves one out')
+    for option, given in (("--set", args.set), ("--no-bimodal", args.no_bimodal), ("--no-agq", args.no_agq)):
+        if given:
+            raise InputError(f"{option}: {name} says what is done to each site; edit it, or make a plan anew")
+
+
 def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantizer:
     """A Quantizer with the options of the command line."""
-    from onnxptq.calibration.progress import progress_on
     from onnxptq.quantizer import Quantizer
 
     settings = dict(args.set) | {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
         args.model,
-        recipe=args.recipe,
-        bits=args.bits,
+        recipe=args.recipe or RECIPE,
+        bits=args.bits or BITS,
         format=getattr(args, "format", "native"),
         constants=getattr(args, "constants", "fp16"),
         strict=getattr(args, "strict", False),
@@ -129,14 +168,8 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
         settings=settings,
         seed=args.seed,
         threads=args.threads,
-        progress=progress_on(out.stream),
+        progress=out.progress(),
     )
-
-
-def forget(checkpoint: Path | None) -> None:
-    """Remove a checkpoint; a folder that is none is left alone."""
-    if checkpoint is not None and (checkpoint / "run.json").is_file():
-        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def default_output(model: Path, bits: str) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli import evaluate as evaluation
-from onnxptq.cli.output import Output
-from onnxptq.cli.values import positive
+from onnxptq.cli.output import Output, folder
+from onnxptq.cli.values import positive, seed
 from onnxptq.errors import InputError
 from onnxptq.lower import FORMATS
 
@@ -45,7 +45,7 @@ def add(parser: ArgumentParser) -> None:
         "--calib", metavar="SRC", help="as of quantize (default zoo:sam-mini or zoo:lavt-mini for sam and ris)"
     )
     grid.add_argument("--samples", type=positive, default=32, metavar="N", help="calibration samples (default 32)")
-    grid.add_argument("--seed", type=int, default=0, metavar="N", help="seed of calibration samples (default 0)")
+    grid.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of calibration samples (default 0)")
     grid.add_argument(
         "--format", choices=FORMATS, default="native", help="of the files that are judged (default native)"
     )
@@ -62,7 +62,6 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """Quantize and evaluate cell by cell; what is finished is kept."""
     from onnxptq.bits import Bits
-    from onnxptq.evaluate.grid import FULL, Folder, comma_separated, drawing, markdown
     from onnxptq.recipe import Recipe, named
 
     if args.quantized or args.pictures:
@@ -75,17 +74,29 @@ def run(args: Namespace, out: Output) -> int:
     args.calib = args.calib or {"sam": "zoo:sam-mini", "ris": "zoo:lavt-mini"}.get(args.task)
     if args.calib is None:
         raise InputError(f"table {args.task}: --calib is missing")
+    _spec(args)
+    evaluation.open_task(Namespace(**{**vars(args), "split": splits[0][0], "limit": splits[0][1]}))
+    with folder(args.out):
+        return _run(args, out, recipes, widths, splits)
+
+
+def _run(
+    args: Namespace, out: Output, recipes: list[str], widths: list[str], splits: list[tuple[str, int | None]]
+) -> int:
+    """The grid, written after each row."""
+    from onnxptq.evaluate.grid import FULL, Folder, comma_separated, drawing, markdown
+
     keys = ("task", "model", "data", "benchmark", "partition", "boxes", "coarse", "calib", "samples", "seed", "format")
-    folder = Folder(
+    kept = Folder(
         args.out, {key: str(getattr(args, key)) for key in keys} | {"splits": [f"{s}:{n}" for s, n in splits]}
     )
-    cells = [_cell(args, folder, FULL, "w32a32", split, []) for split in splits]
+    cells = [_cell(args, kept, FULL, "w32a32", split, []) for split in splits]
     for width in widths:
         for recipe in recipes:
             with tempfile.TemporaryDirectory(prefix="onnxptq-table-") as scratch:
                 made: list[Path] = []
                 for split in splits:
-                    cells.append(_cell(args, folder, recipe, width, split, made, Path(scratch)))
+                    cells.append(_cell(args, kept, recipe, width, split, made, Path(scratch)))
                     shown = ", ".join(
                         f"{n} {cells[-1].figures[n]:.2f}" for n in SHOWN[args.task] if n in cells[-1].figures
                     )

@@ -7,6 +7,9 @@ from argparse import ArgumentParser, ArgumentTypeError
 
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
 EXECUTORS = ("native", "function", "python")
+LARGEST = 2**31 - 1
+RECIPE, BITS = "auto", "w8a8"
+"""What a model is quantized by where nothing is said, which a plan does."""
 UNITS = {
     "": 1,
     "B": 1,
@@ -23,15 +26,34 @@ UNITS = {
 
 def positive(text: str) -> int:
     """A whole number, 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return _number(text, 1, LARGEST)
+
+
+def seed(text: str) -> int:
+    """The seed of a random generator."""
+    return _number(text, 0, 2**32 - 1)
+
+
+def threads(text: str) -> int:
+    """A number of threads that onnxruntime can start."""
+    from onnxptq.running.sessions import THREADS
+
+    return _number(text, 1, THREADS)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    # Python does not read numbers of thousands of digits.
+    known = text.isascii() and text.isdigit() and len(text) <= 20
+    if not known or not least <= int(text) <= most:
+        end = f"to {most}" if text.isdigit() and text.strip("0") else "or more"
+        raise ArgumentTypeError(f"{text!r} is not a whole number of {least} {end}")
     return int(text)
 
 
 def size(text: str) -> int:
     """Bytes: ``4GB``, ``512MiB``, ``1000000``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2].upper() not in UNITS:
+    if not match or match[2].upper() not in UNITS or len(match[1]) > 20:
         raise ArgumentTypeError(f"{text!r} is not a size; write for example 4GB or 512MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
@@ -40,7 +62,7 @@ def regex(text: str) -> str:
     """A regular expression that compiles."""
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
     return text
 
@@ -62,7 +84,7 @@ def named_regex(text: str) -> tuple[str, str]:
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
     """``NAME=2,3,4``."""
     name, value = pair(text)
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+    if not re.fullmatch(r"[1-9][0-9]{0,11}(,[1-9][0-9]{0,11})*", value):
         raise ArgumentTypeError(f"{text!r}: write NAME=2,3,4 with sizes of 1 or more")
     return name, tuple(int(part) for part in value.split(","))
 
@@ -70,14 +92,11 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 def add_model(parser: ArgumentParser) -> None:
     """The model, and the options that say what is done to which of its sites."""
     parser.add_argument("model", metavar="MODEL", help="ONNX model")
-    parser.add_argument(
-        "--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)"
-    )
+    parser.add_argument("--recipe", metavar="NAME", help=f"recipe by name, or a TOML file (default {RECIPE})")
     parser.add_argument(
         "--bits",
-        default="w8a8",
         metavar="wXaY",
-        help="bits of weights and activations, 2 to 8, or 32 for float (default w8a8)",
+        help=f"bits of weights and activations, 2 to 8, or 32 for float (default {BITS})",
     )
     parser.add_argument("--set", type=pair, action="append", default=[], metavar="K=V", help="a setting of the recipe")
     group = parser.add_argument_group("scope")
@@ -124,7 +143,7 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
         metavar="NAME=2,3,..",
         help="shape of an input with dynamic sizes",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
+    group.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (default 0)")
 
 
 def add_run(parser: ArgumentParser) -> None:
@@ -134,7 +153,7 @@ def add_run(parser: ArgumentParser) -> None:
         choices=EXECUTORS,
         help="native (compiled ops), function (bodies only) or python (default: the best there is)",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of onnxruntime")
+    parser.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
     add_json(parser)
 
 

@@ -7,11 +7,12 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import InputError
+from onnxptq.files import finite, read_json, reading, require
 from onnxptq.report.plots import short, ticks
 
 FULL = "FP32"
@@ -34,25 +35,32 @@ class Folder:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """``settings`` are what every cell of one table must share; a folder made with others is refused."""
         self.path, self._cells = path, path / "cells"
-        self._cells.mkdir(parents=True, exist_ok=True)
-        record = path / "settings.json"
-        text = json.dumps(dict(settings), indent=1, sort_keys=True) + "\n"
-        if not record.exists():
-            record.write_text(text, encoding="utf-8")
-        elif record.read_text(encoding="utf-8") != text:
-            old = json.loads(record.read_text(encoding="utf-8"))
-            name = next(key for key in sorted({*old, *settings}) if old.get(key) != settings.get(key))
-            raise InputError(
-                f"{path}: holds a table made with {name} {old.get(name)}, not {settings.get(name)}; give another folder"
-            )
+        self._record = path / "settings.json"
+        self._settings = json.dumps(dict(settings), indent=1, sort_keys=True) + "\n"
+        if self._record.exists():
+            old = require(read_json(self._record), dict, str(self._record))
+            new = json.loads(self._settings)
+            for name in sorted({*old, *new}):
+                if old.get(name) != new.get(name):
+                    raise InputError(
+                        f"{path}: holds a table made with {name} {old.get(name)}, not {new.get(name)}; give another "
+                        f"folder"
+                    )
 
     def get(self, recipe: str, bits: str, split: str) -> Cell | None:
         """A finished cell."""
         file = self._file(recipe, bits, split)
-        return Cell(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+        if not file.exists():
+            return None
+        with reading(file, "is no cell of a table; remove it"):
+            cell = Cell(**read_json(file))
+            return replace(cell, figures={str(name): finite(value) for name, value in cell.figures.items()})
 
     def put(self, cell: Cell) -> None:
         """Keep a cell, whole or not at all."""
+        self._cells.mkdir(parents=True, exist_ok=True)
+        if not self._record.exists():
+            self._record.write_text(self._settings, encoding="utf-8")
         file = self._file(cell.recipe, cell.bits, cell.split)
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(asdict(cell)) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxptq.evaluate.predictors import Masks
 from onnxptq.evaluate.task import Task
+from onnxptq.files import reading
 
 
 class Replay(Task[Any]):
@@ -20,7 +21,6 @@ class Replay(Task[Any]):
         self._task, self._folder = task, folder
         self.name, self.main = task.name, task.main  # type: ignore[misc]
         self._index = -1
-        folder.mkdir(parents=True, exist_ok=True)
 
     def __len__(self) -> int:
         return len(self._task)
@@ -37,11 +37,12 @@ class Replay(Task[Any]):
             return self._task.predict(predictor, sample)
         file = self._folder / f"{self._index}.npz"
         if file.exists():
-            with np.load(file) as held:
+            with reading(file, "is no answer of the reference; remove it"), np.load(file) as held:
                 shape = tuple(held["shape"])
                 bits = np.unpackbits(held["masks"], count=int(np.prod(shape)))
                 return Masks(bits.astype(np.bool_).reshape(shape), held["scores"])
         found = self._task.predict(predictor.predictor(), sample)
+        self._folder.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp.npz")
         np.savez(temporary, masks=np.packbits(found.masks), shape=np.array(found.masks.shape), scores=found.scores)
         temporary.rename(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import stat
 import tempfile
@@ -19,6 +20,8 @@ LIMIT = 2**31 - 2**20
 OUTSIDE = 1024
 """Bytes from which a tensor of a larger model lies in the file beside it."""
 PAGE = 4096
+NAMED = 64
+"""Characters of a file's name that the name of its unfinished part has as well."""
 
 Writer = Callable[[IO[bytes]], None]
 
@@ -58,7 +61,7 @@ def write_atomic(path: str | Path, data: bytes | str | Writer) -> None:
             raise _failure(path, error) from error
         return
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=_part(target), suffix=".part", dir=target.parent)
     except OSError as error:
         raise _failure(path, error) from error
     try:
@@ -76,6 +79,19 @@ def write_atomic(path: str | Path, data: bytes | str | Writer) -> None:
     _sync_folder(target.parent)
 
 
+def remove_parts(path: str | Path) -> None:
+    """Remove what writes to ``path`` that were killed have left beside it."""
+    for target in (Path(os.path.realpath(f"{path}{end}")) for end in ("", ".data")):
+        if len(target.name) <= NAMED:
+            for part in target.parent.glob(f"{glob.escape(_part(target))}{'?' * 8}.part"):
+                part.unlink(missing_ok=True)
+
+
+def _part(target: Path) -> str:
+    """How the names of unfinished files begin."""
+    return f".{target.name[:NAMED]}."
+
+
 def check_writable(path: str | Path) -> None:
     """InputError now if ``write_atomic`` could not write there later (but for the disk getting full)."""
     target = _target(path)
@@ -84,7 +100,7 @@ def check_writable(path: str | Path) -> None:
             raise _failure(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=_part(target), suffix=".part", dir=target.parent)
     except OSError as error:
         raise _failure(path, error) from error
     os.close(handle)

@@ -22,7 +22,11 @@ def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
         return weight if weight > LIMIT else int(model.ByteSize())
     if isinstance(model, bytes):
         return len(model)
-    path = Path(model)
+    return sum(file.stat().st_size for file in source_files(Path(model)))
+
+
+def source_files(path: Path) -> list[Path]:
+    """The files a model lies in: its own, and those of its external data."""
     proto = onnx.load(path, load_external_data=False)
     files = {
         entry.value
@@ -31,7 +35,7 @@ def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in files)))
+    return [path, *(path.parent / name for name in sorted(files))]
 
 
 def digest(model: Model) -> str:

@@ -21,6 +21,8 @@ from onnxptq.errors import InputError, SpeedWarning
 Executor = Literal["native", "function", "python"]
 ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
 """A file, a model, or what makes one, which nobody else then holds."""
+THREADS = max(64, 2 * (os.cpu_count() or 1))
+"""Threads of a session at most: where the system gives none, onnxruntime ends the process."""
 PROTOBUF_LIMIT = 2**31 - 2**20
 HEAVY = 2**26
 """Bytes of weights from which on it matters what other models of their kind have left in memory."""
@@ -55,13 +57,16 @@ def session(
     further custom-op libraries, as packaged models with a tokenizer need.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # Whatever ends in an exception is said by it; onnxruntime would say it on stderr as well, in colour.
+    options.log_severity_level = 4
     # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in
     # once more.
     options.enable_mem_pattern = False
     for other in libraries:
         options.register_custom_ops_library(str(other))
     if threads is not None:
+        if not 1 <= threads <= THREADS:
+            raise InputError(f"threads = {threads}: use 1 to {THREADS}")
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

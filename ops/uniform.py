@@ -93,7 +93,7 @@ def affine_codes_body(body: Body, x: str, scale: str, zero: str | None, bits: in
 
 def byte_codes_body(body: Body, x: str, scale: str, zero: str, bits: int, **axis: int) -> str:
     """``affine_codes`` by the standard QuantizeLinear, as UINT8: for one scale, or one along an axis."""
-    codes = body("QuantizeLinear", x, scale, zero, **axis)
+    codes = body("QuantizeLinear", x, scale, zero, out="", **axis)
     return codes if bits == 8 else body("Clip", codes, body.byte(0), body.byte(2**bits - 1))
 
 

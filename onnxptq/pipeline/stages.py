@@ -38,8 +38,9 @@ from onnxptq.pipeline import weights
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.expressible import expressible
 from onnxptq.pipeline.walking import walks, weighted
+from onnxptq.placement import applied
 from onnxptq.plan import Plan
-from onnxptq.recipe import Recipe, applied
+from onnxptq.recipe import Recipe
 from onnxptq.running import compare
 from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import run

@@ -1,0 +1,98 @@
+"""Placement: choices on the sites of a model, checked against what calibrators and schemes can do there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from onnxptq.calibrators import calibrators, weight_calibrators
+from onnxptq.calibrators.base import Joint
+from onnxptq.errors import InputError, nearest
+from onnxptq.options import Configurable
+from onnxptq.plan import Choice, Plan
+from onnxptq.structure import Role, Site, Structure
+
+HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
+FOUND = frozenset({"heads", "blocks", "norm", "errors"})
+"""Options that are not set but found out."""
+GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block")
+
+
+def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site, Choice]:
+    """Choices not yet made, with what calibrators have to know of the place: heads, and blocks of a weight."""
+    heads = {consumer: one.heads for one in structure.attentions.values() for consumer in (one.qk, one.av)}
+    blocks = structure.blocks()
+    placed = {}
+    for site, choice in choices.items():
+        options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks")}
+        if site.role in HEADED and choice.granularity in ("channel", "head"):
+            options["heads"] = heads[site.consumer]
+        if choice.granularity == "block" and site.consumer in blocks and choice.params is None:
+            options["blocks"] = blocks[site.consumer]
+        placed[site] = replace(choice, options=options)
+    return placed
+
+
+def applied(plan: Plan, structure: Structure) -> Plan:
+    """A plan from a file, on the sites of a model; an InputError where it does not fit them."""
+    sites = {site.key: site for site in structure.sites}
+    every: list[Configurable] = [*calibrators().values(), *weight_calibrators().values()]
+    known = {option for one in every for option in one.options} | FOUND
+    choices: dict[Site, Choice] = {}
+    for key, choice in plan.items():
+        if key not in sites:
+            raise InputError(f"plan: site {key!r} is not in this model{nearest(key, sites)}")
+        if choice.granularity not in GRANULARITIES:
+            raise InputError(
+                f"plan: site {key}: unknown granularity {choice.granularity!r}"
+                f"{nearest(choice.granularity, GRANULARITIES)}"
+            )
+        for option in choice.options:
+            if option not in known:
+                raise InputError(f"plan: site {key}: no option {option!r}{nearest(option, known)}")
+        check_choice(sites[key], choice)
+        choices[sites[key]] = choice
+    placed = placed_on(choices, structure)
+    for site, choice in placed.items():
+        _require_fit(site, choice)
+    found = plan.about()
+    return Plan(placed, recipe=found.recipe, bits=found.bits, passes=found.passes, model=found.model, notes=found.notes)
+
+
+def _require_fit(site: Site, choice: Choice) -> None:
+    """An InputError where parameters have another width or shape than the site."""
+    if choice.params is None:
+        return
+    heads = int(choice.options.get("heads", 1))
+    channels = site.channels or 1
+    counts = {"tensor": {1}, "row": {1}, "column": {1}}.get(choice.granularity, {1, channels, heads, heads * channels})
+    arrays = choice.params.inputs() if choice.scheme == "uniform" else {}
+    if choice.params.bits != choice.bits or any(array.size not in counts for array in arrays.values()):
+        raise InputError(
+            f"plan: site {site.key}: its parameters are for {choice.params.bits} bits and "
+            f"{max((a.size for a in arrays.values()), default=1)} channels; remove them, to be found anew"
+        )
+
+
+def for_weights() -> dict[str, Configurable]:
+    """The calibrators that weights may have."""
+    joint: dict[str, Configurable] = {name: one for name, one in calibrators().items() if isinstance(one, Joint)}
+    return {**weight_calibrators(), **joint}
+
+
+def check_choice(site: Site, choice: Choice) -> None:
+    """An InputError where a choice cannot be made for a site of its kind."""
+    weight = site.role is Role.WEIGHT
+    what, known = ("weights", for_weights()) if weight else ("activations", dict[str, Configurable](calibrators()))
+    if choice.calibrator not in known:
+        raise InputError(
+            f"site {site.key}: calibrator {choice.calibrator!r} is not for {what}; use one of "
+            f"{', '.join(sorted(known))}"
+        )
+    known[choice.calibrator].settings(choice.options)
+    if weight and choice.scheme != "uniform":
+        raise InputError(f"site {site.key}: weights have scheme 'uniform', not {choice.scheme!r}")
+    if weight and choice.granularity not in ("tensor", "channel", "block"):
+        raise InputError(
+            f"site {site.key}: weights have a scale per tensor, channel or block, not per {choice.granularity}"
+        )

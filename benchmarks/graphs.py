@@ -55,7 +55,7 @@ def _export(module: Any, example: tuple[Any, ...], path: Path, names: list[str],
         )
 
 
-def _images(count: int, size: int, seed: int) -> list[Sample]:
+def images(count: int, size: int, seed: int) -> list[Sample]:
     """Smooth random images, normalised: low frequencies dominate as in photographs."""
     rng = np.random.default_rng(seed)
     found = []
@@ -119,8 +119,8 @@ def _sam(folder: Path, name: str, size: int, samples: int, **config: Any) -> Gra
     if not path.exists():
         encoder = Encoder(random_sam(SamConfig(image_size=size, **config)))
         _export(encoder, (torch.zeros(1, 3, size, size),), path, ["image"], ["embeddings"])
-    images = _images(2 * samples, size, 1)
-    return Graph(path, images[:samples], images[samples:])
+    found = images(2 * samples, size, 1)
+    return Graph(path, found[:samples], found[samples:])
 
 
 def sam256(folder: Path) -> Graph:
@@ -156,8 +156,8 @@ def swin(folder: Path) -> Graph:
                 return self.swin(image).last_hidden_state
 
         _export(Trunk(), (torch.zeros(1, 3, 256, 256),), path, ["image"], ["features"])
-    images = _images(2 * CALIBRATION, 256, 1)
-    return Graph(path, images[:CALIBRATION], images[CALIBRATION:])
+    found = images(2 * CALIBRATION, 256, 1)
+    return Graph(path, found[:CALIBRATION], found[CALIBRATION:])
 
 
 GRAPHS: dict[str, Callable[[Path], Graph]] = {"minilm": minilm, "sam256": sam256, "swin": swin, "samb": samb}

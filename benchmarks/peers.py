@@ -49,7 +49,7 @@ class Row:
     ours: bool = False
 
 
-class _Reader:
+class Reader:
     """What onnxruntime's calibration wants."""
 
     def __init__(self, samples: list[Sample]) -> None:
@@ -76,7 +76,7 @@ def _static(name: str, **options: Any) -> Row:
         if "calibrate_method" in given:
             given["calibrate_method"] = CalibrationMethod[given["calibrate_method"]]
         prepared = _prepared(graph, out)
-        quantize_static(str(prepared), str(out), _Reader(graph.calibration), **given)
+        quantize_static(str(prepared), str(out), Reader(graph.calibration), **given)
         prepared.unlink()
 
     return Row(f"onnxruntime static {name}", make)

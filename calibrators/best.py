@@ -6,25 +6,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+import numpy as np
+
 from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.statistics.base import F32, Observed, Request, Several, Statistic
+from onnxptq.calibration.statistics.ranges import AverageRange
 from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.calibrators.base import REGISTRY, WEIGHTED, Calibrator, Search, as_matrix
-from onnxptq.calibrators.search.objectives import few_digits, output_error
+from onnxptq.calibrators.search.objectives import even_noise, few_digits, output_error
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
-from onnxptq.structure import Site
+from onnxptq.structure import Role, Site
 
 ROWS = 512
+AXES: dict[str, int | None] = {"channel": 1, "sample": None}
+"""Of ranges that a convolution takes at run time: the axis that tells them apart within a sample."""
 SCHEMES = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}
 """Scheme and granularity of candidates that are not for the choice's own."""
 
 
 class Best(Calibrator):
     """Option ``candidates`` names calibrators (of static ranges, ``token``, or ``rorq``); measured is |(x - x^) W|^2
-    for the input of a linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. The choice
-    returned names the winner.
+    for the input of a linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. Ranges that a
+    convolution takes of whole channels or samples at run time have no rows to be tried on: their error is that of even
+    noise over the mean step. The choice returned names the winner.
     """
 
     name = "best"
@@ -46,7 +52,8 @@ class Best(Calibrator):
     def search(self, site: Site, choice: Choice) -> Search:
         """One walk (as many as the longest candidate takes)."""
         tried_names = self.settings(choice.options)["candidates"]
-        names = [name for name in tried_names if choice.bits in REGISTRY[name].widths]
+        dynamic = site.role is not Role.CONV_INPUT or "ranges" in choice.options
+        names = [name for name in tried_names if choice.bits in REGISTRY[name].widths and (dynamic or name != "token")]
         if not names:
             raise InputError(f"site {site.key}: none of the candidates {list(tried_names)!r} is for {choice.bits} bits")
         options = {key: value for key, value in choice.options.items() if key != "candidates"}
@@ -57,7 +64,9 @@ class Best(Calibrator):
             choice_of = replace(tried, scheme=scheme, granularity=granularity)
             running[name] = Coroutine(REGISTRY[name].search(site, choice_of))
         rows = RowSample(ROWS, site.axis)
-        wanted: list[Observed] = [rows]
+        by_place = choice.options.get("ranges") in AXES and "token" in names
+        steps = AverageRange(AXES[choice.options["ranges"]]) if by_place else None
+        wanted: list[Observed] = [rows] if steps is None else [rows, steps]
         while (filled := asked(running)) or wanted:
             together = [cast(Observed, one.statistic) for one in filled.values() if one.tensor == site.tensor]
             if wanted or together:
@@ -74,6 +83,8 @@ class Best(Calibrator):
             weight = as_matrix(held, rows.sample.shape[1])
         answers = {name: one.result for name, one in running.items()}
         errors = {name: _error(rows.sample, answers[name], weight) for name in names}
+        if steps is not None:
+            errors["token"] = _even_noise(steps, choice.bits, weight, rows.sample.shape[1])
         winner = min(names, key=lambda name: errors[name])
         return replace(answers[winner], options={**options, "errors": errors})
 
@@ -93,3 +104,9 @@ def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
     beyond = scheme.bits_per_element(choice.params, rows.size) - choice.bits
     coded = scheme.fake(rows, replace(choice.params, **held))
     return float(few_digits(4**beyond * output_error(rows, coded, weight) / max(rows.size, 1)))
+
+
+def _even_noise(steps: AverageRange, bits: int, weight: F32 | None, channels: int) -> float:
+    """``_error`` of codes whose errors are spread evenly over the mean step of each channel, or of all."""
+    weights = np.ones(channels) if weight is None else np.square(weight, dtype=np.float64).sum(axis=1)
+    return float(few_digits(np.sum(even_noise(steps.low, steps.high, bits) * weights) / channels))

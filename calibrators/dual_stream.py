@@ -27,6 +27,7 @@ class DualStreamWeights(WeightCalibrator):
     name = "dualstream"
     options: ClassVar[Mapping[str, Any]] = {f.name: f.default for f in fields(Settings)}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"damp": (0, 1e6), "damp_few": (0, 1e6), "rows": (0, 10**6)}
+    fallback = "unbiased"
 
     def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
         """Linears and plain convolutions with one range a channel; the others are left to the fallback."""

@@ -31,4 +31,5 @@ class Token(Calibrator):
                 f"granularity 'row'"
             )
         yield from ()
-        return replace(choice, params=scheme.params(choice.bits))
+        granularity = choice.options.get("ranges", choice.granularity)
+        return replace(choice, granularity=granularity, params=scheme.params(choice.bits))

@@ -13,22 +13,26 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Role, Site, Structure
 
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
-FOUND = frozenset({"heads", "blocks", "norm", "errors"})
+FOUND = frozenset({"heads", "blocks", "norm", "errors", "ranges"})
 """Options that are not set but found out."""
-GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block")
+GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block", "pixel", "sample")
 
 
 def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site, Choice]:
-    """Choices not yet made, with what calibrators have to know of the place: heads, and blocks of a weight."""
+    """Choices not yet made, with what calibrators have to know of the place: heads, blocks of a weight, and of what
+    a convolution takes ranges at run time."""
     heads = {consumer: one.heads for one in structure.attentions.values() for consumer in (one.qk, one.av)}
     blocks = structure.blocks()
     placed = {}
     for site, choice in choices.items():
-        options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks")}
+        options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks", "ranges")}
         if site.role in HEADED and choice.granularity in ("channel", "head"):
             options["heads"] = heads[site.consumer]
         if choice.granularity == "block" and site.consumer in blocks and choice.params is None:
             options["blocks"] = blocks[site.consumer]
+        conv = structure.convs.get(site.consumer)
+        if conv is not None and conv.ranges and site.role is not Role.WEIGHT:
+            options["ranges"] = conv.ranges
         placed[site] = replace(choice, options=options)
     return placed
 

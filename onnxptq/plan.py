@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Choice:
     bits: int
     granularity: str = "tensor"
     """``tensor``, ``channel`` (the site's axis), ``head`` (attention operands), ``row`` (dynamic schemes), ``column``
-    (the same, of an attention's values) or ``block`` (of a weight: what makes q, k and v each on its own)."""
+    (the same, of an attention's values), ``pixel`` and ``sample`` (the same, of a convolution's input) or ``block`` (of
+    a weight: what makes q, k and v each on its own)."""
     symmetric: bool = False
     params: Params | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +78,13 @@ class Plan(Mapping[str, Choice]):
         """The same choices with other facts: ``recipe``, ``bits``, ``passes``, ``model``, ``notes``."""
         held = {name: getattr(self, name) for name in ("recipe", "bits", "passes", "model", "notes")}
         return Plan({self.sites[key]: choice for key, choice in self._choices.items()}, **held | facts)
+
+    def without(self, keys: Collection[str]) -> Plan:
+        """A plan that leaves these sites in float."""
+        plan = self.about()
+        plan.sites = {key: site for key, site in self.sites.items() if key not in keys}
+        plan._choices = {key: choice for key, choice in self._choices.items() if key not in keys}
+        return plan
 
     def replace(self, changes: Mapping[str, Choice]) -> Plan:
         """A plan with some choices replaced."""

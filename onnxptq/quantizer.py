@@ -22,6 +22,7 @@ from onnxptq.passes.base import Change
 from onnxptq.pipeline import candidates, reporting, stages
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.given import adopted
+from onnxptq.pipeline.guard import guard
 from onnxptq.pipeline.selection import select
 from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.plan import Plan
@@ -134,7 +135,8 @@ class Quantizer:
         folder: Path | None = None,
         resume: bool = False,
     ) -> Plan:
-        """Fold the model, find every parameter, and keep the best where the recipe compares several candidates.
+        """Fold the model, find every parameter, and keep the best where the recipe compares several candidates;
+        then relieve convolutions whose codes cost too much, where the recipe has a guard.
 
         ``limit`` samples calibrate; some more, where there are more, are kept for the selection and for the report.
         What is found is kept in ``folder``, from which ``resume`` goes on.
@@ -149,8 +151,9 @@ class Quantizer:
         context = RunContext(self._progress, self.watch, folder, resume)
         solved = candidates.by_recipe(self.prepared, split, config, context)
         solved, verdicts = select(self.prepared, solved, split, config, context)
+        solved, relieved = guard(self.prepared, solved, split, config, context)
         warned = "calibrated on synthetic samples; real ones are better: give a folder of them"
-        warnings = (*self._notes, *((warned,) if synthetic else ()))
+        warnings = (*self._notes, *((warned,) if synthetic else ()), *relieved)
         self.calibration = Calibration(split, solved, verdicts, context, preprocess, warnings)
         return solved.plan
 

@@ -15,7 +15,7 @@ from onnxptq.errors import InputError, nearest
 from onnxptq.files import read_text, reading
 from onnxptq.placement import check_choice, placed_on
 from onnxptq.plan import Choice, Plan
-from onnxptq.recipe_text import DEFAULT, Rule, check_options, extend, parse
+from onnxptq.recipe_text import DEFAULT, Guard, Rule, check_options, extend, parse
 from onnxptq.structure import Role, Site, Structure
 
 ROUNDED = "rounded"
@@ -34,6 +34,8 @@ class Recipe:
     gate: tuple[str, ...] = ()
     """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``baseline``
     reads."""
+    guard: Guard | None = None
+    """Limits for what codes of convolutions may cost; None: no guard."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Named settings of this recipe: setting -> value -> the recipe sections it adds."""
 
@@ -79,7 +81,7 @@ class Recipe:
         return self if entry == ROUNDED else Recipe.load(name, settings)
 
     def set(self, key: str, value: str) -> Recipe:
-        """``--set key=value``: a switch, ``passes``, ``gate``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE .
+        """``--set key=value``: a switch, ``passes``, ``gate``, ``guard.LIMIT``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE .
         FIELD``."""
         if key in self.switches:
             if value not in self.switches[key]:
@@ -90,13 +92,15 @@ class Recipe:
         if key in ("passes", "gate"):
             return self.extend({key: [name for name in value.split(",") if name not in ("", "off")]})
         match key.split("."):
+            case ["guard", name]:
+                return self.extend({"guard": {name: plain_value(value)}})
             case ["pass", name, option]:
                 return self.extend({"pass": {name: {option: plain_value(value)}}})
             case [("weights" | "activations") as section, name]:
                 return self.extend({section: {name: plain_value(value)}})
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
-        sections = [*self.switches, "passes", "gate", "pass", "weights", "activations", *(role.value for role in Role)]
+        sections = [*self.switches, "passes", "gate", "guard", "pass", "weights", "activations", *Role]
         raise InputError(
             f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE"
         )

@@ -52,6 +52,20 @@ class Rule:
         )
 
 
+@dataclass(frozen=True)
+class Guard:
+    """How much the inputs of convolutions may cost the outputs, dB."""
+
+    below: float = 6.0
+    """They may be so far below the model with these inputs relieved."""
+    enough: float = 38.0
+    """At 8 bits the guard does nothing from this SQNR on, at fewer from 6 dB less for each bit."""
+
+    def enough_at(self, bits: int) -> float:
+        """``enough`` at another width."""
+        return self.enough - 6.0 * (max(WIDTHS) - bits)
+
+
 def parse(text: str, name: str, blank: Callable[..., Recipe]) -> Recipe:
     """The recipe in a TOML text; ``blank`` makes the one to which its sections are added."""
     with reading(f"recipe {name}", "not valid TOML"):
@@ -71,9 +85,9 @@ def parse(text: str, name: str, blank: Callable[..., Recipe]) -> Recipe:
 
 
 def extend(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
-    """A recipe with the sections ``passes``, ``pass``, ``gate``, ``weights``, ``activations``, ``roles`` and
+    """A recipe with the sections ``passes``, ``pass``, ``gate``, ``guard``, ``weights``, ``activations``, ``roles`` and
     ``rules`` added."""
-    known = {"passes", "pass", "gate", "weights", "activations", "roles", "rules"}
+    known = {"passes", "pass", "gate", "guard", "weights", "activations", "roles", "rules"}
     for key in data:
         if key not in known:
             raise InputError(f"recipe {recipe.name}: unknown section {key!r}{nearest(key, known)}")
@@ -107,7 +121,8 @@ def extend(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
             re.compile(pattern)
         fields_of = {key: value for key, value in entry.items() if key not in ("roles", "parts", "pattern")}
         rules.append(_rule(recipe, fields_of, roles=roles, parts=parts, pattern=pattern))
-    extended = replace(recipe, passes=passes, pass_options=options, gate=gate, rules=tuple(rules))
+    guard = _guarded(recipe, _table(recipe, data, "guard")) if "guard" in data else recipe.guard
+    extended = replace(recipe, passes=passes, pass_options=options, gate=gate, guard=guard, rules=tuple(rules))
     for entry in gate if "gate" in data else ():
         extended.baseline(entry)
     return extended
@@ -161,6 +176,20 @@ def _takers(recipe: Recipe, rule: Rule) -> list[Configurable]:
     activations: Mapping[str, Configurable] = calibrators() if rule.roles != {Role.WEIGHT} else {}
     weights = for_weights() if not rule.roles or Role.WEIGHT in rule.roles else {}
     return [known[name] for known in (activations, weights) for name in sorted(names) if name in known]
+
+
+def _guarded(recipe: Recipe, given: Mapping[str, Any]) -> Guard | None:
+    """The limits with those ``given`` changed; ``on = false`` takes the guard away."""
+    limits = {f.name: f.default for f in fields(Guard)} | (vars(recipe.guard) if recipe.guard else {})
+    for key, limit in given.items():
+        if key not in (*limits, "on"):
+            raise InputError(f"recipe {recipe.name}: guard has no option {key!r}{nearest(key, (*limits, 'on'))}")
+        if isinstance(limit, bool) != (key == "on") or not isinstance(limit, (int, float)):
+            kind = "true or false" if key == "on" else "a number of dB"
+            raise InputError(f"recipe {recipe.name}: guard, option {key!r}: expected {kind}, got {limit!r}")
+    if not given.get("on", True):
+        return None
+    return Guard(**{k: float(v) for k, v in {**limits, **given}.items() if k != "on"})
 
 
 def _member(recipe: Recipe, kind: type[Role] | type[Part], name: str) -> Any:

@@ -1,7 +1,12 @@
-"""QConv: a convolution with coded input and weight, in one or two dimensions."""
+"""QConv: a convolution with coded input and weight, in one or two dimensions.
+
+Ranges at run time, scheme ``token``, are as fine as one sum allows: of each pixel where the kernel is one pixel, of
+each channel where channels are not summed, else of each sample.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,15 +20,40 @@ from onnxptq.ops.pack import dequantize, dequantize_body
 from onnxptq.ops.product import Term, unsigned_body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
+from onnxptq.ops.uniform import (
+    affine_codes,
+    affine_codes_body,
+    affine_values,
+    affine_values_body,
+    row_range,
+    row_range_body,
+)
 
+MOST_TAPS = 256
+"""Of a depthwise kernel whose channels have ranges of their own: what the native kernel sums in floats exactly."""
 GEOMETRY = ("kernel_shape", "strides", "pads", "dilations", "group")
+
+
+def ranges(shape: Sequence[int], strides: Sequence[int], pads: Sequence[int], group: int) -> str:
+    """Of what each range at run time is, for a weight of that shape: of a ``pixel``, a ``channel`` or a ``sample``."""
+    if group == 1 and shape[1] > 1 and all(n == 1 for n in (*shape[2:], *strides)) and not any(pads):
+        return "pixel"
+    return "channel" if group > 1 and shape[1] == 1 and math.prod(shape[2:]) <= MOST_TAPS else "sample"
+
+
+def _axes(attributes: Mapping[str, Any]) -> tuple[int, ...]:
+    """The axes of x over which a range at run time is taken."""
+    found = ranges(*(attributes[name] for name in ("shape", "strides", "pads", "group")))
+    spatial = tuple(range(2, len(attributes["shape"])))
+    return {"pixel": (1,), "channel": spatial, "sample": (1, *spatial)}[found]
 
 
 def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], rank: int) -> None:
     given = operand.present(inputs, ("p0", "p1", "p2"))
+    token = attributes["x_scheme"] == "token"
     coded = {"scheme": attributes["x_scheme"], "bits": attributes["x_bits"], "options": operand.options(attributes)}
     geometry = {name: attributes[name] for name in GEOMETRY}
-    terms = operand.terms_body(body, "x", given, **coded) if attributes["group"] == 1 else None
+    terms = operand.terms_body(body, "x", given, **coded) if attributes["group"] == 1 and not token else None
     if terms is not None and not any(term.by_row for term in terms):
         y = _integer_body(body, terms, attributes, geometry)
         if "bias" in inputs:
@@ -32,9 +62,15 @@ def _body(body: Body, attributes: dict[str, Any], inputs: Mapping[str, str], ran
         weight = dequantize_body(
             body, "w_codes", "w_scale", "w_zero", bits=attributes["w_bits"], shape=attributes["shape"], axis=0
         )
-        x = operand.fake_body(body, "x", given, **coded)
+        x = _token_body(body, attributes) if token else operand.fake_body(body, "x", given, **coded)
         y = body("Conv", x, weight, *(["bias"] if "bias" in inputs else []), **geometry)
     epilogue.apply_body(body, y, attributes["epilogue"], out="y")
+
+
+def _token_body(body: Body, attributes: Mapping[str, Any]) -> str:
+    scale, zero = row_range_body(body, "x", attributes["x_bits"], *_axes(attributes))
+    codes = affine_codes_body(body, "x", scale, zero, attributes["x_bits"])
+    return affine_values_body(body, codes, scale, zero)
 
 
 def _by_channel(body: Body, values: str, shape: Sequence[int]) -> str:
@@ -91,7 +127,11 @@ def reference(
     """The sums in float64, which holds every integer sum exactly."""
     given = SPEC.complete(attributes)
     weight = dequantize(w_codes, w_scale, w_zero, bits=given["w_bits"], shape=given["shape"], axis=0)
-    held = operand.fake(x, params, scheme=given["x_scheme"], bits=given["x_bits"], options=operand.options(given))
+    if given["x_scheme"] == "token":
+        scale, zero = row_range(x, given["x_bits"], _axes(given))
+        held = affine_values(affine_codes(x, scale, zero, given["x_bits"]), scale, zero)
+    else:
+        held = operand.fake(x, params, scheme=given["x_scheme"], bits=given["x_bits"], options=operand.options(given))
     y = convolve(held, weight, **{name: given[name] for name in GEOMETRY[1:]})
     if bias is not None:
         y = y + bias.reshape(-1, *[1] * (weight.ndim - 2))
@@ -108,7 +148,8 @@ SPEC = OpSpec(
     body=_body,
     reference=reference,
     doc="y = epilogue(Conv(x^, W^) + bias): x [B, I, ...] coded by `x_scheme` with inputs p0.., then padded with "
-    "real zeros; W of the "
-    "given `shape` [O, I / group, ...] from codes with scale and zero [O]. The rest is as in the standard Conv.",
+    "real zeros; scheme `token` takes ranges of each pixel (kernel, strides and group 1, no pads), of each channel "
+    "(depthwise), else of each sample. W of the given `shape` [O, I / group, ...] from codes with scale and zero [O]. "
+    "The rest is as in the standard Conv.",
     types=("float", "stored weight", "float", "int8", "float", *operand.TYPES),
 )

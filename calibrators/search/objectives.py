@@ -54,6 +54,13 @@ def column_error(rows: F32, codes: UniformParams) -> F64:
     return error
 
 
+def even_noise(low: ArrayLike, high: ArrayLike, bits: int) -> F64:
+    """Mean squared error of codes over ranges, for errors spread evenly over a step."""
+    width = (np.maximum(high, 0) - np.minimum(low, 0)) / (2**bits - 1)
+    noise: F64 = np.square(width) / 12
+    return noise
+
+
 def output_error(rows: F32, coded: F32, weight: F32 | None) -> float:
     """Squared norm of what coding changes behind a weight [K, N] (without one: of what it changes)."""
     change = coded - rows

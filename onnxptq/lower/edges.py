@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,10 @@ from onnxptq.lower.writer import Writer
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import SMALLEST, UniformParams
 from onnxptq.plan import Choice
+
+PLACES: Mapping[str, tuple[int, str]] = {"pixel": (0, "column"), "channel": (0, "row"), "sample": (1, "row")}
+"""Ranges at run time of images [B, C, ...]: the second dimension (0: C) of the image as [B, ., places], and of what in
+it each range is."""
 
 
 def scheme_inputs(writer: Writer, base: str, choice: Choice) -> list[gs.Tensor | None]:
@@ -95,7 +100,8 @@ def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, r
     name = f"{consumer}_{role}"
 
     def coded(tensor: gs.Tensor) -> gs.Tensor:
-        edge = heads_apart if _heads_in_batch(tensor, choice) else coded_edge
+        by_place = choice.scheme == "token" and choice.granularity in PLACES
+        edge = heads_apart if _heads_in_batch(tensor, choice) else places_flat if by_place else coded_edge
         return edge(writer, tensor, choice, name=name)
 
     normalised = partial(normalised_edge, writer, coded=coded, name=name)
@@ -128,4 +134,19 @@ def heads_apart(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str)
     writer.node("Reshape", [tensor, parted], [split], name=f"{name}_split")
     writer.node("Shape", [tensor], [whole], name=f"{name}_whole")
     writer.node("Reshape", [coded_edge(writer, split, choice, name=name), whole], [decoded], name=f"{name}_merge")
+    return decoded
+
+
+def places_flat(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
+    """``coded_edge`` of [B, C, ...] with one axis for all places, so that rows and columns are what has a range."""
+    second, granularity = PLACES[choice.granularity]
+    flat, decoded = writer.variable(f"{name}_flat"), writer.variable(f"{name}_unflat", tensor)
+    flat.shape = [f"{name}_batch", second or f"{name}_channels", f"{name}_places"]
+    whole = writer.variable(f"{name}_whole", dtype=np.int64)
+    writer.node(
+        "Reshape", [tensor, writer.constant(f"{name}_lead", np.array([0, second, -1]))], [flat], name=f"{name}_flatten"
+    )
+    coded = coded_edge(writer, flat, replace(choice, granularity=granularity), name=name)
+    writer.node("Shape", [tensor], [whole], name=f"{name}_whole")
+    writer.node("Reshape", [coded, whole], [decoded], name=f"{name}_unflatten")
     return decoded

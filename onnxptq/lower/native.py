@@ -125,8 +125,10 @@ def _conv(writer: Writer, conv: Conv) -> None:
 
 
 def _static(choice: Choice) -> bool:
-    """Whether a fused convolution can code its input so: one code for all channels."""
-    return choice.scheme == "table" or (isinstance(choice.params, UniformParams) and choice.params.scale.size == 1)
+    """Whether a fused convolution can code its input so: one code for all channels, or ranges at run time."""
+    return choice.scheme in ("table", "token") or (
+        isinstance(choice.params, UniformParams) and choice.params.scale.size == 1
+    )
 
 
 def _coded_weight(writer: Writer, conv: Conv, choice: Choice, node: gs.Node) -> None:

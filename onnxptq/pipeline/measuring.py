@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.statistics.base import Request, Several, Statistic
 from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.calibration.statistics.ranges import AverageRange
 from onnxptq.calibration.statistics.rows import RowSample
+from onnxptq.calibrators.best import AXES
+from onnxptq.calibrators.search.objectives import even_noise
 from onnxptq.graph.model import Model, value
+from onnxptq.lower.edges import PLACES
 from onnxptq.ops import schemes
 from onnxptq.ops.uniform import SMALLEST, UniformParams
 from onnxptq.plan import Choice, Plan
@@ -44,7 +48,12 @@ def measure_sites(
     """
     requests = {
         key: Request(
-            site.tensor, Several(Histogram(), RowSample(ROWS, axes(site, plan[key]), plan[key].options.get("heads")))
+            site.tensor,
+            Several(
+                Histogram(),
+                RowSample(ROWS, axes(site, plan[key]), plan[key].options.get("heads")),
+                *([AverageRange(AXES[plan[key].granularity])] if _by_place(plan[key]) else []),
+            ),
         )
         for key, site in plan.sites.items()
         if site.role is not Role.WEIGHT
@@ -59,6 +68,11 @@ def measure_sites(
         else:
             found[key] = _activation(filled[key], plan[key])
     return found
+
+
+def _by_place(choice: Choice) -> bool:
+    """Whether ranges are taken at run time of more than a row can show."""
+    return choice.scheme == "token" and choice.granularity in AXES
 
 
 def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
@@ -81,8 +95,13 @@ def _activation(statistic: Statistic, choice: Choice) -> Measured:
         rows = rows.reshape(len(rows), heads, 1, -1)
     if choice.options.get("norm") and rows.size:
         rows = rows / np.maximum(rows.max(axis=-1, keepdims=True), SMALLEST)
+    sqnr = _sqnr(rows, choice) if rows.size else None
+    if _by_place(choice) and rows.size:
+        steps = cast(AverageRange, both.members[2])
+        noise = float(even_noise(steps.low, steps.high, choice.bits).mean())
+        sqnr = decibels(float(np.square(rows, dtype=np.float64).mean()), noise)
     return Measured(
-        _sqnr(rows, choice) if rows.size else None,
+        sqnr,
         Drawing.of(seen.counts, seen.edges, _levels(choice)),
         _words(choice),
         _true_bits(choice, max(seen.count, 1)),
@@ -125,5 +144,5 @@ def _words(choice: Choice) -> str:
         if params.scale.size > 1:
             return f"{params.scale.size} scales, {params.scale.min():.4g} to {params.scale.max():.4g}"
         return f"scale {float(params.scale.reshape(())):.4g}, zero {int(params.zero.reshape(()))}"
-    line = "column" if choice.granularity == "column" else "row"
+    line = choice.granularity if choice.granularity in ("column", *PLACES) else "row"
     return f"range of each {line} at run time" if schemes()[choice.scheme].dynamic else ""

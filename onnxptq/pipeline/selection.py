@@ -84,6 +84,10 @@ def judge(
 def _verdict(name: str, outputs: Mapping[str, Metrics]) -> Verdict:
     """Few digits: executors differ in the last ones, and a choice should not."""
     masks = [100 * one.agreement for one in outputs.values() if one.agreement is not None]
+    return Verdict(name, round(statistics.fmean(masks), 2) if masks else None, mean_sqnr(outputs))
+
+
+def mean_sqnr(outputs: Mapping[str, Metrics]) -> float | None:
+    """Mean over the outputs of their median SQNR, dB; None where no output has one."""
     ratios = [min(max(one.median, -200.0), 200.0) for one in outputs.values() if one.median is not None]
-    agreement = round(statistics.fmean(masks), 2) if masks else None
-    return Verdict(name, agreement, round(statistics.fmean(ratios), 2) if ratios else None)
+    return round(statistics.fmean(ratios), 2) if ratios else None

@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 from onnxptq.graph.dataflow.trace import Tracer, columns, is_padded
 from onnxptq.graph.edit import only_reader
 from onnxptq.graph.model import Model
+from onnxptq.ops.qconv import ranges
 from onnxptq.structure.types import Conv, Linear, Norm
 
 
@@ -50,8 +51,18 @@ def convs(model: Model) -> dict[str, Conv]:
                 bias,
                 node.outputs[0].name,
                 node.op == "ConvTranspose",
+                _ranges(node),
             )
     return found
+
+
+def _ranges(node: gs.Node) -> str:
+    shape = [int(n) for n in node.inputs[1].shape]
+    spatial = len(shape) - 2
+    if node.op != "Conv" or spatial not in (1, 2) or node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
+        return ""
+    strides, pads = node.attrs.get("strides", [1] * spatial), node.attrs.get("pads", [0] * 2 * spatial)
+    return ranges(shape, strides, pads, int(node.attrs.get("group", 1)))
 
 
 def norms(model: Model, lines: dict[str, Linear], tracer: Tracer) -> dict[str, Norm]:

@@ -87,6 +87,9 @@ class Conv:
     bias: str | None
     output: str
     transpose: bool = False
+    ranges: str = ""
+    """Of what its input may have a range each at run time: a ``pixel``, a ``channel`` or a ``sample``. Empty where no
+    op takes it so."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from onnxptq.calibration.engine import Engine
 from onnxptq.calibrators import calibrators
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import UniformParams, affine, symmetric
+from onnxptq.ops.uniform import UniformParams, affine, affine_codes, affine_values, row_range, symmetric
 from onnxptq.plan import Choice
 from onnxptq.structure import Role, Site
 from tests.calibration.small import mlp, model, source
@@ -280,6 +280,45 @@ def test_best_without_a_weight_and_with_a_kernel() -> None:
     assert errors[Role.CONV_INPUT] == pytest.approx(
         np.square(np.einsum("oc,bchw->bohw", kernel, change)).sum() / x.size, rel=1e-4
     )
+
+
+@pytest.mark.parametrize(("ranges", "axes"), [("pixel", (1,)), ("channel", (2, 3)), ("sample", (1, 2, 3))])
+def test_best_knows_what_ranges_of_images_bring(ranges: str, axes: tuple[int, ...]) -> None:
+    """The error by which ``best`` judges ranges that a convolution takes at run time is that of the coded images."""
+    rng = np.random.default_rng(0)
+    shape = (6, 1, 3, 3) if ranges == "channel" else (4, 6, 1, 1)
+    kernel = rng.standard_normal(shape).astype(np.float32)
+    group = 6 if ranges == "channel" else 1
+    held = model(
+        f"(float[1, 6, 20, 20] x) => (float[B, O, P, Q] y) {{ h = Neg(x) y = Conv<group = {group}>(h, k) }}", k=kernel
+    )
+    loud = np.array([1, 2, 4, 8, 16, 32], np.float32).reshape(-1, 1, 1)
+    images = [rng.standard_normal((1, 6, 20, 20)).astype(np.float32) * loud * s for s in (0.5, 1, 2)]
+    options = {"candidates": ["minmax", "token"], "ranges": ranges}
+    site = Site("h", "Conv_1", Role.CONV_INPUT, axis=1)
+    search = calibrators()["best"].search(site, Choice("uniform", "best", 8, options=options))
+    found = Engine(held, source(held, [{"x": -x} for x in images])).drive({"s": search}, stage="search")["s"]
+    assert (found.scheme, found.granularity) == ("token", ranges)
+    change = []
+    for x in images:
+        scale, zero = row_range(x, 8, axes)
+        change.append(affine_values(affine_codes(x, scale, zero, 8), scale, zero) - x)
+    weights = np.square(kernel.reshape(6, -1) if group > 1 else kernel[:, :, 0, 0].T).sum(axis=1)
+    noise = np.square(np.concatenate(change)).mean(axis=(0, 2, 3)) @ weights / 6
+    # The mean of the ranges is squared, not each: of three loudnesses that is a quarter less.
+    assert found.options["errors"]["token"] == pytest.approx(noise, rel=0.35)
+
+
+def test_ranges_at_run_time_need_an_op_that_takes_them() -> None:
+    """A transposed convolution has none, so ``best`` does not try them."""
+    held = model(
+        "(float[1, 2, 4, 4] x) => (float[1, 2, 4, 4] y) { h = Neg(x) y = ConvTranspose(h, k) }",
+        k=np.ones((2, 2, 1, 1), np.float32),
+    )
+    choice = Choice("uniform", "best", 8, options={"candidates": ["minmax", "token"]})
+    search = calibrators()["best"].search(Site("h", "ConvTranspose_1", Role.CONV_INPUT, axis=1), choice)
+    found = Engine(held, source(held, [{"x": np.ones((1, 2, 4, 4), np.float32)}])).drive({"s": search}, stage="s")["s"]
+    assert list(found.options["errors"]) == ["minmax"]
 
 
 @pytest.mark.parametrize("name", sorted(n for n, s in schemes().items() if not s.dynamic and n != "uniform"))

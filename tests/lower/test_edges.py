@@ -17,14 +17,16 @@ from onnxptq.graph.load import load
 from onnxptq.lower.edges import code_edge
 from onnxptq.lower.writer import Writer
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import TokenParams, UniformParams
+from onnxptq.ops.uniform import TokenParams, UniformParams, affine_codes, affine_values, row_range
 from onnxptq.plan import Choice, Plan
 from onnxptq.running.metrics import metrics
 from onnxptq.running.sessions import Executor, session
 from onnxptq.structure import Structure
+from tests.graph.build import model
 
 Minis = Callable[..., Any]
 HEADS, ROWS, WIDTH = 3, 4, 2
+AXES = {"pixel": (1,), "channel": (2, 3), "sample": (1, 2, 3)}
 BY_HEAD = {f"{role}.granularity": "head" for role in ("query", "key", "value")}
 
 
@@ -87,6 +89,22 @@ def test_ranges_at_run_time(granularity: str, executor: Executor) -> None:
     lines = x if granularity == "row" else x.swapaxes(-1, -2)
     coded = schemes()["token"].fake(lines, TokenParams(4))
     coded = coded if granularity == "row" else coded.swapaxes(-1, -2)
+    got = session(writer.finish("fp32").proto, executor=executor, threads=1).run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, session(proto, threads=1).run(None, {"x": coded})[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("executor", [pytest.param("native", marks=pytest.mark.native), "function"])
+@pytest.mark.parametrize("granularity", AXES)
+def test_ranges_of_images_at_run_time(granularity: str, executor: Executor) -> None:
+    """Each pixel, channel or sample takes its own range, also where sizes are not known."""
+    proto = model("g (float[B,6,H,W] x) => (float[B,4,P,Q] y) { y = Conv(x, w) }", w=np.ones((4, 6, 1, 1), np.float32))
+    held = load(proto)
+    writer = Writer(held, Structure(), Plan({}))
+    choice = Choice("token", "token", 4, granularity, params=TokenParams(4))
+    code_edge(writer, "x", held.graph.nodes[0].name, choice, "input")
+    x = np.random.default_rng(1).normal(0, 2, (2, 6, 3, 5)).astype(np.float32)
+    scale, zero = row_range(x, 4, AXES[granularity])
+    coded = affine_values(affine_codes(x, scale, zero, 4), scale, zero)
     got = session(writer.finish("fp32").proto, executor=executor, threads=1).run(None, {"x": x})[0]
     np.testing.assert_allclose(got, session(proto, threads=1).run(None, {"x": coded})[0], atol=1e-5)
 

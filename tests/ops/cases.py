@@ -122,7 +122,8 @@ def conv_cases() -> Iterator[Case]:
     rest = zip(
         geometry, cycle((8, 6, 4, 3, 2, 5, 7, 4)), cycle(("none", "relu", "gelu")), cycle((True, False)), strict=False
     )
-    drawn = [*product(("uniform", "table"), BITS), ("dual_region", 4), ("outlier_retained", 6), *[("uniform", 0)] * 7]
+    drawn = [*product(("uniform", "table", "token"), BITS), ("dual_region", 4), ("outlier_retained", 6)]
+    drawn += [("uniform", 0)] * 7
     for (scheme, bits), (shape, w_bits, epilogue, biased) in zip(drawn, rest, strict=False):
         spatial, group = len(shape["kernel_shape"]), int(shape["group"])  # type: ignore[call-overload]
         dims = (12, 6 // group, *shape["kernel_shape"])  # type: ignore[misc]

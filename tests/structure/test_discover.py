@@ -211,6 +211,18 @@ def test_images_of_bytes_are_no_text() -> None:
     assert {s.part for s in discover(canonicalise(Model.from_proto(proto))).sites} == {Part.VISUAL}
 
 
+def test_what_a_convolution_takes_ranges_of_at_run_time() -> None:
+    proto = model(
+        "g (float[B,4,8,8] x) => (float[B,4,P,Q] y) { a = Conv(x, w) b = Conv<group = 4>(a, v) c = Conv<auto_pad = "
+        '"SAME_UPPER">(b, u) d = ConvTranspose(c, w) y = Conv<strides = [2, 2]>(d, w) }',
+        w=normal(4, 4, 1, 1),
+        v=normal(4, 1, 3, 3),
+        u=normal(4, 4, 3, 3),
+    )
+    found = discover(canonicalise(Model.from_proto(proto)))
+    assert [conv.ranges for conv in found.convs.values()] == ["pixel", "channel", "", "", "sample"]
+
+
 @pytest.mark.parametrize(
     ("nodes", "kind"),
     [

@@ -5,6 +5,9 @@
 // are float). x is encoded once into a padded image of such words, from which a panel's columns are gathered tap by
 // tap; where there is only one tap, x is encoded straight into the panels. Depthwise convolutions go another way: codes
 // and their sums are small whole numbers there, so floats hold them exactly.
+//
+// Ranges at run time (scheme token) are as fine as one sum allows: of each pixel where there is only one tap, of each
+// channel of a depthwise convolution, else of each sample.
 #include "gemm_float.h"
 #include "product.h"
 
@@ -32,6 +35,14 @@ struct State {
   int64_t taps() const { return kernel[0] * kernel[1]; }
   int64_t blocks() const { return ceil_div(channels, kChannels); }
   bool depthwise() const { return channels == 1 && taps() <= kMostTaps; }
+  // Whether there is one tap on every pixel.
+  bool direct() const {
+    bool yes = true;
+    for (int i = 0; i < 2; ++i) yes &= kernel[i] == 1 && strides[i] == 1 && !before[i] && !after[i];
+    return yes;
+  }
+  bool by_pixel() const { return scheme == kToken && x_bits && groups == 1 && channels > 1 && direct(); }
+  bool by_channel() const { return scheme == kToken && x_bits && groups > 1 && depthwise(); }
   int words(const Packed& p) const { return as_float ? kChannels : kChannels / p.product.per_step(); }
 };
 
@@ -131,13 +142,13 @@ Error create(Node& node, void** state) {
     return error;
   char text[32] = "uniform", form[16] = "softmax";
   node.get_string("x_scheme", text, sizeof(text));
-  if (!scheme_named(text, &s->scheme) || s->scheme == kRow || s->scheme == kToken)
+  if (!scheme_named(text, &s->scheme) || s->scheme == kRow)
     return node.fail("x_scheme = %s is not known here", text);
   node.get_string("x_form", form, sizeof(form));
   s->gelu = !strcmp(form, "gelu");
   if (!s->gelu && strcmp(form, "softmax")) return node.fail("x_form = %s; it must be softmax or gelu", form);
   if ((error = read_epilogue(node, true, &s->epilogue)) || (error = read_geometry(node, s))) return error;
-  s->as_float = s->x_bits == 0 || (s->scheme != kUniform && s->scheme != kTable);
+  s->as_float = s->x_bits == 0 || (s->scheme != kUniform && s->scheme != kTable && s->scheme != kToken);
   s->highest = s->scheme == kTable ? 255 : (1 << s->x_bits) - 1;
   if (s->scheme == kTable && !s->as_float) {
     Table t;
@@ -241,6 +252,27 @@ void encode_panels(const Job& job, int64_t group, int64_t from, int64_t count, i
   }
 }
 
+// The same with a range of each pixel, which goes to `scales` and `zeros`.
+template <int words>
+void encode_panels_by_pixel(const Job& job, int64_t batch, int64_t from, int64_t count, int64_t steps, int32_t* panels,
+                            float* scales, int32_t* zeros) {
+  const State& s = job.s;
+  const float* x = job.x + batch * s.channels * job.pixels + from;
+  for (int64_t j = 0; j < count; j += kLanes) {
+    const int n = count - j < kLanes ? static_cast<int>(count - j) : kLanes;
+    Affine found[kLanes] = {};
+    column_ranges(x + j, s.channels, job.pixels, n, s.x_bits, found);
+    for (int i = 0; i < kLanes; ++i) scales[j + i] = i < n ? found[i].scale : 1.0f, zeros[j + i] = found[i].zero;
+    const F scale = load(scales + j);
+    const I zero = load(zeros + j);
+    for (int64_t block = 0; block < s.blocks(); ++block)
+      encode_block<words>(
+          x + block * kChannels * job.pixels + j, job.pixels, channels_of(s, block), n,
+          [&](F v) { return encode(v, scale, zero, s.x_bits); },
+          panels + (j / kColumns * steps + block * words) * kColumns + j % kColumns, kColumns);
+  }
+}
+
 // Copies the words of the pixels [from, from + count) under every tap into one panel.
 template <int words>
 void gather_panel(const Job& job, int64_t group, int64_t from, int64_t count, int32_t* panel) {
@@ -299,10 +331,12 @@ inline void put(float* y, F value, int n) {
     store(y, finish<epilogue>(value), n);
 }
 
-// One tile: outputs [row, row + rows) of group g and up to kColumns pixels. `sums` is [w.groups][kColumns].
-template <int epilogue, bool corrected>
+// One tile: outputs [row, row + rows) of group g and up to kColumns pixels. `sums` is [w.groups][kColumns]; `scales` and
+// `zeros` are of each pixel, where pixels have their own.
+template <int epilogue, bool corrected, bool by_pixel = false>
 void multiply_tile(const Job& job, const Packed& w, int64_t output, int64_t row, int rows, const int32_t* panel,
-                   const int32_t* sums, float* y, int64_t valid) {
+                   const int32_t* sums, float* y, int64_t valid, const float* scales = nullptr,
+                   const int32_t* zeros = nullptr) {
   alignas(64) int32_t c[kRows * kColumns];
   alignas(64) float partial[kRows * kColumns];
   const char* left = w.panels + row / kRows * w.panel_bytes();
@@ -315,10 +349,11 @@ void multiply_tile(const Job& job, const Packed& w, int64_t output, int64_t row,
       const F scale = set(job.scale * w.scale[o]), bias = set(job.bias ? job.bias[output + row + r] : 0.0f);
       const I offset = set(job.zero * w.minus_sum[o]), zero = set(w.minus_zero[o]);
       for (int j = 0; j < valid; j += kLanes) {
-        I sum = load(c + r * kColumns + j) + offset;
+        I sum = load(c + r * kColumns + j) + (by_pixel ? load(zeros + j) * set(w.minus_sum[o]) : offset);
         if (corrected) sum += load(sums + g * kColumns + j) * zero;
         float* held = partial + r * kColumns + j;
-        const F value = fma(to_float(sum), scale, g ? load(held) : bias);
+        const F factor = by_pixel ? load(scales + j) * set(w.scale[o]) : scale;
+        const F value = fma(to_float(sum), factor, g ? load(held) : bias);
         if (last)
           put<epilogue>(y + r * job.pixels + j, value, static_cast<int>(valid - j));
         else
@@ -395,7 +430,9 @@ bool convolve(Call& call, const Job& job, Code code) {
   if (pieces < 1) pieces = 1;
   const int64_t depths = job.w->groups;
   const size_t left = static_cast<size_t>(as_float ? size * kRows : size * depths) * kColumns * 4;
-  const size_t bytes = left + static_cast<size_t>(size * steps * kColumns * 4) + sizeof(I);
+  const bool by_pixel = s.by_pixel();
+  const size_t right = static_cast<size_t>(size * steps * kColumns * 4) + sizeof(I);
+  const size_t bytes = left + right + (by_pixel ? static_cast<size_t>(size * kColumns) * 8 : 0);
   return parallel(call, groups * blocks * pieces, bytes, [&](int64_t item, void* memory) {
     const int64_t piece = item % pieces, block = item / pieces % blocks, group = item / pieces / blocks;
     const int64_t from = block * size * kColumns, g = group % s.groups;
@@ -403,7 +440,13 @@ bool convolve(Call& call, const Job& job, Code code) {
     const Packed& w = job.w[g];
     int32_t* sums = static_cast<int32_t*>(memory);
     int32_t* columns = sums + left / 4;
-    if (job.direct) encode_panels<words>(job, group, from, count, steps, code, columns);
+    float* scales = reinterpret_cast<float*>(sums + (left + right) / 4);
+    int32_t* zeros = sums + (left + right) / 4 + size * kColumns;
+    if (by_pixel) {
+      if constexpr (!as_float) encode_panels_by_pixel<words>(job, group, from, count, steps, columns, scales, zeros);
+    } else if (job.direct) {
+      encode_panels<words>(job, group, from, count, steps, code, columns);
+    }
     for (int64_t j = 0; j < count; j += kColumns) {
       int32_t* panel = columns + j * steps;
       if (!job.direct) gather_panel<words>(job, group, from + j, count - j < kColumns ? count - j : kColumns, panel);
@@ -421,11 +464,17 @@ bool convolve(Call& call, const Job& job, Code code) {
       }
       for (int64_t j = 0; j < count; j += kColumns) {
         const int64_t valid = count - j < kColumns ? count - j : kColumns;
-        if (w.centered)
-          multiply_tile<epilogue, false>(job, w, output, row, some, columns + j * steps, nullptr, y + j, valid);
+        const int32_t *panel = columns + j * steps, *sum = sums + j * depths;
+        if (by_pixel && w.centered)
+          multiply_tile<epilogue, false, true>(job, w, output, row, some, panel, nullptr, y + j, valid, scales + j,
+                                               zeros + j);
+        else if (by_pixel)
+          multiply_tile<epilogue, true, true>(job, w, output, row, some, panel, sum, y + j, valid, scales + j,
+                                              zeros + j);
+        else if (w.centered)
+          multiply_tile<epilogue, false>(job, w, output, row, some, panel, nullptr, y + j, valid);
         else
-          multiply_tile<epilogue, true>(job, w, output, row, some, columns + j * steps, sums + j * depths, y + j,
-                                        valid);
+          multiply_tile<epilogue, true>(job, w, output, row, some, panel, sum, y + j, valid);
       }
     }
   });
@@ -464,7 +513,17 @@ bool convolve_alone(Call& call, const Job& job, Code code) {
       shifts[t] = t / s.kernel[1] * s.dilations[0] * job.padded[1] + t % s.kernel[1] * s.dilations[1];
     int32_t* codes = static_cast<int32_t*>(memory);
     const float* image = reinterpret_cast<const float*>(codes);
-    encode_image<kAlone>(job, item, 0, code, codes);
+    float x_scale = job.scale;
+    if (s.by_channel()) {
+      const int64_t inside = job.in[0] * job.in[1];
+      const Affine a = row_range(job.x + item * inside, inside, s.x_bits);
+      const Uniform coder = uniform(a.scale, a.zero, s.x_bits);
+      x_scale = a.scale;
+      encode_image<kAlone>(
+          job, item, 0, [&](F x) { return bits(to_float(encode(coder, x) - set(a.zero))); }, codes);
+    } else {
+      encode_image<kAlone>(job, item, 0, code, codes);
+    }
     const Packed& w = job.w[item % s.groups];
     for (int64_t o = 0; o < outputs; ++o) {
       const char* panel = w.panels + o / kRows * w.panel_bytes() + o % kRows * 4;
@@ -474,7 +533,7 @@ bool convolve_alone(Call& call, const Job& job, Code code) {
         weights[t] = static_cast<float>((w.product.wide ? static_cast<int16_t>(word) : static_cast<int8_t>(word)) +
                                         w.minus_zero[o]);
       }
-      const F scale = set(job.scale * w.scale[o]);
+      const F scale = set(x_scale * w.scale[o]);
       const F bias = set(job.bias ? job.bias[item % s.groups * outputs + o] : 0.0f);
       float* y = job.y + (item * outputs + o) * job.pixels;
       for (int64_t row = 0; row < job.out[0]; ++row) {
@@ -539,10 +598,50 @@ Error convolve_decoded(Call& call, const Job& job, const Parameters& given, Opti
   return convolve_values(call, job, [&](F x) { return scheme.value(scheme.code(x)); });
 }
 
+// The range of a whole sample: extrema of its channels first, so that threads share the work.
+bool sample_range(Call& call, const Job& job, float* ends, Affine* out) {
+  const int64_t inside = job.in[0] * job.in[1], planes = job.s.channels * job.s.groups;
+  if (!parallel(call, planes, 0, [&](int64_t item, void*) {
+        Extrema e;
+        const float* x = job.x + item * inside;
+        walk(inside, [&](int64_t i) { e.fold(load(x + i)); },
+             [&](int64_t i, int part) { e.fold(load(x + i, part)); });
+        ends[2 * item] = lowest(e.lows()), ends[2 * item + 1] = highest(e.highs());
+      }))
+    return false;
+  float low = 0.0f, high = 0.0f;
+  for (int64_t i = 0; i < planes; ++i) {
+    low = ends[2 * i] < low ? ends[2 * i] : low;
+    high = ends[2 * i + 1] > high ? ends[2 * i + 1] : high;
+  }
+  *out = affine(low, high, job.s.x_bits);
+  return true;
+}
+
+// Ranges at run time. Pixels and channels find their own where they are encoded; samples go one by one.
+Error convolve_token(Call& call, Job& job) {
+  const State& s = job.s;
+  if (s.by_pixel() || s.by_channel()) return convolve_codes(call, job, [](F) { return set(0); });
+  float* ends = static_cast<float*>(call.temporary(static_cast<size_t>(s.channels * s.groups) * 8));
+  if (!ends) return "out of memory";
+  const int64_t samples = job.batch;
+  job.batch = 1;
+  for (int64_t b = 0; b < samples; ++b) {
+    Affine a;
+    if (!sample_range(call, job, ends, &a)) return "out of memory";
+    job.scale = a.scale, job.zero = a.zero;
+    const Uniform coder = uniform(a.scale, a.zero, s.x_bits);
+    if (Error error = convolve_codes(call, job, [&](F x) { return encode(coder, x); })) return error;
+    job.x += s.channels * s.groups * job.in[0] * job.in[1], job.y += s.outputs * job.pixels;
+  }
+  return nullptr;
+}
+
 Error convolve_any(Call& call, Job& job) {
   const State& s = job.s;
   const Parameters given = {{call.input(kP0), call.input(kP1), call.input(kP2)}};
   if (s.x_bits == 0) return convolve_values(call, job, [](F x) { return x; });
+  if (s.scheme == kToken) return convolve_token(call, job);
   if (s.scheme == kLogBase) return convolve_decoded<LogBase>(call, job, given);
   if (s.scheme == kOutlierRetained) return convolve_decoded<OutlierRetained>(call, job, given);
   if (s.scheme == kDualRegion) return convolve_decoded<DualRegion>(call, job, given, s.gelu);
@@ -637,7 +736,13 @@ const Op kOps[] = {
      run,
      "x_bits=8 w_bits=8 x_scheme=uniform shape=16,24,3,3 kernel_shape=3,3 strides=1,1 pads=1,1,1,1 dilations=1,1 "
      "group=1 | float[2,24,9,8]~normal int8[16,24,3,3]~int:127 float[16]~scale int8[16]~int:9 float[16]~normal "
-     "float[]~scale uint8[]=128"},
+     "float[]~scale uint8[]=128\n"
+     "x_bits=8 w_bits=8 x_scheme=token shape=40,24,1,1 kernel_shape=1,1 strides=1,1 pads=0,0,0,0 dilations=1,1 "
+     "group=1 | float[2,24,9,8]~normal int8[40,24,1,1]~int:127 float[40]~scale int8[40]~int:9 float[40]~normal\n"
+     "x_bits=8 w_bits=8 x_scheme=token shape=24,1,3,3 kernel_shape=3,3 strides=1,1 pads=1,1,1,1 dilations=1,1 "
+     "group=24 | float[2,24,9,8]~normal int8[24,1,3,3]~int:127 float[24]~scale int8[24]~int:9 float[24]~normal\n"
+     "x_bits=8 w_bits=8 x_scheme=token shape=16,24,3,3 kernel_shape=3,3 strides=1,1 pads=1,1,1,1 dilations=1,1 "
+     "group=1 | float[2,24,9,8]~normal int8[16,24,3,3]~int:127 float[16]~scale int8[16]~int:9 float[16]~normal"},
 };
 
 }  // namespace

@@ -302,6 +302,19 @@ Expected linear(const Case& node) {
   return {{made(kFloat, dims, y)}, Agreement::kProduct, node.text("epilogue", "none") == "gelu" ? 0.1 : 0};
 }
 
+// Images by ranges of their own: of each pixel, of each plane of `places` pixels, or of each sample.
+Floats coded_images(const Case& node, int bits, const Dims& in, int64_t places, bool by_pixel, bool by_plane) {
+  Floats x = floats(node.inputs[0].value);
+  if (!by_pixel) return coded(node, "token", bits, 5, false, x, by_plane ? places : in[1] * places);
+  for (int64_t b = 0; b < in[0]; ++b)
+    for (int64_t p = 0; p < places; ++p) {
+      const int64_t first = b * in[1] * places + p;
+      const Floats pixel = coded(node, "token", bits, 5, false, strided(x, first, in[1], places), in[1]);
+      for (int64_t c = 0; c < in[1]; ++c) x[static_cast<size_t>(first + c * places)] = pixel[static_cast<size_t>(c)];
+    }
+  return x;
+}
+
 Expected convolution(const Case& node) {
   const Dims shape = node.integers("shape"), in = node.inputs[0].value.shape.dims;
   const size_t spatial = shape.size() - 2;
@@ -319,8 +332,12 @@ Expected convolution(const Case& node) {
   const int64_t kh = spatial == 1 ? 1 : shape[2], kw = shape.back();
   const int64_t oh = (height + pads[0] + pads[2] - dilations[0] * (kh - 1) - 1) / strides[0] + 1;
   const int64_t ow = (width + pads[1] + pads[3] - dilations[1] * (kw - 1) - 1) / strides[1] + 1;
-  const Floats x = coded(node, node.text("x_scheme", "uniform"), static_cast<int>(node.integer("x_bits")), 5, false,
-                         floats(node.inputs[0].value), 1);
+  const std::string scheme = node.text("x_scheme", "uniform");
+  const int bits = static_cast<int>(node.integer("x_bits"));
+  const bool one = kh * kw == 1 && strides == Dims{1, 1} && pads == Dims{0, 0, 0, 0};
+  const Floats x = scheme == "token" ? coded_images(node, bits, in, height * width, one && groups == 1 && per > 1,
+                                                    groups > 1 && per == 1 && kh * kw <= 256)
+                                     : coded(node, scheme, bits, 5, false, floats(node.inputs[0].value), 1);
   const Floats w = weight(node, 1, static_cast<int>(node.integer("w_bits")), shape, 0, 0);
   const Floats bias = node.has(4) ? floats(node.inputs[4].value) : Floats(static_cast<size_t>(outs));
   Floats y;

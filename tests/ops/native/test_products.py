@@ -56,7 +56,7 @@ def conv(
         rng.uniform(0.1, 1, dims[0]).astype(np.float32),
         zero,
         rng.normal(size=dims[0]).astype(np.float32),
-        *(params if x_bits else ()),
+        *(params if x_bits and scheme != "token" else ()),
     )
     attributes = {
         "x_bits": x_bits,
@@ -81,6 +81,8 @@ def close(got: Array, wanted: Array) -> None:
         (8, 8, "uniform", True),
         (6, 6, "uniform", False),
         (4, 4, "table", False),
+        (8, 8, "token", False),
+        (6, 6, "token", True),
         (0, 5, "uniform", False),
     ],
 )
@@ -134,7 +136,7 @@ def test_groups_of_unlike_weights(run: Runner, isa: str, rng: np.random.Generato
         ({"group": 2}, "the second of them 26"),
         ({"group": 0}, "do not make 0 groups"),
         ({"shape": [1 << 40, 1 << 30, 3, 3]}, "too large"),
-        ({"x_scheme": "token"}, "x_scheme = token"),
+        ({"x_scheme": "row"}, "x_scheme = row"),
         ({"epilogue": "tanh"}, "epilogue = tanh"),
         ({"x_bits": 9}, "must be 2 to 8"),
         ({"w_bits": 0}, "must be 2 to 8"),

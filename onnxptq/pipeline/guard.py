@@ -1,0 +1,186 @@
+"""Guard: convolutions whose codes cost the outputs too much get inputs of 8 bits or in float, or stay float whole.
+
+The model is measured as planned, with the inputs of all convolutions relieved, and with all convolutions in float.
+Where the first falls too far behind, each group of convolutions is measured alone, and groups are relieved, of most
+error a multiplication first, until the outputs are as good as the limits ask for: their inputs where that is enough for
+it, else all of them, weights included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnx
+
+from onnxptq.calibration.padding import unpadded
+from onnxptq.calibration.sources.source import Sample
+from onnxptq.calibration.sources.split import Samples, Split
+from onnxptq.errors import ArtifactError
+from onnxptq.graph.model import value
+from onnxptq.lower import native
+from onnxptq.ops.uniform import TokenParams
+from onnxptq.passes.linears import set_input
+from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.selection import mean_sqnr
+from onnxptq.pipeline.stages import Prepared, Solved, structure_of
+from onnxptq.plan import Choice, Plan
+from onnxptq.report.cost import elements
+from onnxptq.running.compare import compare
+from onnxptq.running.runner import run
+from onnxptq.structure import Role
+
+SAMPLES = 4
+GROUPS = 16
+"""Groups that are measured alone; where there are more convolutions, neighbours share one."""
+WIDEST = 8
+NAMED = 3
+Make = Callable[[], onnx.ModelProto]
+Score = Callable[[Make], float]
+Relief = Callable[[Solved, Sequence[str]], Solved]
+"""Solved with the convolutions of these inputs relieved."""
+
+
+def guard(
+    prepared: Prepared, solved: Solved, samples: Samples, config: RunConfig, context: RunContext
+) -> tuple[Solved, tuple[str, ...]]:
+    """The model with the inputs of some convolutions relieved, and a warning that says so; or as it is."""
+    plan, convs, limits = solved.plan, solved.structure.convs, config.recipe.guard
+    sites = {key: site for key, site in plan.sites.items() if site.consumer in convs}
+    inputs = [key for key, site in sites.items() if site.role is not Role.WEIGHT]
+    if limits is None or config.plan is not None or not inputs:
+        return solved, ()
+    with context.watch.stage("guard"):
+        seen = list(Split(samples.selection, max(len(samples.selection) - SAMPLES, 0), len(samples.selection)))
+        score = _scorer(prepared, seen, config)
+        enough = limits.enough_at(min(plan[key].bits for key in inputs))
+        before = score(partial(_lowered, solved))
+        if before >= enough:
+            return solved, ()
+        relief, after = _relieved, score(partial(_lowered, _relieved(solved, inputs)))
+        goal = min(after - limits.below, enough)
+        if len(sites) < len(plan) and all(choice.bits >= WIDEST for choice in plan.values()):
+            rest = score(partial(_lowered, _in_float(solved, inputs)))
+            goal = min(rest - limits.below, enough)
+            if after < goal:
+                relief, after = _in_float, rest
+        if before >= goal:
+            return solved, ()
+        products = _products(solved, inputs, seen[0])
+        parts = np.array_split(np.arange(len(inputs)), min(GROUPS, len(inputs)))
+        groups = _by_worth(solved, [[inputs[i] for i in part] for part in parts], products, score, relief, context)
+        few, many = 0, len(groups)
+        while many - few > 1:
+            middle = (few + many) // 2
+            reached = score(partial(_lowered, relief(solved, _joined(groups[:middle]))))
+            if reached >= goal:
+                many, after = middle, reached
+            else:
+                few = middle
+    chosen = _joined(groups[:many])
+    done = relief(solved, chosen)
+    words = _words(plan, chosen, products, before, after, whole=relief is _in_float)
+    return replace(done, structure=structure_of(done.model, config)), (words,)
+
+
+def relieved(choice: Choice) -> Choice | None:
+    """8 bits with ranges at run time instead of fewer, float (None) instead of 8."""
+    ranges = choice.options.get("ranges")
+    if choice.bits >= WIDEST or ranges is None:
+        return None
+    wide = replace(choice, scheme="token", calibrator="token", bits=WIDEST, granularity=ranges, symmetric=False)
+    return replace(wide, params=TokenParams(WIDEST), options={"ranges": ranges})
+
+
+def _relieved(solved: Solved, keys: Sequence[str]) -> Solved:
+    """With these inputs at 8 bits, or in float."""
+    found = {key: relieved(solved.plan[key]) for key in keys}
+    wide = {key: choice for key, choice in found.items() if choice is not None}
+    return replace(solved, plan=solved.plan.without([key for key in keys if key not in wide]).replace(wide))
+
+
+def _in_float(solved: Solved, keys: Sequence[str]) -> Solved:
+    """With the convolutions of these inputs whole in float, and the weights that they had before any was solved for."""
+    plan, model = solved.plan, solved.model.copy()
+    names = {plan.sites[key].consumer for key in keys}
+    nodes, originals = model.nodes(), solved.folded.model.nodes()
+    for name in names:
+        node, held = nodes[name], [value(tensor) for tensor in originals[name].inputs[1:]]
+        while len(node.inputs) > 1 + len(held):
+            node.inputs.pop()
+        for index, array in enumerate(held, start=1):
+            if array is not None:
+                set_input(model, node, index, array)
+    gone = [key for key, site in plan.sites.items() if site.consumer in names]
+    return replace(solved, model=model, plan=plan.without(gone))
+
+
+def _lowered(solved: Solved) -> onnx.ModelProto:
+    return native.lower(solved.model, solved.structure, solved.plan).proto
+
+
+def _scorer(prepared: Prepared, samples: Sequence[Sample], config: RunConfig) -> Score:
+    """Measures a model: mean SQNR of its outputs."""
+    cut = unpadded(prepared.model, prepared.structure.masks)
+    expected = list(run(prepared.model.to_proto, samples, name="the original", cut=cut, threads=config.threads))
+
+    def score(make: Make) -> float:
+        got = run(make, samples, name="the model with other inputs of convolutions", cut=cut, threads=config.threads)
+        found = mean_sqnr(compare(expected, got, error=ArtifactError))
+        return found if found is not None else np.inf
+
+    return score
+
+
+def _by_worth(
+    solved: Solved,
+    groups: Sequence[list[str]],
+    products: Mapping[str, int],
+    score: Score,
+    relief: Relief,
+    context: RunContext,
+) -> list[list[str]]:
+    """The groups in order of the error that their codes alone cause, for each multiplication."""
+    worth, plan, folded = [], solved.plan, solved.folded
+    with context.progress.task("guard", len(groups)) as step:
+        for group in groups:
+            names = {plan.sites[key].consumer for key in group} if relief is _in_float else set()
+            alone = {site: plan[key] for key, site in plan.sites.items() if key in group or site.consumer in names}
+            make = partial(_lowered, replace(solved, model=folded.model, structure=folded.structure, plan=Plan(alone)))
+            worth.append(10 ** (-score(make) / 10) / sum(products[key] for key in group))
+            step()
+    return [groups[i] for i in sorted(range(len(groups)), key=lambda i: -worth[i])]
+
+
+def _joined(groups: Iterable[Iterable[str]]) -> list[str]:
+    return [key for group in groups for key in group]
+
+
+def _products(solved: Solved, keys: Sequence[str], sample: Sample) -> dict[str, int]:
+    """Multiplications of each site's convolution for one sample."""
+    tensors, found = solved.folded.model.graph.tensors(), {}
+    convs = {key: solved.structure.convs[solved.plan.sites[key].consumer] for key in keys}
+    read = {key: conv.input if conv.transpose else conv.output for key, conv in convs.items()}
+    sizes = elements(solved.folded.model, list(dict.fromkeys(read.values())), sample)
+    for key, conv in convs.items():
+        weight = value(tensors[conv.weight])
+        assert weight is not None
+        found[key] = max(sizes[read[key]] * int(np.prod(weight.shape[1:])), 1)
+    return found
+
+
+def _words(
+    plan: Plan, keys: Sequence[str], products: Mapping[str, int], before: float, after: float, *, whole: bool
+) -> str:
+    wide = 0 if whole else sum(relieved(plan[key]) is not None for key in keys)
+    kept = [f"{wide} at {WIDEST} bits"] * bool(wide) + [f"{len(keys) - wide} in float"] * (wide < len(keys))
+    what = "convolutions, weights included," if whole else "inputs of convolutions"
+    names = ", ".join(plan.sites[key].consumer for key in keys[:NAMED]) + ", ..." * (len(keys) > NAMED)
+    share = sum(products[key] for key in keys) / sum(products.values())
+    return (
+        f"guard: coded as asked for, {what} cost the outputs too much ({before:.1f} dB); "
+        f"{' and '.join(kept)} of {len(products)} ({share:.0%} of the convolutions' multiplications): {after:.1f} dB; "
+        f"worst first: {names}"
+    )

@@ -1,4 +1,4 @@
-"""Models in which convolutions rule, against onnxruntime's quantizers: `python -m benchmarks.convolutions FOLDER [names...]`.
+"""Models in which convolutions rule, beside onnxruntime: `python -m benchmarks.convolutions FOLDER [names...]`.
 
 The models are small, with random weights; the batch normalizations get random factors and the statistics of the
 images. SQNR is the mean over the outputs of the median over held-out images. `onnxruntime dynamic` codes linears

@@ -81,8 +81,8 @@ class Recipe:
         return self if entry == ROUNDED else Recipe.load(name, settings)
 
     def set(self, key: str, value: str) -> Recipe:
-        """``--set key=value``: a switch, ``passes``, ``gate``, ``guard.LIMIT``, ``pass.NAME.OPTION``, or ``weights|activations|ROLE .
-        FIELD``."""
+        """``--set key=value``: a switch, ``passes``, ``gate``, ``guard.LIMIT``, ``pass.NAME.OPTION``, or
+        ``weights|activations|ROLE . FIELD``."""
         if key in self.switches:
             if value not in self.switches[key]:
                 raise InputError(

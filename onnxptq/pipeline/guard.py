@@ -19,16 +19,16 @@ from onnxptq.calibration.padding import unpadded
 from onnxptq.calibration.sources.source import Sample
 from onnxptq.calibration.sources.split import Samples, Split
 from onnxptq.errors import ArtifactError
+from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import value
 from onnxptq.lower import native
 from onnxptq.ops.uniform import TokenParams
-from onnxptq.passes.linears import set_input
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.selection import mean_sqnr
 from onnxptq.pipeline.stages import Prepared, Solved, structure_of
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.cost import elements
-from onnxptq.running.compare import compare
+from onnxptq.running.compare import outputs
 from onnxptq.running.runner import run
 from onnxptq.structure import Role
 
@@ -112,7 +112,7 @@ def _in_float(solved: Solved, keys: Sequence[str]) -> Solved:
             node.inputs.pop()
         for index, array in enumerate(held, start=1):
             if array is not None:
-                set_input(model, node, index, array)
+                set_constant(model, node, index, array)
     gone = [key for key, site in plan.sites.items() if site.consumer in names]
     return replace(solved, model=model, plan=plan.without(gone))
 
@@ -128,7 +128,7 @@ def _scorer(prepared: Prepared, samples: Sequence[Sample], config: RunConfig) ->
 
     def score(make: Make) -> float:
         got = run(make, samples, name="the model with other inputs of convolutions", cut=cut, threads=config.threads)
-        found = mean_sqnr(compare(expected, got, error=ArtifactError))
+        found = mean_sqnr(outputs(expected, got, error=ArtifactError))
         return found if found is not None else np.inf
 
     return score

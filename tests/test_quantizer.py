@@ -16,8 +16,10 @@ from onnxptq.errors import InputError
 from onnxptq.pipeline import reporting as account
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
+from onnxptq.running.compare import metrics as measured
 from onnxptq.running.compare import models
 from onnxptq.structure import Role
+from tests.graph.build import model, run
 
 Minis = Callable[..., Any]
 # What w8a8 must keep at least, dB. Random weights and few samples: a broken composition lands below 15.
@@ -186,6 +188,119 @@ def test_scope(minis: Minis) -> None:
     odd = Quantizer(minis("bert").path, exclude=["nothing at all"], threads=1)
     odd.plan()
     assert odd.warnings == ("pattern 'nothing at all' matches no site; `onnxptq inspect` lists them",)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "minmax", "ptq4vit"])
+def test_learned_queries_in_every_format(recipe: str) -> None:
+    """One constant stands for the queries of every sample of a batch, also in the fused op."""
+    text = (
+        "g (float[B,9,8] x) => (float[B,3,8] y) { b = MatMul(x, wk) b4 = Reshape(b, s4) "
+        "k = Transpose<perm=[0,2,3,1]>(b4) c = MatMul(x, wv) c4 = Reshape(c, s4) "
+        "v = Transpose<perm=[0,2,1,3]>(c4) s = MatMul(q, k) p = Softmax(s) "
+        "o = MatMul(p, v) ot = Transpose<perm=[0,2,1,3]>(o) of = Reshape(ot, s3) yy = MatMul(of, wo) y = Relu(yy) }"
+    )
+    rng = np.random.default_rng(0)
+    weights = {n: rng.normal(size=(8, 8)).astype(np.float32) for n in ("wk", "wv", "wo")}
+    q = rng.normal(size=(1, 2, 3, 4)).astype(np.float32)
+    proto = model(text, opset=21, q=q, s3=np.array([0, 0, 8]), s4=np.array([0, 0, 2, 4]), **weights)
+    given = [{"x": rng.normal(size=(2, 9, 8)).astype(np.float32)} for _ in range(3)]
+    found = []
+    for format in ("native", "portable", "qdq"):
+        one = Quantizer(proto, recipe=recipe, format=format, threads=1)
+        one.calibrate(given)
+        found.append(one.quantize())
+    native, portable, standard = found
+    assert sum(node.op_type == "QAttention" for node in native.model.graph.node) == 1
+    assert min(sqnr(native), sqnr(portable)) > 25
+    assert measured(run(proto, given[0])[0], run(standard.model, given[0])[0]).sqnr > 25  # type: ignore[operator]
+    (product,) = [n for n in standard.model.graph.node if n.op_type == "MatMul" and n.output[0] == "s"]
+    makers = {o: n for n in standard.model.graph.node for o in n.output}
+    assert makers[product.input[0]].op_type == "DequantizeLinear"
+    assert makers[makers[product.input[1]].input[0]].op_type == "DequantizeLinear"
+    for executor in ("function", "native") if library_path() else ("function",):
+        agreement = models(native.model, portable.model, given, executor=executor, threads=1)
+        assert agreement["y"].sqnr is not None
+        assert agreement["y"].sqnr > 60
+
+
+QKV = (
+    "g (float[1,16,8] x, float[1,6,8] u) => (float[N,M,8] y) { a = MatMul(x, wq) b = MatMul(u, wk) v = MatMul(u, wv) "
+    "kt = Transpose<perm=[0,2,1]>(b) "
+)
+END = "o = MatMul(p, v) yy = MatMul(o, wo) y = Relu(yy) }"
+TURN = (
+    "{0}1, {0}2 = Split<axis=-1, num_outputs=2>({0}) {0}n = Neg({0}2) {0}r = Concat<axis=-1>({0}n, {0}1) "
+    "{0}c = Mul({0}, cos{1}) {0}s = Mul({0}r, sin{1}) {0}t = Add({0}c, {0}s) "
+)
+ANGLES = np.arange(16)[:, None] * np.tile(1.0 / 10 ** np.arange(4), 2)
+TODAY: dict[str, tuple[str, dict[str, Any], int]] = {
+    "two softmaxes over one score matrix": (
+        QKV + "w = MatMul(x, wv) s = MatMul(a, kt) m = ReduceMax(s, last) d = Sub(s, m) p = Softmax(d) "
+        "st = Transpose<perm=[0,2,1]>(s) mt = ReduceMax(st, last) dt = Sub(st, mt) pt = Softmax(dt) "
+        "ot = MatMul(pt, w) o = MatMul(p, v) oo = Concat<axis=1>(o, ot) yy = MatMul(oo, wo) y = Relu(yy) }",
+        {"last": np.array([-1])},
+        0,
+    ),
+    "rows masked by what was predicted": (
+        QKV + "s = MatMul(a, kt) h = MatMul(x, wo) n = Slice(h, zero, six, last) out = Less(n, nought) "
+        "c = Cast<to=1>(out) low = ReduceMin(c, last) all = Equal(low, whole) some = Not(all) hid = And(out, some) "
+        "bias = Where(hid, minus, nought) z = Add(s, bias) p = Softmax(z) " + END,
+        {
+            "last": np.array([-1]),
+            "zero": np.array([0]),
+            "six": np.array([6]),
+            "nought": np.float32(0),
+            "whole": np.float32(1),
+            "minus": np.float32(-np.inf),
+        },
+        1,
+    ),
+    "rotated queries and keys": (
+        QKV.replace("kt = Transpose<perm=[0,2,1]>(b) ", "")
+        + TURN.format("a", "q")
+        + TURN.format("b", "k")
+        + "kt = Transpose<perm=[0,2,1]>(bt) s = MatMul(at, kt) p = Softmax(s) "
+        + END,
+        {
+            "cosq": np.cos(ANGLES).astype(np.float32),
+            "sinq": np.sin(ANGLES).astype(np.float32),
+            "cosk": np.cos(ANGLES[:6]).astype(np.float32),
+            "sink": np.sin(ANGLES[:6]).astype(np.float32),
+        },
+        1,
+    ),
+    "pooled queries": (
+        QKV
+        + "at = Transpose<perm=[0,2,1]>(a) a4 = Reshape(at, grid) q4 = MaxPool<kernel_shape=[2,2],strides=[2,2]>(a4) "
+        "q3 = Reshape(q4, line) q = Transpose<perm=[0,2,1]>(q3) s = MatMul(q, kt) p = Softmax(s) " + END,
+        {"grid": np.array([1, 8, 4, 4]), "line": np.array([1, 8, 4])},
+        1,
+    ),
+    "attention over channels, gated MLP, layer scale": (
+        QKV + "ct = Transpose<perm=[0,2,1]>(u) s = MatMul(ct, b) p = Softmax(s) vt = Transpose<perm=[0,2,1]>(v) "
+        "o = MatMul(p, vt) ot = Transpose<perm=[0,2,1]>(o) f = MatMul(ot, wo) g = Sigmoid(f) i = Mul(f, g) j = Mul(i, ot) "
+        "l = Mul(j, scale) r = Add(l, u) yy = MatMul(r, wq) y = Relu(yy) }",
+        {"scale": np.full(8, 0.5, np.float32)},
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TODAY)
+def test_structures_of_today_at_eight_bits(name: str) -> None:
+    """Folds that a structure does not allow are left out, products that are no attention stay in float."""
+    text, constants, fused = TODAY[name]
+    rng = np.random.default_rng(0)
+    weights = {n: (0.5 * rng.normal(size=(8, 8))).astype(np.float32) for n in ("wq", "wk", "wv", "wo")}
+    proto = model(text, opset=21, **{n: w for n, w in (weights | constants).items() if f" {n}" in text})
+    one = Quantizer(proto, threads=1)
+    one.calibrate(
+        [{"x": rng.normal(size=(1, 16, 8)).astype(np.float32), "u": rng.normal(size=(1, 6, 8)).astype(np.float32)}] * 4
+    )
+    result = one.quantize()
+    assert sum(node.op_type == "QAttention" for node in result.model.graph.node) == fused
+    assert sqnr(result) > 25
+    assert not any("left out" in warning for warning in result.report.warnings)
 
 
 def test_one_attention_operand_in_float(minis: Minis) -> None:

@@ -52,6 +52,7 @@ def run(args: Namespace, out: Output) -> int:
     for warning in q.warnings:
         out.warn(warning)
     data = _structure(args.model, q.prepared, out)
+    data["in float"] = _left(q.prepared, plan, args, out)
     rows = [_site(site, plan) for site in q.structure.sites]
     header = ["site", "tensor", "role", "part", "channels", "scheme", "bits", "calibrator", "granularity"]
     out.say("\n" + table(header, rows, right=(4, 6)))
@@ -112,13 +113,31 @@ def _structure(name: str, inspection: Prepared, out: Output) -> dict[str, Any]:
     }
 
 
+def _left(inspection: Prepared, plan: Plan, args: Namespace, out: Output) -> list[dict[str, Any]]:
+    """What stays in float by its structure, with shares where sizes are known or samples are given."""
+    from onnxptq.cli.samples import open_for
+    from onnxptq.report.left import is_static, left_in_float, left_table
+
+    model, found = inspection.model, inspection.structure
+    if not found.left:
+        return []
+    if is_static(model, found):
+        left = left_in_float(model, found, plan, {})
+    else:
+        first = next(iter(open_for(model, found, args.calib or "synthetic", Namespace(**{**vars(args), "samples": 1}))))
+        left = left_in_float(model, found, plan, first)
+    if left:
+        out.say("\n" + left_table(left))
+    return [{"reason": one.reason, "share": one.share, "nodes": list(one.nodes)} for one in left]
+
+
 def _attention(one: Attention) -> list[str]:
     added = (
         [f"{len(one.additive)} terms"] * bool(one.additive)
         + ["relative position"] * (one.rel_h is not None)
         + ["mask"] * one.masked
     )
-    kind = "token to image" if one.token_to_image else "" if one.fusable else "not fused"
+    kind = ", ".join(["token to image"] * one.token_to_image + [f"not fused: {one.apart}"] * (not one.fusable))
     sizes = [str(n) if n is not None else "?" for n in (one.queries, one.keys)]
     return [one.name, one.part.value, str(one.heads), str(one.dim), *sizes, ", ".join(added), kind]
 

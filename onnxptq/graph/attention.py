@@ -16,7 +16,7 @@ STEPS = frozenset({"Mul", "Div", "Add", "Reshape", "Where"})
 
 @dataclass(frozen=True)
 class Scores:
-    """A softmax over products of two activations, and the product with the values behind it."""
+    """A softmax over products of queries (activations or learned constants) and keys, and the product with values."""
 
     softmax: gs.Node
     qk: gs.Node
@@ -57,11 +57,17 @@ class Operand:
 
 def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
     """The attention around a Softmax over the last axis, or None where there is none."""
+    found = recognised(softmax, varying)
+    return found if isinstance(found, Scores) else None
+
+
+def recognised(softmax: gs.Node, varying: set[str]) -> Scores | str:
+    """The attention around a Softmax, or why it is none."""
     output = softmax.outputs[0]
     rank = len(output.shape) if output.shape is not None else None
     axis = softmax.attrs.get("axis", -1)
     if axis != -1 and (rank is None or axis != rank - 1):
-        return None
+        return "its softmax is not over the last axis"
     guard = _guard(output)
     thinned = not guard
     if not guard:
@@ -75,13 +81,32 @@ def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
             or reshape.outputs[0].shape is None
             or list(reshape.outputs[0].shape[-2:]) != list(output.shape[-2:])
         ):
-            return None
+            return "its probabilities are reshaped"
         output = reshape.outputs[0]
-    products = [n for n in output.outputs if n.op == "MatMul" and n.inputs[0] is output and n.inputs[1].name in varying]
-    path = _to_product(softmax.inputs[0], varying)
-    if len(products) != 1 or path is None:
-        return None
+    products = [n for n in output.outputs if n.op == "MatMul" and n.inputs[0] is output and _values(n, varying)]
+    if len(products) != 1:
+        readers = ", ".join(dict.fromkeys(n.op for n in output.outputs)) or "nothing"
+        return f"{len(products) or 'no'} products with values read its softmax, but {readers}"
+    path = _to_product(softmax.inputs[0], varying, fixed=False) or _to_product(softmax.inputs[0], varying, fixed=True)
+    if path is None:
+        return f"its scores are no product of queries and keys with scale and bias ({_steps_back(softmax)})"
     return Scores(softmax, path[0], products[0], tuple(path[1:]), guard, thinned and bool(guard), reshape)
+
+
+def _values(product: gs.Node, varying: set[str]) -> bool:
+    """Whether the right operand holds values: an activation, or constants of more than the two axes of a weight."""
+    right = product.inputs[1]
+    return right.name in varying or (right.shape is not None and len(right.shape) > 2)
+
+
+def _steps_back(softmax: gs.Node) -> str:
+    """The ops before a softmax, the nearest first."""
+    ops: list[str] = []
+    node = producer(softmax.inputs[0])
+    while node is not None and len(ops) < 4:
+        ops.append(node.op)
+        node = producer(node.inputs[0]) if node.op != "MatMul" and node.inputs else None
+    return " <- ".join(["Softmax", *ops])
 
 
 def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
@@ -117,17 +142,19 @@ def _zeroed(output: gs.Tensor) -> tuple[gs.Node, ...]:
     return ()
 
 
-def _to_product(tensor: gs.Tensor, varying: set[str]) -> list[gs.Node] | None:
-    """Nodes from the product of two activations down to ``tensor``."""
+def _to_product(tensor: gs.Tensor, varying: set[str], *, fixed: bool) -> list[gs.Node] | None:
+    """Nodes from the product of queries and keys down to ``tensor``: keys are activations, and so are queries unless
+    ``fixed``."""
     node = producer(tensor)
     if node is None or not standard(node):
         return None
     if node.op == "MatMul":
-        return [node] if all(t.name in varying for t in node.inputs) else None
+        queries, keys = (t.name in varying for t in node.inputs)
+        return [node] if keys and queries is not fixed else None
     if node.op not in STEPS:
         return None
     for source in node.inputs[:1] if node.op == "Reshape" else node.inputs:
-        path = _to_product(source, varying)
+        path = _to_product(source, varying, fixed=fixed)
         if path is not None:
             return [*path, node]
     return None

@@ -80,6 +80,10 @@ class Model:
         held = dict(self.tensors), dict(self.functions), dict(self.metadata), dict(self.types)
         return Model(self.graph.copy(), *held, list(self.notes))
 
+    def restore(self, state: Model) -> None:
+        """Become a copy of an earlier state."""
+        vars(self).update(vars(state.copy()))
+
     def nodes(self) -> dict[str, gs.Node]:
         """Nodes of the main graph by name."""
         return {node.name: node for node in self.graph.nodes}

@@ -18,6 +18,8 @@ from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Role, Site, Structure
 
+BETWEEN = frozenset({"Div", "Mul", "Transpose"})
+"""What may lie between an operand of an attention and the product: a scale, the transposition of the keys."""
 HALF_MINIMUM = 32
 """Constants of fewer elements stay FP32: nothing to save, and scalars are often epsilons and masks."""
 
@@ -143,6 +145,8 @@ class Writer:
         for operand in target.inputs:
             while operand.inputs:
                 maker = operand.inputs[0]
+                if maker.op not in BETWEEN:
+                    break
                 found = [(maker, i) for i, read in enumerate(maker.inputs) if read is tensor]
                 if found:
                     return found

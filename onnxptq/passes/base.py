@@ -45,6 +45,8 @@ class Passed:
     drift: Mapping[str, float] = field(default_factory=dict)
     """Output name -> signal to difference, dB (inf: not a bit moved). Empty where nothing was changed, so nothing was
     run."""
+    warnings: tuple[str, ...] = ()
+    """Passes that were left out because their proof failed."""
 
 
 class Pass(ABC):
@@ -104,9 +106,9 @@ def run_passes(
 ) -> Passed:
     """Run the passes ``chosen`` (name -> options, in order) on ``model``, in place, and prove that its outputs stayed.
 
-    The outputs before and after are compared once for all passes; only when they differ by more than ``tolerance`` of
-    an output's maximum is the guilty pass searched for, by halving, and a PassError raised. Nothing is run where
-    nothing changed.
+    The outputs before and after are compared once for all passes. Only when they differ by more than ``tolerance`` of
+    an output's maximum is the guilty pass searched for, by halving: it is left out with a warning, and the passes after
+    it run again without it. Nothing is run where nothing changed.
     """
     from onnxptq.passes import passes
 
@@ -116,18 +118,29 @@ def run_passes(
             raise InputError(f"no pass is named {name!r}{nearest(name, known)}")
     settings = {name: known[name].settings(options) for name, options in chosen.items()}
     states = [("", model.copy())]
-    changes: list[Change] = []
-    structure = discover(model)
-    for batch in _batches([known[name] for name in chosen]):
-        before = len(states)
-        for one, made in _run_batch(batch, model, structure, settings, fill):
-            changes += made
-            if any(change.done for change in made):
-                states.append((one.name, model.copy()))
-        if len(states) > before:
-            structure = discover(model)
-    drift = prove(states, outputs, tolerance) if len(states) > 1 else {}
-    return Passed(tuple(changes), structure, drift)
+    changes: dict[str, list[Change]] = {}
+    warnings: list[str] = []
+    pending = list(chosen)
+    while True:
+        structure = discover(model)
+        for batch in _batches([known[name] for name in pending]):
+            before = len(states)
+            for one, made in _run_batch(batch, model, structure, settings, fill):
+                changes[one.name] = made
+                if any(change.done for change in made):
+                    states.append((one.name, model.copy()))
+            if len(states) > before:
+                structure = discover(model)
+        drift, blame = prove(states, outputs, tolerance) if len(states) > 1 else ({}, None)
+        if blame is None:
+            made_in_order = tuple(change for made in changes.values() for change in made)
+            return Passed(made_in_order, structure, drift, tuple(warnings))
+        guilty = states[blame.state][0]
+        warnings.append(f"pass {guilty!r} is left out: {blame} (allowed: {tolerance:g})")
+        changes[guilty] = [known[guilty].left("model", f"{blame}, so it would not be exact")]
+        del states[blame.state :]
+        model.restore(states[-1][1])
+        pending = pending[pending.index(guilty) + 1 :]
 
 
 def _batches(chosen: Sequence[Pass]) -> Iterator[list[Pass]]:

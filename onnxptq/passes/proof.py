@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.errors import ArtifactError
 from onnxptq.graph.model import Model
 from onnxptq.running.metrics import Accumulator, decibels
 
@@ -17,17 +17,31 @@ Outputs = Callable[[Model], Sequence[Mapping[str, NDArray[Any]]]]
 """The model's outputs on the samples that prove a pass, one mapping a sample."""
 
 
-class PassError(ArtifactError):
-    """A pass moved the model's outputs: it was not exact on this model. Names the pass and the output."""
+HALF_UNITS = 2
+"""Units in the last place by which the rounding of an output to half precision may differ before and after."""
 
 
-def prove(states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: float) -> dict[str, float]:
-    """Drift in dB by output, or a PassError that names the first pass found to have moved one."""
+@dataclass(frozen=True)
+class Blame:
+    """The first state whose outputs were found to differ from the model's, and by how much."""
+
+    state: int
+    output: str
+    moved: float
+
+    def __str__(self) -> str:
+        return f"output {self.output!r} moved by {self.moved:.2g} of its maximum"
+
+
+def prove(
+    states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: float
+) -> tuple[dict[str, float], Blame | None]:
+    """Drift of the last state in dB by output, and the first state to blame where an output moved too far."""
     # Copies: a view of an output would keep all the memory of its session beside that of the next.
     reference = [{name: np.array(array) for name, array in sample.items()} for sample in outputs(states[0][1])]
     moved, worst = drift(reference, outputs(states[-1][1]))
     if worst[1] <= tolerance:
-        return moved
+        return moved, None
     good, bad = 0, len(states) - 1
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -36,10 +50,7 @@ def prove(states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: floa
             good = middle
         else:
             bad, worst = middle, there
-    raise PassError(
-        f"pass {states[bad][0]!r}: output {worst[0]!r} moved by {worst[1]:.2g} of its maximum (allowed: "
-        f"{tolerance:g}); leave this pass out"
-    )
+    return moved, Blame(bad, *worst)
 
 
 def drift(
@@ -49,7 +60,8 @@ def drift(
     maximum.
 
     Outputs that are no floats (class numbers, masks) step where a float output moves a hair: of them the share that
-    differs counts.
+    differs counts. An output in half precision is rounded after the last layer: what that rounding alone may move
+    is no difference.
     """
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
@@ -77,4 +89,7 @@ def _difference(wanted: NDArray[Any], got: NDArray[Any]) -> tuple[float, float, 
     one.update(wanted, got)
     if one.broken:
         return math.inf, 0.0, math.inf
-    return one.max_error / (max(-one.low, one.high) or 1.0), one.signal, one.error
+    moved = one.max_error / (max(-one.low, one.high) or 1.0)
+    if wanted.dtype == np.float16:
+        moved = 0.0 if moved <= HALF_UNITS * np.finfo(np.float16).eps else moved
+    return moved, one.signal, one.error

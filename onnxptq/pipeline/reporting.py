@@ -24,6 +24,7 @@ from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.pipeline.walking import walks
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.data import Calibration, Layer, Report, SiteReport, Sizes, Verdict
+from onnxptq.report.left import left_in_float, share_warning
 from onnxptq.running import compare
 from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import Sample
@@ -52,7 +53,9 @@ def report(
     with context.watch.stage("measure"):
         engine = walks(solved.folded.model, solved.structure, samples.report, config, replace(context, checkpoint=None))
         measured = measure_sites(solved.folded.model, solved.plan, engine, solved.model, solved.moved)
-        depth = layers(solved, lowered.proto, next(iter(samples.report)), config)
+        first = next(iter(samples.report))
+        left = left_in_float(solved.model, solved.structure, solved.plan, first)
+        depth = layers(solved, lowered.proto, first, config)
     chosen = samples.selection is not samples.calibration
     return Report(
         model=prepared.name,
@@ -80,8 +83,8 @@ def report(
         changes=solved.folded.changes,
         drift=dict(solved.folded.drift),
         selection=tuple(selection),
-        warnings=tuple(dict.fromkeys([*solved.warnings, *warnings, *lowered.notes])),
-        notes=tuple(prepared.model.notes),
+        warnings=tuple(dict.fromkeys([*solved.warnings, *warnings, *share_warning(left), *lowered.notes])),
+        notes=(*prepared.model.notes, *samples.calibration.notes),
         environment=environment(),
     )
 

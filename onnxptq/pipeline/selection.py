@@ -20,6 +20,7 @@ from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.recipe import ROUNDED
 from onnxptq.report.data import Verdict
 from onnxptq.running.compare import outputs
+from onnxptq.running.masks import pictures
 from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import Cut, Spool, run
 
@@ -75,7 +76,8 @@ def judge(
         expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
         for name, make in candidates.items():
             got = run(make, samples, name=f"the model quantized by {name}", cut=cut, threads=threads)
-            verdicts.append(_verdict(name, outputs(expected, got, error=ArtifactError)))
+            found = outputs(expected, got, pictures=map(pictures, samples), error=ArtifactError)
+            verdicts.append(_verdict(name, found))
             step()
     best = max(verdicts, key=lambda verdict: verdict.rank)
     return tuple(replace(verdict, kept=verdict is best) for verdict in verdicts)

@@ -29,6 +29,7 @@ from onnxptq.errors import InputError
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
+from onnxptq.graph.quantized import refuse_quantized
 from onnxptq.graph.size import digest, source_size
 from onnxptq.lower import Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
@@ -41,6 +42,7 @@ from onnxptq.pipeline.walking import walks, weighted
 from onnxptq.placement import applied
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
+from onnxptq.report.left import hidden
 from onnxptq.running import compare
 from onnxptq.running.metrics import Metrics
 from onnxptq.running.runner import run
@@ -118,8 +120,10 @@ class Solved:
 
 def prepare(source: str | Path | bytes | onnx.ModelProto, config: RunConfig) -> Prepared:
     """Load, bring into canonical form, find the structure."""
-    model = canonicalise(load(source, shapes=dict(config.shapes)))
     name = str(source) if isinstance(source, (str, Path)) else "model"
+    loaded = load(source, shapes=dict(config.shapes))
+    refuse_quantized(loaded, name)
+    model = canonicalise(loaded)
     return Prepared(name, source_size(source), model, structure_of(model, config))
 
 
@@ -138,7 +142,7 @@ def planned(name: str, structure: Structure, config: RunConfig) -> tuple[Plan, t
             f"{name}: no site to quantize: no Linear, Conv or attention in scope; "
             "`onnxptq inspect` shows what was found"
         )
-    return plan, tuple(warnings)
+    return plan, (*hidden(structure), *warnings)
 
 
 def fold(prepared: Prepared, samples: Samples, config: RunConfig, context: RunContext) -> Folded:
@@ -159,7 +163,7 @@ def fold(prepared: Prepared, samples: Samples, config: RunConfig, context: RunCo
                 run(current.to_proto, proofs, name=prepared.name, threads=config.threads, error=InputError)
             ),
         )
-    return Folded(model, passed.structure, recipe, passed.changes, passed.drift)
+    return Folded(model, passed.structure, recipe, passed.changes, passed.drift, passed.warnings)
 
 
 def pass_options(name: str, config: RunConfig) -> dict[str, Any]:

@@ -16,6 +16,14 @@ from onnxptq.report.text import megabytes, table
 from onnxptq.running.runner import InnerTensors, Sample
 from onnxptq.structure import Role, Structure
 
+ROLES = {
+    "linear": ((Role.WEIGHT,), (Role.LINEAR_INPUT, Role.GELU)),
+    "convolution": ((Role.WEIGHT,), (Role.CONV_INPUT, Role.GELU)),
+    "scores": ((Role.QUERY,), (Role.KEY,)),
+    "attention x values": ((Role.SOFTMAX,), (Role.VALUE,)),
+}
+"""The sites of both operands by kind of product."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -67,10 +75,11 @@ class Cost:
 
 def cost(model: Model, structure: Structure, plan: Plan, sample: Sample) -> Cost:
     """Cost of ``model`` under ``plan`` for inputs shaped like ``sample``."""
-    sizes = elements(model, _wanted(model, structure), sample)
+    sizes = elements(model, wanted(model, structure), sample)
     products: dict[tuple[str, int, int], int] = {}
-    for kind, left, right, count in _products(model, structure, plan, sizes):
-        products[kind, left, right] = products.get((kind, left, right), 0) + count
+    for one in multiplications(model, structure, sizes):
+        key = (one.kind, *widths(one, model, plan))
+        products[key] = products.get(key, 0) + one.count
     return Cost(tuple(Product(*key, count) for key, count in products.items()), tuple(_stored(model, plan)))
 
 
@@ -87,55 +96,67 @@ def elements(model: Model, names: list[str], sample: Sample) -> dict[str, int]:
     return known | {name: math.prod(shape) for name, shape in shapes.items()}
 
 
-def _wanted(model: Model, structure: Structure) -> list[str]:
+def wanted(model: Model, structure: Structure) -> list[str]:
+    """The tensors whose sizes ``multiplications`` asks for."""
     nodes = model.nodes()
     names = [one.input for one in structure.linears.values()]
     names += [one.input if one.transpose else one.output for one in structure.convs.values()]
     names += [t for one in structure.attentions.values() for t in (one.probabilities, one.output)]
-    names += [t.name for name in structure.matmuls for t in (nodes[name].inputs[0], nodes[name].outputs[0])]
+    names += [t.name for name in _others(structure) for t in nodes[name].outputs]
     return list(dict.fromkeys(names))
 
 
-def _products(
-    model: Model, structure: Structure, plan: Plan, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, int, int, int]]:
+@dataclass(frozen=True)
+class Multiplied:
+    """The multiplications of one node for one sample."""
+
+    kind: str
+    node: str
+    count: int
+
+
+def multiplications(model: Model, structure: Structure, sizes: Mapping[str, int]) -> Iterator[Multiplied]:
+    """What each layer, attention and other product multiplies; ``sizes`` are elements by tensor."""
     tensors, nodes = model.graph.tensors(), model.nodes()
-
-    def bits(consumer: str, *roles: Role) -> int:
-        return next((plan[f"{consumer}:{role}"].bits for role in roles if f"{consumer}:{role}" in plan), FLOAT)
-
     for linear in structure.linears.values():
-        widths = bits(linear.name, Role.WEIGHT), bits(linear.name, Role.LINEAR_INPUT, Role.GELU)
-        yield "linear", *widths, sizes[linear.input] * linear.outputs
+        yield Multiplied("linear", linear.name, sizes[linear.input] * linear.outputs)
     for conv in structure.convs.values():
         weight = value(tensors[conv.weight])
         assert weight is not None
-        widths = bits(conv.name, Role.WEIGHT), bits(conv.name, Role.CONV_INPUT, Role.GELU)
         read = conv.input if conv.transpose else conv.output
-        yield "convolution", *widths, sizes[read] * int(np.prod(weight.shape[1:]))
+        yield Multiplied("convolution", conv.name, sizes[read] * int(np.prod(weight.shape[1:])))
     for attention in structure.attentions.values():
         pairs = sizes[attention.probabilities]
-        yield "scores", bits(attention.qk, Role.QUERY), bits(attention.qk, Role.KEY), pairs * attention.dim
+        yield Multiplied("scores", attention.qk, pairs * attention.dim)
         values = sizes[attention.output] * (attention.keys or 0)
-        yield (
-            "attention x values",
-            bits(attention.av, Role.SOFTMAX),
-            bits(attention.av, Role.VALUE),
-            values or pairs * attention.dim,
-        )
-    for name in structure.matmuls:
+        yield Multiplied("attention x values", attention.av, values or pairs * attention.dim)
+    for name in _others(structure):
         node = nodes[name]
-        operands = [
-            plan[key].bits if (key := f"{name}:{Role.MATMUL_INPUT}:{t.name}") in plan else FLOAT
-            for t in node.inputs[:2]
-        ]
         inner = node.inputs[0].shape[-1] if node.inputs[0].shape else None
-        yield (
-            "other products",
-            operands[0],
-            operands[1],
-            sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1),
-        )
+        count = sizes[node.outputs[0].name] * (inner if isinstance(inner, int) else 1)
+        yield Multiplied("other products", name, count)
+
+
+def _others(structure: Structure) -> list[str]:
+    """Products that belong to no layer and no attention."""
+    return [
+        *structure.matmuls,
+        *(n for n in structure.left if n not in structure.matmuls and not structure.is_layer(n)),
+    ]
+
+
+def widths(one: Multiplied, model: Model, plan: Plan) -> tuple[int, int]:
+    """Bits of both operands; 32: float."""
+    if one.kind == "other products":
+        read = [f"{one.node}:{Role.MATMUL_INPUT}:{t.name}" for t in model.nodes()[one.node].inputs[:2]]
+        first, second = (plan[key].bits if key in plan else FLOAT for key in read)
+        return first, second
+
+    def bits(roles: tuple[Role, ...]) -> int:
+        return next((plan[f"{one.node}:{role}"].bits for role in roles if f"{one.node}:{role}" in plan), FLOAT)
+
+    left, right = ROLES[one.kind]
+    return bits(left), bits(right)
 
 
 def _stored(model: Model, plan: Plan) -> Iterator[Stored]:

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError
+from onnxptq.running.masks import Pictures, recorded
 from onnxptq.running.metrics import Accumulator, Metrics
 from onnxptq.running.runner import Cut, InnerTensors, Outputs, Sample, Spool, run, whole
 from onnxptq.running.sessions import Executor, ModelLike
@@ -39,13 +41,16 @@ def models(
     ArtifactError.
     """
     blame: type[Exception] = ArtifactError if artifact else InputError
+    sizes: list[Pictures] = []
     with Spool() as expected:
+        first = recorded(samples, sizes)
         expected.fill(
-            run(reference, samples, name=names[0], cut=cut, executor=executor, threads=threads, error=InputError)
+            run(reference, first, name=names[0], cut=cut, executor=executor, threads=threads, error=InputError)
         )
         found = outputs(
             expected,
             run(other, samples, name=names[1], cut=cut, executor=executor, threads=threads, error=blame),
+            pictures=sizes,
             error=blame,
         )
     for name, one in found.items():
@@ -57,17 +62,23 @@ def models(
 
 
 def outputs(
-    expected: Iterable[Outputs], got: Iterable[Outputs], *, error: type[Exception] = InputError
+    expected: Iterable[Outputs],
+    got: Iterable[Outputs],
+    *,
+    pictures: Iterable[Pictures] | None = None,
+    error: type[Exception] = InputError,
 ) -> dict[str, Metrics]:
-    """Metrics of each output by name, over samples given side by side."""
+    """Metrics of each output by name, over samples given side by side, with the sizes of their inputs where known."""
     held: dict[str, Accumulator] = {}
+    sizes = iter(pictures) if pictures is not None else repeat(None)
     for a, b in zip(expected, got, strict=True):
+        size = next(sizes)
         shared = [name for name in a if name in b]
         if not shared:
             raise error(f"the two models have no output in common: {', '.join(a)} and {', '.join(b)}")
         for name in shared:
             try:
-                held.setdefault(name, Accumulator()).update(a[name], b[name])
+                held.setdefault(name, Accumulator()).update(a[name], b[name], size)
             except ValueError as problem:
                 raise error(f"output {name!r} cannot be compared: {problem}") from None
     return {name: one.result() for name, one in held.items()}

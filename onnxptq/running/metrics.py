@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.running.masks import Pictures, fits
+
 CHUNK = 1 << 20
 MASK_CHANNELS = 8
 MASK_SIDE = 8
@@ -82,8 +84,8 @@ class Accumulator:
     per_sample: list[float] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
 
-    def update(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Fold one sample in; a ValueError where the shapes differ."""
+    def update(self, reference: NDArray[Any], other: NDArray[Any], pictures: Pictures | None = None) -> None:
+        """Fold one sample in; a ValueError where the shapes differ. ``pictures``: sizes of its inputs."""
         if reference.shape != other.shape:
             raise ValueError(f"shape {list(reference.shape)} in the reference, {list(other.shape)} in the other")
         self.discrete |= reference.dtype.kind != "f"
@@ -94,7 +96,7 @@ class Accumulator:
             self._fold(a[start : start + CHUNK], b[start : start + CHUNK])
         lost = math.inf if self.broken > broken else 0.0
         self.per_sample.append(decibels(self.signal - signal, self.error - error + lost))
-        self.agreements.extend(agreements(reference, other))
+        self.agreements.extend(agreements(reference, other, pictures))
 
     def _fold(self, a: NDArray[Any], b: NDArray[Any]) -> None:
         x, y = a.astype(np.float64), b.astype(np.float64)
@@ -157,16 +159,17 @@ def ratios(intersections: NDArray[Any], unions: NDArray[Any], *, empty: float) -
     return np.where(unions > 0, intersections / np.maximum(unions, 1), empty)
 
 
-def agreements(reference: NDArray[Any], other: NDArray[Any]) -> list[float]:
+def agreements(reference: NDArray[Any], other: NDArray[Any], sizes: Pictures | None = None) -> list[float]:
     """IoU of each mask predicted by both; [] where an output cannot be masks.
 
     Masks are, by shape and type: floats [N, C, H, W] with H, W >= 8 and C <= 8, where two channels are classes (argmax)
     and any other number are masks of their own (logit > 0; the Accumulator asks that values lie on both sides of zero);
-    or integers and booleans [..., H, W], whose labels are compared one by one. Feature maps have more channels, token
-    sequences fewer axes: no masks.
+    or integers and booleans [..., H, W], whose labels are compared one by one. Where the sizes of the sample's
+    pictures are known, H and W must fit one of them. Feature maps have more channels or another size, token sequences
+    fewer axes: no masks.
     """
     shape = reference.shape
-    if len(shape) < 3 or min(shape[-2:]) < MASK_SIDE or reference.size == 0:
+    if len(shape) < 3 or min(shape[-2:]) < MASK_SIDE or reference.size == 0 or not fits(shape[-2:], sizes):
         return []
     if reference.dtype.kind in "biu":
         return [_labels(a, b) for a, b in zip(_flat(reference), _flat(other), strict=True)]

@@ -73,8 +73,19 @@ def _attention(
         additive=added.additive,
         rel_h=added.rel_h,
         rel_w=added.rel_w,
-        fusable=added.fusable and not path.thinned and path.reshape is None and _alone(model, path, q, k),
+        apart=_apart(model, path, added, q, k),
     )
+
+
+def _apart(model: Model, path: Scores, added: Addition, q: Operand, k: Operand) -> str:
+    """Why one fused op cannot do it; empty where it can."""
+    if not added.fusable:
+        return "something else than scale, bias and relative position lies between product and softmax"
+    if path.thinned:
+        return "probabilities are masked behind the softmax"
+    if path.reshape is not None:
+        return "probabilities are reshaped"
+    return "" if _alone(model, path, q, k) else "other nodes read its scores, or keys are not transposed on their own"
 
 
 def _static(shape: list[int | str | None]) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import onnx_graphsurgeon as gs
@@ -11,7 +11,7 @@ from onnxptq.graph.dataflow.flow import varying
 from onnxptq.graph.dataflow.trace import Tracer
 from onnxptq.graph.edit import producer
 from onnxptq.graph.model import Model
-from onnxptq.structure import layers, masks, parts, scope
+from onnxptq.structure import layers, left, masks, parts, scope
 from onnxptq.structure.attentions import attentions
 from onnxptq.structure.types import Attention, Conv, Linear, Part, Role, Site, Structure
 
@@ -38,7 +38,7 @@ def discover(model: Model, *, mask: str | None = None, roles: Mapping[str, str] 
         if n.op == "MatMul" and n.name not in products and all(t.name in changing for t in n.inputs)
     )
     norms = layers.norms(model, lines, tracer)
-    skipped = scope.in_float(model, lines, convs, found)
+    skipped = scope.in_float(model, lines, convs, found, tracer)
     return Structure(
         linears=lines,
         convs=convs,
@@ -51,6 +51,8 @@ def discover(model: Model, *, mask: str | None = None, roles: Mapping[str, str] 
         parts=where,
         batch_norms=tuple(n.name for n in model.graph.nodes if n.op == "BatchNormalization"),
         gelus=tuple(n.name for n in model.graph.nodes if n.op == "Gelu"),
+        left=skipped | left.products(model, {*lines, *convs, *products}, found, changing),
+        hidden=left.hidden(model),
     )
 
 
@@ -62,7 +64,7 @@ def _sites(
     found: dict[str, Attention],
     others: tuple[str, ...],
     where: Mapping[str, Part],
-    skipped: frozenset[str],
+    skipped: Collection[str],
 ) -> tuple[Site, ...]:
     """Sites in graph order."""
     scores = {a.qk: a for a in found.values()}

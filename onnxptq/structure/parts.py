@@ -45,7 +45,7 @@ def parts(
             out[node.name] = Part.VISUAL
     nodes = model.nodes()
     for attention in found.values():
-        if marks.get(attention.k, 0) == TEXT and marks.get(attention.q, 0) != TEXT:
+        if marks.get(attention.k, 0) == TEXT and marks.get(attention.q, 0) not in (0, TEXT):
             for name in _fusion(model, nodes, attention):
                 out[name] = Part.FUSION
     return out

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.dataflow.flow import leading_to, moves, reached
+from onnxptq.graph.dataflow.trace import Tracer
 from onnxptq.graph.edit import producer
 from onnxptq.graph.model import Model
 from onnxptq.structure.types import Attention, Conv, Linear
@@ -26,44 +27,56 @@ BARRIERS = frozenset(
     }
 )
 """Ops behind which a layer makes features, not predictions: norms, whole or spelled out."""
+PICTURE = 4
+"""Channels that a picture has at most."""
+FIRST, LAST, HEAD = "first layer", "output layer", "prompt encoder or head of a promptable decoder"
 
 
 def in_float(
-    model: Model, lines: Mapping[str, Linear], convs: Mapping[str, Conv], found: Mapping[str, Attention]
-) -> frozenset[str]:
-    """Names of linears and convolutions that the default scope does not quantize."""
+    model: Model,
+    lines: Mapping[str, Linear],
+    convs: Mapping[str, Conv],
+    found: Mapping[str, Attention],
+    tracer: Tracer,
+) -> dict[str, str]:
+    """Linears and convolutions that the default scope does not quantize, and why."""
     layers = {n: (x.input, x.output) for n, x in lines.items()} | {n: (x.input, x.output) for n, x in convs.items()}
     order = [node.name for node in model.graph.nodes if node.name in layers]
-    out = {name for name in order if _is_first(model, name, layers, convs)}
-    out |= _last(model, layers)
-    if any(a.token_to_image for a in found.values()):
-        out |= _promptable(model, order, layers, found)
-    if len(out) == len(order):
-        # A model of one or two layers would have nothing left.
-        return frozenset()
-    return frozenset(out)
+    out = {name: FIRST for name in order if _is_first(model, name, layers, convs)}
+    out |= {name: LAST for name in order if name in _last(model, layers, convs)}
+    if _is_promptable(model, found, tracer):
+        head = _promptable(model, order, layers, convs, found)
+        out |= {name: HEAD for name in order if name in head and name not in out}
+    # A model of one or two layers would have nothing left.
+    return out if len(out) < len(order) else {}
 
 
 def _is_first(model: Model, name: str, layers: Mapping[str, tuple[str, str]], convs: Mapping[str, Conv]) -> bool:
-    """A convolution on an input of the graph with no layer before it, or a linear that reads moved pixels (a patch
-    embedding)."""
+    """A convolution on a picture with no layer before it, or a linear that reads moved pixels (a patch embedding)."""
     ancestors = leading_to(model, [layers[name][0]])
     if any(output in ancestors for _, output in layers.values()):
         return False
     if name in convs:
-        return any(t.name in ancestors for t in model.graph.inputs)
+        return any(t.name in ancestors and _is_picture(t) for t in model.graph.inputs)
     tensor = model.graph.tensors()[layers[name][0]]
     while (node := producer(tensor)) is not None and moves(node):
         tensor = node.inputs[0]
     return any(tensor is t for t in model.graph.inputs) and tensor.shape is not None and len(tensor.shape) == 4
 
 
-def _last(model: Model, layers: Mapping[str, tuple[str, str]]) -> set[str]:
-    """Layers whose result reaches an output of the graph without another layer, a norm, or the sum of a skip
-    connection.
+def _is_picture(tensor: gs.Tensor) -> bool:
+    """Whether an input may hold a picture: it has no more channels than one, before or behind, as far as is known."""
+    shape = tensor.shape
+    return shape is None or len(shape) != 4 or any(not isinstance(n, int) or n <= PICTURE for n in (shape[1], shape[3]))
 
-    So the head of a classifier or segmenter is one, the last layer of a feature encoder (neck of Segment Anything's
-    encoder, last block of BERT) is not.
+
+def _last(model: Model, layers: Mapping[str, tuple[str, str]], convs: Mapping[str, Conv]) -> set[str]:
+    """Layers whose result reaches an output of the graph without another layer, a norm, a product of two activations,
+    or the sum of a skip connection.
+
+    So the head of a classifier or segmenter is one. The last layer of a feature encoder (neck of Segment Anything's
+    encoder, last block of BERT) is not, nor are the two sides of a product that makes masks, nor a convolution that
+    gives as many channels as it reads: a level of a feature pyramid.
     """
     by_output = {output: name for name, (_, output) in layers.items()}
     found: set[str] = set()
@@ -75,12 +88,23 @@ def _last(model: Model, layers: Mapping[str, tuple[str, str]]) -> set[str]:
             continue
         seen.add(tensor.name)
         if tensor.name in by_output:
-            found.add(by_output[tensor.name])
+            name = by_output[tensor.name]
+            if name not in convs or not _keeps_width(model, convs[name]):
+                found.add(name)
             continue
         node = producer(tensor)
-        if node is not None and node.op not in BARRIERS and not _skips(node):
+        if node is not None and node.op not in BARRIERS and node.op != "MatMul" and not _skips(node):
             stack += list(node.inputs)
     return found
+
+
+def _keeps_width(model: Model, conv: Conv) -> bool:
+    """Whether a convolution gives at least as many channels as it reads, and more than a picture has."""
+    weight = model.tensor(conv.weight)
+    group = int(next(n.attrs.get("group", 1) for n in weight.outputs if n.name == conv.name))
+    first, second = int(weight.shape[0]), int(weight.shape[1]) * group
+    read, given = (first, second) if conv.transpose else (second, first)
+    return given >= read > PICTURE
 
 
 def _skips(node: gs.Node) -> bool:
@@ -88,19 +112,46 @@ def _skips(node: gs.Node) -> bool:
     return node.op in ("Add", "Sum") and any(len(t.outputs) > 1 for t in node.inputs if not isinstance(t, gs.Constant))
 
 
+def _is_promptable(model: Model, found: Mapping[str, Attention], tracer: Tracer) -> bool:
+    """Whether tokens look at the image and the image looks back at as many tokens, as in Segment Anything's decoder.
+
+    In a detector's decoder (DETR) queries look at the image, which never looks at them.
+    """
+
+    def sizes(one: Attention) -> tuple[int, int] | None:
+        shapes = [tracer.shape(model.tensor(name)) for name in (one.q, one.k)]
+        return None if None in shapes else (shapes[0][-2], shapes[1][-2])  # type: ignore[index]
+
+    both = {sizes(one) for one in found.values()} - {None}
+    looking = (sizes(one) for one in found.values() if one.token_to_image)
+    return any(pair is not None and pair[::-1] in both for pair in looking)
+
+
 def _promptable(
-    model: Model, order: list[str], layers: Mapping[str, tuple[str, str]], found: Mapping[str, Attention]
+    model: Model,
+    order: list[str],
+    layers: Mapping[str, tuple[str, str]],
+    convs: Mapping[str, Conv],
+    found: Mapping[str, Attention],
 ) -> set[str]:
     """Prompt encoder and heads of Segment Anything's decoder.
 
-    Layers with no attention before them that feed none directly; and layers with none behind them, but for an
-    attention's own output projection and what ends in the sum of a skip connection (the last block's MLP).
+    Layers before the first attention that lead to one but feed none directly; and linears and transposed convolutions
+    with none behind them, but for an attention's own output projection and what ends in the sum of a skip connection
+    (the last block's MLP). Other convolutions (those SAM-HQ adds) make features.
     """
     behind = reached(model, {a.output: 1 for a in found.values()})
     before = leading_to(model, [a.probabilities for a in found.values()])
     own = {s.linear for a in found.values() for s in (a.q_source, a.k_source, a.v_source) if s is not None}
     own |= {a.o_linear for a in found.values() if a.o_linear is not None}
     inside = leading_to(model, [node.outputs[0].name for node in model.graph.nodes if _skips(node)])
-    early = {n for n in order if layers[n][1] not in behind}
-    late = {n for n in order if layers[n][1] not in before and layers[n][1] not in inside}
+    early = {n for n in order if layers[n][1] not in behind and layers[n][1] in before}
+    late = {
+        n
+        for n in order
+        if layers[n][1] in behind
+        and layers[n][1] not in before
+        and layers[n][1] not in inside
+        and (n not in convs or convs[n].transpose)
+    }
     return (early | late) - own

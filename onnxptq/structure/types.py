@@ -150,9 +150,9 @@ class Attention:
     rel_h: str | None = None
     """Decomposed relative position terms [..., Nq, H] and [..., Nq, W], where the graph adds them that way."""
     rel_w: str | None = None
-    fusable: bool = True
-    """Whether scores go to the softmax through nothing but scale, additive terms and relative position, with no other
-    reader."""
+    apart: str = ""
+    """Why one fused op cannot do it: empty where scores go to the softmax through nothing but scale, additive terms and
+    relative position, with no other reader."""
     masked: bool = False
     """Whether an additive term comes from a mask input."""
     token_to_image: bool = False
@@ -160,6 +160,11 @@ class Attention:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    @property
+    def fusable(self) -> bool:
+        """Whether one fused op can do it."""
+        return not self.apart
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,14 @@ class Structure:
     """Part of each Linear, Conv, Softmax and product of two activations, by node name."""
     batch_norms: tuple[str, ...] = ()
     gelus: tuple[str, ...] = ()
+    left: dict[str, str] = field(default_factory=dict)
+    """Layers and products that the default scope leaves in float, by node name, and why."""
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Layers and products in bodies of If, Loop and Scan, which stay in float: how many by the op that holds them."""
+
+    def is_layer(self, name: str) -> bool:
+        """Whether a node is a linear or a convolution."""
+        return name in self.linears or name in self.convs
 
     def blocks(self) -> dict[str, list[int]]:
         """For each linear that makes queries, keys or values, which of these each output channel belongs to (-1:

@@ -11,11 +11,11 @@ import pytest
 
 import onnxptq.passes
 from onnxptq.calibration.statistics.base import Request
-from onnxptq.errors import ArtifactError, InputError
+from onnxptq.errors import InputError
 from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import REGISTRY, Asking, Change, Pass, run_passes
-from onnxptq.passes.proof import PassError, drift
+from onnxptq.passes.proof import drift
 from onnxptq.structure import Structure
 from tests.passes.graphs import Builder, run
 
@@ -142,14 +142,29 @@ def test_nothing_done_nothing_run(known: dict[str, Pass]) -> None:
     assert (calls.runs, calls.discovered, passed.drift) == (0, 1, {})
 
 
-@pytest.mark.parametrize("guilty", [0, 1, 2, 3, 4])
-def test_the_guilty_pass_and_output_are_named(known: dict[str, Pass], guilty: int) -> None:
+@pytest.mark.parametrize("guilty", [[0], [1], [2], [3], [4], [0, 3], [1, 2], [0, 1, 2, 3, 4]])
+def test_a_guilty_pass_is_left_out_and_the_others_stay(known: dict[str, Pass], guilty: list[int]) -> None:
     names = [f"p{i}" for i in range(5)]
     for i, name in enumerate(names):
-        define(name, ("two", 2), ("three", 0.5), ("five", 0.5 if i != guilty else 0.5002))
-    with pytest.raises(PassError, match=f"pass 'p{guilty}': output 'z' moved by 0.0004 of its maximum") as caught:
-        Calls().go(model(), *names)
-    assert isinstance(caught.value, ArtifactError)
+        define(name, ("two", 2), ("three", 0.5), ("five", 0.5 if i not in guilty else 0.5002))
+    now = model()
+    passed = Calls().go(now, *names)
+    assert [w.split("(")[0] for w in passed.warnings] == [
+        f"pass 'p{i}' is left out: output 'z' moved by 0.0004 of its maximum " for i in guilty
+    ]
+    assert [(c.pass_name, c.done) for c in passed.changes] == [(n, i not in guilty) for i, n in enumerate(names)]
+    assert now.tensor("two").values == 2 * 2 ** (5 - len(guilty))
+    assert np.array_equal(Calls().outputs(now)[0]["z"], Calls().outputs(model())[0]["z"])
+
+
+def test_half_precision_outputs_may_move_by_their_own_rounding(known: dict[str, Pass]) -> None:
+    """float16 keeps 11 bits: two that were the same number before the last rounding may differ by 2^-10."""
+    wanted = np.array([1.0, 0.25], np.float16)
+    for factor, moved in ((1 + 2**-10, False), (1 + 2**-8, True)):
+        _, (_, worst) = drift([{"y": wanted}], [{"y": (wanted * factor).astype(np.float16)}])
+        assert (worst > 1e-4) is moved
+        _, (_, worst) = drift([{"y": wanted.astype(np.float32)}], [{"y": (wanted * factor).astype(np.float32)}])
+        assert worst > 1e-4
 
 
 def test_a_drift_below_the_tolerance_is_measured(known: dict[str, Pass]) -> None:

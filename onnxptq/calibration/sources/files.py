@@ -27,7 +27,7 @@ class Files(Source):
         self.name = name
         self._paths = list(paths)
         for index in range(len(self)):
-            checked(self._sample(index), self.inputs, self.label(index))
+            checked(self._sample(index), self.inputs, self.label(index), self.notes)
 
     def __len__(self) -> int:
         return len(self._paths)

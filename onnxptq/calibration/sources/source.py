@@ -7,6 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,22 @@ class InputSpec:
         """Type and shape for messages."""
         return f"{self.dtype.name} [{', '.join('?' if n is None else str(n) for n in self.shape)}]"
 
+    def takes(self, dtype: np.dtype[Any]) -> bool:
+        """Whether ``cast`` may convert from a type: between floats, and between integers and booleans."""
+        return dtype.kind == self.dtype.kind == "f" or (dtype.kind in "biu" and self.dtype.kind in "biu")
+
+    def cast(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array in the model's type and the machine's byte order; as it is where that would change an integer."""
+        if not self.takes(array.dtype):
+            return array
+        with np.errstate(over="ignore"):
+            converted = array.astype(self.dtype, copy=False)
+        return converted if self.dtype.kind == "f" or np.array_equal(converted, array) else array
+
     def check(self, array: NDArray[Any], label: str, *, values: bool = True) -> None:
         """An InputError where ``array`` cannot be fed; without ``values`` its type and shape alone count."""
         where = f"calibration {label}: input {self.name!r}"
-        if array.dtype.newbyteorder("=") != self.dtype:
+        if array.dtype != self.dtype and (values or not self.takes(array.dtype)):
             raise InputError(
                 f"{where} is {array.dtype.name}, the model takes {self.dtype.name}; convert it with "
                 f".astype({self.dtype.name!r})"
@@ -51,7 +64,7 @@ class InputSpec:
         if not values:
             return
         if self.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{where} holds NaN or infinity; repair the sample or leave it out")
+            raise InputError(f"{where} holds NaN or infinity as {self.dtype.name}; repair the sample or leave it out")
         if (
             self.below is not None
             and array.size
@@ -68,6 +81,11 @@ class Source(ABC):
     name: str
     """For the summary of a run."""
     inputs: tuple[InputSpec, ...]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What was converted in the samples read so far, one sentence each."""
+        return []
 
     @abstractmethod
     def __len__(self) -> int:
@@ -88,16 +106,19 @@ class Source(ABC):
     def iterate(self, start: int = 0) -> Iterator[Sample]:
         """The samples from number ``start`` on, checked."""
         for index in range(start, len(self)):
-            yield checked(self._sample(index), self.inputs, self.label(index))
+            yield checked(self._sample(index), self.inputs, self.label(index), self.notes)
 
     def __iter__(self) -> Iterator[Sample]:
         return self.iterate()
 
 
-def checked(sample: Any, inputs: Sequence[InputSpec], label: str, *, values: bool = True) -> Sample:
-    """The sample as arrays of the machine's byte order; an InputError where it does not fit the model's inputs.
+def checked(
+    sample: Any, inputs: Sequence[InputSpec], label: str, notes: list[str] | None = None, *, values: bool = True
+) -> Sample:
+    """The sample as arrays of the model's types; an InputError where it does not fit the model's inputs.
 
-    Without ``values`` only names, types and shapes are checked, and the sample is given back as it is.
+    What had to be converted is added to ``notes``. Without ``values`` only names, types and shapes are checked, and the
+    sample is given back as it is.
     """
     if not isinstance(sample, Mapping):
         raise InputError(
@@ -116,14 +137,18 @@ def checked(sample: Any, inputs: Sequence[InputSpec], label: str, *, values: boo
     arrays: dict[str, NDArray[Any]] = {}
     for spec in inputs:
         try:
-            array = np.asarray(sample[spec.name])
+            raw = np.asarray(sample[spec.name])
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"calibration {label}: input {spec.name!r} is no array: {str(error).splitlines()[0]}"
             ) from error
+        array = spec.cast(raw) if values else raw
         spec.check(array, label, values=values)
         if values:
-            arrays[spec.name] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+            arrays[spec.name] = np.ascontiguousarray(array).reshape(array.shape)
+        note = f"input {spec.name!r}: {raw.dtype.name} samples are cast to {spec.dtype.name}"
+        if notes is not None and raw.dtype.name != spec.dtype.name and note not in notes:
+            notes.append(note)
     return arrays if values else sample
 
 
@@ -134,7 +159,9 @@ class Listed(Source):
         self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, limit: int | None, name: str = "samples"
     ) -> None:
         self.inputs = tuple(inputs)
-        self._held = [checked(s, self.inputs, f"sample {i}") for i, s in enumerate(itertools.islice(samples, limit))]
+        self._held = [
+            checked(s, self.inputs, f"sample {i}", self.notes) for i, s in enumerate(itertools.islice(samples, limit))
+        ]
         self.name = f"{len(self._held)} {name}"
         if not self._held:
             raise InputError("calibration: there is no sample; give at least one mapping of input names to arrays")
@@ -166,7 +193,7 @@ class Lazy(Source):
         self.name = f"{self._length} samples of {name or type(samples).__name__}"
         if not self._length:
             raise InputError("calibration: there is no sample; give at least one mapping of input names to arrays")
-        checked(next(iter(samples), None), self.inputs, self.label(0))
+        checked(next(iter(samples), None), self.inputs, self.label(0), self.notes)
 
     def __len__(self) -> int:
         return self._length
@@ -183,7 +210,7 @@ class Lazy(Source):
         count = 0
         for index, sample in enumerate(itertools.islice(self._samples, start, self._length), start=start):
             count += 1
-            yield checked(sample, self.inputs, self.label(index))
+            yield checked(sample, self.inputs, self.label(index), self.notes)
         if start + count < self._length:
             raise InputError(
                 f"calibration: the data gave {start + count} samples in this walk, {self._length} before; it must "

@@ -18,7 +18,7 @@ class Split(Source):
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
         self._source, self._start, self._stop = source, start, stop
-        self.name, self.inputs = source.name, source.inputs
+        self.name, self.inputs, self.notes = source.name, source.inputs, source.notes
 
     def __len__(self) -> int:
         return self._stop - self._start

@@ -11,6 +11,7 @@ from onnxptq.graph.canonical.fold import fold
 from onnxptq.graph.canonical.gelu import Gelu
 from onnxptq.graph.canonical.late_transpose import LateSwap
 from onnxptq.graph.canonical.layer_norm import LayerNorm
+from onnxptq.graph.canonical.learned import spread_learned
 from onnxptq.graph.canonical.linear import Bias, Gemm
 from onnxptq.graph.canonical.masked_fill import MaskedFill
 from onnxptq.graph.canonical.nan_guard import NanGuard
@@ -52,7 +53,7 @@ def canonicalise(model: Model) -> Model:
     Opset 21 or later, functions inlined, half precision computed in float32 (inputs and outputs keep their types),
     constants folded, shapes inferred with symbols for dynamic dimensions, unique node names; Linear = MatMul with
     constant [K, N] weight (+ Add of a constant bias directly behind), Gelu and LayerNormalization as one node,
-    attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul.
+    attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul, its operands of equal leading axes.
     """
     modern = modernise(model)
     model = modern if modern is not model else model.copy()
@@ -71,5 +72,7 @@ def canonicalise(model: Model) -> Model:
             break
     unshare(model)
     infer(model)
+    if spread_learned(model):
+        infer(model)
     model.notes += [note for note in kept_bodies(model) if note not in model.notes]
     return model

@@ -94,9 +94,10 @@ def test_an_onnxruntime_reader() -> None:
         ({"y": np.ones((2, 3), np.float32)}, "input 'x' is missing; it holds y"),
         ({**x(), "z": np.ones(1)}, "the model has no input 'z'; it takes x"),
         (
-            {"x": np.ones((2, 3))},
-            r"input 'x' is float64, the model takes float32; convert it with .astype\('float32'\)",
+            {"x": np.ones((2, 3), np.int64)},
+            r"input 'x' is int64, the model takes float32; convert it with .astype\('float32'\)",
         ),
+        ({"x": np.full((2, 3), 1e300)}, "input 'x' holds NaN or infinity as float32"),
         ({"x": np.ones((2, 4), np.float32)}, r"input 'x' has shape \[2, 4\], the model takes float32 \[batch, 3\]"),
         ({"x": np.ones(3, np.float32)}, r"has shape \[3\]"),
         (x(np.nan), "input 'x' holds NaN or infinity"),
@@ -107,6 +108,29 @@ def test_an_onnxruntime_reader() -> None:
 )
 def test_wrong_samples(sample: Any, match: str) -> None:
     fails(match, [x(), sample])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted", "notes"),
+    [
+        ("float32", "float16", ["input 'x': float32 samples are cast to float16"]),
+        ("float64", "float32", ["input 'x': float64 samples are cast to float32"]),
+        (">f4", "float32", []),
+        ("int32", "int64", ["input 'x': int32 samples are cast to int64"]),
+        ("int64", "bool", ["input 'x': int64 samples are cast to bool"]),
+    ],
+)
+def test_samples_of_another_width_or_byte_order_are_cast(dtype: str, wanted: str, notes: list[str]) -> None:
+    source = open_source([{"x": np.ones((2, 3), dtype)}] * 2, inputs=[InputSpec("x", np.dtype(wanted), (2, 3))])
+    (first, _) = list(source)
+    assert first["x"].dtype == np.dtype(wanted)
+    assert (first["x"] == 1).all()
+    assert source.notes == notes
+
+
+def test_integers_that_do_not_fit_are_refused() -> None:
+    ids = InputSpec("x", np.dtype(np.int8), (1,))
+    fails("input 'x' is int64, the model takes int8", [{"x": np.array([300])}], [ids])
 
 
 def test_wrong_collections() -> None:

@@ -1,0 +1,60 @@
+"""Models that are quantized already: found by their ops, refused in one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx_graphsurgeon as gs
+
+from onnxptq.errors import InputError
+from onnxptq.graph.model import Model
+
+CODED = frozenset(
+    {
+        "BlockwiseDequantizeLinear",
+        "ConvInteger",
+        "DequantizeLinear",
+        "DequantizeWithOrder",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "GatherBlockQuantized",
+        "MatMulBnb4",
+        "MatMulInteger",
+        "MatMulInteger16",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "MatMulNBitsMlp",
+        "MatMulNBitsQkv",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QMoE",
+        "QuantizeLinear",
+    }
+)
+"""Ops on codes, of the standard set and of onnxruntime's; QLinearConv and its kin are known by their prefix."""
+OWN = "onnxptq"
+
+
+def refuse_quantized(model: Model, name: str) -> None:
+    """An InputError where the model holds codes instead of floats."""
+    ops = Counter(node.op for node in _all_nodes(model.graph) if _coded(node))
+    if any(node.domain == OWN for node in model.graph.nodes):
+        raise InputError(f"{name}: is a quantized model written by onnxptq; give the float model it was made from")
+    if ops:
+        found = ", ".join(f"{count} {op}" for op, count in ops.most_common(3))
+        raise InputError(f"{name}: is quantized already (it holds {found}); give the float model it was made from")
+
+
+def _coded(node: gs.Node) -> bool:
+    return node.op in CODED or node.op.startswith("QLinear")
+
+
+def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
+    for node in graph.nodes:
+        yield node
+        for body in node.attrs.values():
+            if isinstance(body, gs.Graph):
+                yield from _all_nodes(body)

@@ -1,0 +1,73 @@
+"""Why a product stays in float, and what lies in bodies of If and Loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxptq.graph.canonical import canonicalise
+from onnxptq.graph.model import Model
+from onnxptq.recipe import Bits, Recipe
+from onnxptq.report.left import hidden, left_in_float, share_warning
+from onnxptq.structure import Structure, discover
+from tests.graph.build import model, normal
+
+SCORES = "product of queries and keys with scale and bias"
+GIVEN = "g (float[1,2,4,8] q, float[1,2,8,6] k, float[1,2,6,8] v) => (float[N,M,H,8] y) { s = MatMul(q, k) "
+
+
+def structure(text: str, **constants: np.ndarray) -> tuple[Model, Structure]:
+    held = canonicalise(Model.from_proto(model(text, **constants)))
+    return held, discover(held)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        ("y = MatMul(s, v) }", ["a product of two activations without softmax"] * 2),
+        (
+            "m = ReduceMax<axes=[-1]>(s) d = Sub(s, m) p = Softmax(d) y = MatMul(p, v) }",
+            [f"no attention: its scores are no {SCORES} (Softmax <- Sub <- MatMul)"] * 2,
+        ),
+        ("p = Softmax<axis=2>(s) y = MatMul(p, v) }", ["no attention: its softmax is not over the last axis"] * 2),
+        (
+            "p = Softmax(s) y1 = MatMul(p, v) y2 = MatMul(p, v2) y = Add(y1, y2) }",
+            ["no attention: 2 products with values read its softmax, but MatMul"] * 3,
+        ),
+    ],
+)
+def test_why_a_product_belongs_to_no_attention(nodes: str, why: list[str]) -> None:
+    text = (GIVEN + nodes).replace("v) =>", "v, float[1,2,6,8] v2) =>")
+    assert list(structure(text)[1].left.values()) == why
+
+
+def test_a_weight_on_the_left_is_said() -> None:
+    _, found = structure("g (float[1,6,8] x) => (float[1,4,8] y) { y = MatMul(w, x) }", w=normal(4, 6))
+    assert list(found.left.values()) == ["its constant operand is no matrix on the right"]
+
+
+def test_bodies_are_counted() -> None:
+    text = (
+        "g (float[1,4] x, bool c) => (float[1,4] y) { h = MatMul(x, w) "
+        "y = If(c) <then_branch = a () => (float[1,4] y1) { y1 = MatMul(h, w) }, "
+        "else_branch = b () => (float[1,4] y2) { z = MatMul(h, w) y2 = MatMul(z, w) }> }"
+    )
+    _, found = structure(text, w=normal(4, 4))
+    assert found.hidden == {"If": 3}
+    assert hidden(found) == [
+        "3 of 4 layers and products lie in bodies of If and stay in float; export the model without If to quantize them"
+    ]
+
+
+def test_a_large_share_in_float_is_said() -> None:
+    text = "g (float[1,4,8] x) => (float[1,4,64] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"
+    held, found = structure(text, w1=normal(8, 8), w2=normal(8, 64))
+    recipe = Recipe.load("minmax")
+    plan, _ = recipe.plan(found, Bits(8, 8))
+    left = left_in_float(held, found, plan, {})
+    last = list(found.linears)[-1]
+    assert [(one.reason, one.nodes, one.share) for one in left] == [("output layer", (last,), 8 / 9)]
+    (line,) = share_warning(left)
+    assert line.startswith(f"89% of the multiplications stay in float: 88.9% output layer ({last});")
+    plan, _ = recipe.plan(found, Bits(8, 8), include=[last])
+    assert left_in_float(held, found, plan, {}) == share_warning([]) == []

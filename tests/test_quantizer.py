@@ -278,8 +278,8 @@ TODAY: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "attention over channels, gated MLP, layer scale": (
         QKV + "ct = Transpose<perm=[0,2,1]>(u) s = MatMul(ct, b) p = Softmax(s) vt = Transpose<perm=[0,2,1]>(v) "
-        "o = MatMul(p, vt) ot = Transpose<perm=[0,2,1]>(o) f = MatMul(ot, wo) g = Sigmoid(f) i = Mul(f, g) j = Mul(i, ot) "
-        "l = Mul(j, scale) r = Add(l, u) yy = MatMul(r, wq) y = Relu(yy) }",
+        "o = MatMul(p, vt) ot = Transpose<perm=[0,2,1]>(o) f = MatMul(ot, wo) g = Sigmoid(f) i = Mul(f, g) "
+        "j = Mul(i, ot) l = Mul(j, scale) r = Add(l, u) yy = MatMul(r, wq) y = Relu(yy) }",
         {"scale": np.full(8, 0.5, np.float32)},
         1,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -290,3 +291,72 @@ def test_a_layout_of_one_processor_is_refused() -> None:
     proto, _ = contrib("ReorderInput", [normal(1, 8, 4, 4)], domain="com.microsoft.nchwc", channels_last=0)
     with pytest.raises(InputError, match="ORT_ENABLE_EXTENDED"):
         load(proto)
+
+
+def gelu(x: Array) -> Array:
+    return np.asarray(x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))), np.float32)
+
+
+def tanh_gelu(x: Array) -> Array:
+    return np.asarray(x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+def softmax(x: Array) -> Array:
+    high = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(high / high.sum(-1, keepdims=True))
+
+
+def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
+    """Channels last, then SiLU."""
+    parts = x.reshape(B, -1, groups, x.shape[-1] // groups)
+    mean, variance = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+    y = ((parts - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * scale + bias
+    return np.asarray(y / (1 + np.exp(-y)))
+
+
+def pointwise_conv(x: Array, weight: Array) -> Array:
+    """Channels last, a kernel of 1 x 1."""
+    return np.asarray(x @ weight[:, 0, 0].T)
+
+
+V, W, BIAS = normal(WIDE, seed=7), normal(WIDE, 8, seed=8), normal(8, seed=9)
+PICTURE, KERNEL = normal(B, 5, 6, 8), normal(4, 1, 1, 8, seed=1)
+FORMULAS: dict[str, tuple[list[Array | None], dict[int, Array], Array, dict[str, Any]]] = {
+    "BiasAdd": ([X, None, X[::-1].copy()], {1: V}, X + V + X[::-1], {}),
+    "BiasSplitGelu": ([X], {1: V}, (X + V)[..., : WIDE // 2] * gelu((X + V)[..., WIDE // 2 :]), {}),
+    "GemmFastGelu": ([X], {1: W, 2: BIAS}, tanh_gelu(X @ W + BIAS), {}),
+    "BiasSoftmax": ([X, X[:1] * 3], {}, softmax(X + X[:1] * 3), {"axis": 2, "is_inner_broadcast": 0}),
+    "TransposeMatMul": ([X], {1: W.T.copy()}, 2 * (X @ W), {"transB": 1, "alpha": 2.0}),
+    "GroupNorm": (
+        [PICTURE],
+        {1: normal(8, seed=2), 2: normal(8, seed=3)},
+        group_norm(PICTURE, normal(8, seed=2), normal(8, seed=3), 4),
+        {"groups": 4, "activation": 1, "epsilon": 1e-5},
+    ),
+    "NhwcConv": ([PICTURE], {1: KERNEL}, pointwise_conv(PICTURE, KERNEL), {"kernel_shape": [1, 1]}),
+}
+
+
+@pytest.mark.parametrize("op", FORMULAS)
+def test_ops_without_a_kernel_on_the_cpu(op: str) -> None:
+    inputs, constants, wanted, attrs = FORMULAS[op]
+    outputs = [("y", TensorProto.FLOAT, wanted.ndim)]
+    proto, feeds = contrib(op, inputs, constants=constants, outputs=outputs, **attrs)
+    held = canonicalise(load(proto))
+    assert not held.notes
+    assert np.allclose(run(held.to_proto(), feeds)[0], wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("op", ["FastGelu", "QuickGelu", "SkipLayerNormalization", "MultiHeadAttention"])
+def test_half_precision_is_computed_in_single(op: str) -> None:
+    """onnxruntime's CPU has no such kernels in half precision: the reference is the same op in single precision."""
+    inputs = {"SkipLayerNormalization": [X, X[::-1]], "MultiHeadAttention": [X, X, X]}.get(op, [X])
+    constants = {2: normal(WIDE), 3: normal(WIDE, seed=1)} if op == "SkipLayerNormalization" else {}
+    attrs = {"num_heads": N} if op == "MultiHeadAttention" else {}
+    wanted = run(*contrib(op, inputs, constants=constants, **attrs))[0]
+    half = {k: c.astype(np.float16) for k, c in constants.items()}
+    outputs = [("y", TensorProto.FLOAT16, 3)]
+    proto, feeds = contrib(op, [x.astype(np.float16) for x in inputs], constants=half, outputs=outputs, **attrs)
+    held = canonicalise(load(proto))
+    assert "CastLike" not in ops(held)
+    assert np.allclose(run(held.to_proto(), feeds)[0], wanted, atol=1e-2)

@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from onnxptq.graph.data import NUMPY_HOLDS
 from onnxptq.graph.hidden import hide, show_all
 from onnxptq.graph.nested import fresh, graphs, hoist, taken
 
@@ -114,13 +116,19 @@ class Model:
         return fresh(base, self.names())
 
 
+def is_readable(constant: gs.Constant) -> bool:
+    """Whether NumPy holds the type of a constant: not text, nor floats and integers of less than 8 bits, which would be
+    lost when the graph is written again."""
+    return not isinstance(constant._values, LazyValues) or constant._values.tensor.data_type in NUMPY_HOLDS
+
+
 def value(tensor: gs.Tensor) -> NDArray[Any] | None:
-    """The array of a constant (an initialiser, or the output of a Constant node), else None."""
+    """The array of a constant (an initialiser, or the output of a Constant node) that NumPy can hold, else None."""
     if isinstance(tensor, gs.Constant):
-        return np.asarray(tensor.values)
+        return np.asarray(tensor.values) if is_readable(tensor) else None
     if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant":
         held = tensor.inputs[0].attrs.get("value")
-        return np.asarray(held.values) if held is not None else None
+        return np.asarray(held.values) if held is not None and is_readable(held) else None
     return None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx.external_data_helper import uses_external_data
 
-from onnxptq.graph.model import Model
+from onnxptq.graph.model import Model, is_readable
 from onnxptq.graph.save import LIMIT, payload
 from onnxptq.graph.tidy import tensors
 
@@ -47,6 +47,9 @@ def digest(model: Model) -> str:
             f"{node.op} {node.domain} {names} {sorted(node.attrs.items(), key=lambda item: item[0])!r}".encode()
         )
     for constant in sorted(model.constants(), key=lambda c: str(c.name)):
+        if not is_readable(constant):
+            held.update(constant._values.tensor.SerializeToString(deterministic=True))
+            continue
         values = np.ascontiguousarray(constant.values)
         held.update(f"{constant.name} {values.dtype} {values.shape}".encode())
         held.update(values.data)

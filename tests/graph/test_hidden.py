@@ -107,7 +107,9 @@ def test_rare_types_pass_through(kind: str) -> None:
     for made in (held, held.copy(), canonicalise(held)):
         assert np.allclose(run(made.to_proto(), feeds)[0], before, atol=1e-6)
     assert len(discover(held).linears) == 2
-    result = Quantizer(proto, recipe="minmax").quantize()
+    q = Quantizer(proto, recipe="minmax")
+    q.calibrate([{"x": normal(64, WIDE, seed=s)} for s in range(3)])
+    result = q.quantize()
     assert result.report.outputs["y"].sqnr > 25
 
 
@@ -140,7 +142,9 @@ def test_narrow_constants_pass_through(kind: str) -> None:
     held = canonicalise(load(proto))
     assert ops(held)["DequantizeLinear"] == 1
     assert np.allclose(run(held.to_proto(), feeds)[0], run(proto, feeds)[0], atol=1e-6)
-    assert next(t for t in held.to_proto().graph.initializer if t.name == "codes").data_type == element
+    q = Quantizer(proto, recipe="minmax")
+    q.calibrate([{"x": normal(64, WIDE, seed=s)} for s in range(3)])
+    assert next(t for t in q.quantize().model.graph.initializer if t.name == "codes").data_type == element
 
 
 @pytest.mark.parametrize("opset", range(9, 17))
@@ -150,4 +154,14 @@ def test_old_operator_sets(opset: int) -> None:
     proto, feeds = around(*inner, opset=opset), {"x": normal(3, WIDE)}
     proto.ir_version = 4
     held = canonicalise(load(proto))
+    assert np.allclose(run(held.to_proto(), feeds)[0], run(proto, feeds)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [22, 24, 26])
+def test_new_operator_sets(opset: int) -> None:
+    ones = numpy_helper.from_array(np.ones(WIDE, np.float32), "s")
+    inner = [node("LayerNormalization", "a s", "b")] if opset < 23 else [node("RMSNormalization", "a s", "b")]
+    proto, feeds = around(*inner, opset=opset, constants=[ones]), {"x": normal(3, WIDE)}
+    held = canonicalise(load(proto))
+    assert held.opset == opset
     assert np.allclose(run(held.to_proto(), feeds)[0], run(proto, feeds)[0], atol=1e-6)

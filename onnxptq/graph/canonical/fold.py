@@ -15,7 +15,7 @@ from onnxptq.graph.dataflow.elements import element_type
 from onnxptq.graph.dataflow.partial_values import is_complete
 from onnxptq.graph.dataflow.shapes import Facts, analyse, write
 from onnxptq.graph.edit import bypass, producer, set_input, sweep
-from onnxptq.graph.model import Model
+from onnxptq.graph.model import Model, value
 
 RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
@@ -199,7 +199,7 @@ def _reverses(node: gs.Node) -> bool:
 
 
 def _array(tensor: gs.Tensor) -> NDArray[Any] | None:
-    return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None
+    return value(tensor) if isinstance(tensor, gs.Constant) else None
 
 
 def _element(to: Any) -> int:

@@ -9,7 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxptq.graph.model import Model
+from onnxptq.graph.model import Model, is_readable
 
 
 def element_type(tensor: gs.Tensor) -> int:
@@ -27,8 +27,7 @@ def dtype_of(element: int) -> Any:
 
 def constant_array(tensor: gs.Constant, model: Model) -> NDArray[Any] | None:
     """The array of a constant, unless NumPy cannot hold its type, or it holds text."""
-    element = element_type(tensor)
-    if tensor.name in model.tensors or element > onnx.TensorProto.BFLOAT16 or element == onnx.TensorProto.STRING:
+    if tensor.name in model.tensors or not is_readable(tensor):
         return None
     return np.asarray(tensor.values)
 

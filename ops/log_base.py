@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxptq.ops import edges
 from onnxptq.ops.body import LARGEST, Body
@@ -49,21 +47,6 @@ class LogBaseParams(Params):
         with np.errstate(under="ignore"):
             between = (self.scale * np.exp2(-(np.minimum(index, levels - 1) + 0.5) / self.tau)).astype(np.float32)
         return {"values": values, "edges": between}
-
-
-def shifted_sum(
-    codes: NDArray[np.uint8], v: NDArray[np.integer[Any]], *, bits: int, tau: int, fraction: int = 8
-) -> NDArray[np.int64]:
-    """Integer sums of v (N, d) weighted by the values of codes (..., N), in units of scale * 2^-fraction, as PTQ4SAM's
-    Eq. 12 has them.
-
-    v is multiplied by one of tau constants and shifted right, which truncates: a fixed-point reference, not what our
-    ops compute.
-    """
-    constants = np.rint(2.0**fraction * np.exp2(-np.arange(tau) / tau)).astype(np.int64)
-    index = codes.astype(np.int64)[..., None]
-    terms = (constants[index % tau] * v.astype(np.int64)) >> np.minimum(index // tau, 63)
-    return np.asarray(np.where(index == 2**bits - 1, 0, terms).sum(-2), np.int64)
 
 
 class LogBase(Scheme[LogBaseParams]):

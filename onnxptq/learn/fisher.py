@@ -8,7 +8,7 @@ classes is named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -145,34 +145,6 @@ def gradients(
     found = dict(Fisher(**options).at(model, values)(feeds, index))
     _require_any(found)
     return found
-
-
-def mean_squares(
-    model: Model,
-    values: Sequence[str],
-    samples: Iterable[Mapping[str, NDArray[Any]]],
-    *,
-    draws: int = 1,
-    **options: Any,
-) -> dict[str, F64]:
-    """Mean squared gradient of each element of ``values`` over samples of one shape and ``draws`` labels for each:
-    Fisher's diagonal."""
-    take = Fisher(**options).at(model, values)
-    sums: dict[str, F64] = {}
-    count = 0
-    for count, sample in enumerate((sample for sample in samples for _ in range(draws)), start=1):
-        for name, gradient in take(sample, count - 1).items():
-            squares = np.square(gradient, dtype=np.float64)
-            if name in sums and sums[name].shape != squares.shape:
-                raise InputError(
-                    f"fisher: tensor {name!r} has shape {squares.shape} after {sums[name].shape}; give samples of "
-                    f"one shape"
-                )
-            sums[name] = sums.get(name, 0.0) + squares
-    if not count:
-        raise InputError("fisher: there are no samples")
-    _require_any(sums)
-    return {name: total / count for name, total in sums.items()}
 
 
 def _require_any(found: Mapping[str, NDArray[Any]]) -> None:

@@ -56,7 +56,7 @@ def difference(expected: list[Any], got: list[Any]) -> float:
 def check(original: Any, expected: Any, got: Any) -> None:
     """``expected`` is what plain onnxruntime makes of the quantized model."""
     kept, here, apart = difference(original, expected), difference(original, got), difference(expected, got)
-    assert kept > 0
+    assert kept > 3, "an output of zeros has 0 dB"
     assert abs(kept - here) <= SAME, f"{here:.2f} dB from the original, {kept:.2f} in plain onnxruntime"
     assert apart >= kept + BELOW, f"{apart:.1f} dB from plain onnxruntime, which is {kept:.1f} dB from the original"
 

@@ -27,7 +27,7 @@ from onnxptq.calibration.sources.opening import open_source
 from onnxptq.cli.values import size
 from onnxptq.graph.load import load
 from onnxptq.quantizer import Quantizer
-from onnxptq.report.data import Stopwatch, peak_memory
+from onnxptq.report.stopwatch import Stopwatch, peak_memory
 from onnxptq.running.sessions import session
 
 INFERENCE = "FP32 inference"

@@ -27,7 +27,8 @@ from onnxptq.pipeline.selection import select
 from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
-from onnxptq.report.data import Stopwatch, Verdict
+from onnxptq.report.data import Verdict
+from onnxptq.report.stopwatch import Stopwatch
 from onnxptq.result import Result
 from onnxptq.structure import Structure
 

@@ -13,7 +13,7 @@ from onnxptq.errors import InputError, nearest
 from onnxptq.lower import CONSTANTS, FORMATS, Constants, Format
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
-from onnxptq.report.data import Stopwatch
+from onnxptq.report.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,33 +235,3 @@ def _site(entry: Mapping[str, Any]) -> SiteReport:
         "drawing": drawing,
     }
     return SiteReport(**{**entry, **changed})
-
-
-class Stopwatch:
-    """Seconds and peak memory of each stage of a run."""
-
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measure the block; a stage that fails is not recorded."""
-        start = time.perf_counter()
-        yield
-        self.stages.append(Stage(name, time.perf_counter() - start, peak_memory()))
-
-
-def peak_memory() -> int | None:
-    """Peak resident memory of this process so far, bytes; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not getrusage here: Linux counts in the memory of the process that started this one.
-        return next(
-            (1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None
-        )
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -23,7 +23,7 @@ from onnxptq.running.sessions import Executor
 PEAK = """
 import json, sys
 import numpy as np
-from onnxptq.report.data import peak_memory
+from onnxptq.report.stopwatch import peak_memory
 from onnxptq.running.runner import Runner
 model, sample, executor, threads = json.loads(sys.argv[1])
 with np.load(sample) as held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.calibration import Cost, Meter, table
-from onnxptq.report.data import peak_memory
+from onnxptq.report.stopwatch import peak_memory
 
 
 def test_each_stage_has_a_peak_of_its_own() -> None:

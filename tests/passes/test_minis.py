@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from onnxptq.calibration.engine import Engine  # noqa: E402
-from onnxptq.calibration.sources.opening import open_source
+from onnxptq.calibration.sources.opening import open_source  # noqa: E402
 from onnxptq.calibration.sources.source import InputSpec  # noqa: E402
 from onnxptq.graph.canonical import canonicalise  # noqa: E402
 from onnxptq.graph.load import load  # noqa: E402

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.errors import InputError
-from onnxptq.report.data import Drawing, Report, Stopwatch, peak_memory
+from onnxptq.report.data import Drawing, Report
 
 
 def round_trip(report: Report) -> Report:
@@ -49,14 +49,3 @@ def test_drawing_keeps_every_count(counts: list[int], bins: int) -> None:
     if any(counts):
         first, last = np.flatnonzero(counts)[[0, -1]]
         assert (drawing.edges[0], drawing.edges[-1]) == (edges[first], edges[last + 1])
-
-
-def test_stopwatch() -> None:
-    watch = Stopwatch()
-    with watch.stage("one"):
-        pass
-    with pytest.raises(ValueError, match="x"), watch.stage("two"):
-        raise ValueError("x")
-    assert [stage.name for stage in watch.stages] == ["one"]
-    assert watch.stages[0].seconds >= 0
-    assert peak_memory() is None or watch.stages[0].peak

@@ -3,76 +3,13 @@ graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from onnxptq.graph.model import Model, value
-
-KEEPING = frozenset(
-    {
-        "Cast",
-        "Gelu",
-        "Erf",
-        "Tanh",
-        "Sigmoid",
-        "Relu",
-        "Sqrt",
-        "Exp",
-        "Log",
-        "Neg",
-        "Abs",
-        "Clip",
-        "Identity",
-        "Dropout",
-        "Softmax",
-        "LogSoftmax",
-        "LayerNormalization",
-        "InstanceNormalization",
-        "BatchNormalization",
-        "HardSwish",
-        "HardSigmoid",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Softplus",
-        "Reciprocal",
-        "Round",
-        "Floor",
-        "Not",
-    }
-)
-BROADCASTING = frozenset(
-    {
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Pow",
-        "Min",
-        "Max",
-        "Where",
-        "Expand",
-        "PRelu",
-        "Sum",
-        "Mean",
-    }
-)
-REDUCING = frozenset(
-    {
-        "ReduceMean",
-        "ReduceSum",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceProd",
-        "ReduceSumSquare",
-        "ReduceLogSumExp",
-    }
-)
+from onnxptq.graph.dataflow.token_rules import RULES, Place
+from onnxptq.graph.model import Model
 
 
 @dataclass(frozen=True)
@@ -81,14 +18,6 @@ class Padding:
 
     mask: str
     axis: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """The axis that counts tokens; ``merged``: it counts batch times tokens."""
-
-    axis: int
-    merged: bool = False
 
 
 def token_axes(model: Model, masks: Mapping[str, str]) -> dict[str, Padding]:
@@ -125,161 +54,5 @@ def _through(node: gs.Node, places: Mapping[str, Place]) -> Place | None:
         t.shape is None for t in (*node.outputs, *(i for i, p in zip(node.inputs, held, strict=True) if p))
     ):
         return None
-    rule = _RULES.get(node.op)
-    if rule is not None:
-        return rule(node, held)
-    if node.op in BROADCASTING:
-        ends = {p.axis - len(t.shape): p for t, p in zip(node.inputs, held, strict=True) if p is not None}
-        if len(ends) != 1:
-            return None
-        (end, place), rank = *ends.items(), len(node.outputs[0].shape)
-        return Place(end + rank, place.merged)
-    return held[0] if node.op in KEEPING else None
-
-
-def _matmul(node: gs.Node, held: list[Place | None]) -> Place | None:
-    rank = len(node.outputs[0].shape)
-    for index, gone in ((0, -1), (1, -2)):
-        place = held[index]
-        if place is not None:
-            end = place.axis - len(node.inputs[index].shape)
-            if end != gone:
-                return Place(end + rank, place.merged)
-    return None
-
-
-def _gemm(node: gs.Node, held: list[Place | None]) -> Place | None:
-    rows = 1 if node.attrs.get("transA", 0) else 0
-    return Place(0, held[0].merged) if held[0] is not None and held[0].axis == rows else None
-
-
-def _transpose(node: gs.Node, held: list[Place | None]) -> Place | None:
-    place = held[0]
-    assert place is not None
-    order = list(node.attrs.get("perm") or reversed(range(len(node.inputs[0].shape))))
-    return Place(order.index(place.axis), place.merged)
-
-
-def _reshape(node: gs.Node, held: list[Place | None]) -> Place | None:
-    """By equal sizes: the axis stays where as much stands before it and it has the same size; merged with or parted
-    from the batch."""
-    place = held[0]
-    if place is None:
-        return None
-    before, after = list(node.inputs[0].shape), list(node.outputs[0].shape)
-    size, lead = before[place.axis], _product(before[: place.axis])
-    for axis, other in enumerate(after):
-        if not place.merged and other == size and _product(after[:axis]) == lead:
-            return Place(axis)
-        if place.merged and axis == 0 and other == size:
-            return place
-    if not place.merged and after and _product(after[:1]) == _product(before[: place.axis + 1]):
-        return Place(0, merged=True)
-    if place.merged and len(after) > 2 and _product(after[:2]) == _product(before[:1]):
-        return Place(1)
-    known = [n for n in (*before, *after) if isinstance(n, int)]
-    # sizes that inference left open: an exporter that parts heads keeps the leading axes
-    return (
-        None
-        if len(known) == len(before) + len(after) or place.merged or place.axis >= len(after)
-        else Place(place.axis)
-    )
-
-
-def _product(sizes: list[Any]) -> tuple[int, tuple[str, ...]]:
-    number, names = 1, []
-    for size in sizes:
-        if isinstance(size, int):
-            number *= size
-        else:
-            names.append(str(size))
-    return number, tuple(sorted(names))
-
-
-def _axes(node: gs.Node, position: int) -> list[int] | None:
-    """The axes of a node: from its attribute or its constant input."""
-    if "axes" in node.attrs:
-        return [int(a) for a in node.attrs["axes"]]
-    held = value(node.inputs[position]) if len(node.inputs) > position else None
-    return None if held is None else [int(a) for a in held.reshape(-1)]
-
-
-def _unsqueeze(node: gs.Node, held: list[Place | None]) -> Place | None:
-    place, axes, rank = held[0], _axes(node, 1), len(node.outputs[0].shape)
-    if place is None or axes is None:
-        return None
-    old = [axis for axis in range(rank) if axis not in {a % rank for a in axes}]
-    return Place(old[place.axis], place.merged)
-
-
-def _squeeze(node: gs.Node, held: list[Place | None]) -> Place | None:
-    shape = node.inputs[0].shape
-    axes = (
-        _axes(node, 1) if len(node.inputs) > 1 or "axes" in node.attrs else [a for a, n in enumerate(shape) if n == 1]
-    )
-    return None if axes is None else _without(held[0], {a % len(shape) for a in axes})
-
-
-def _reduce(node: gs.Node, held: list[Place | None]) -> Place | None:
-    rank = len(node.inputs[0].shape)
-    axes = {a % rank for a in _axes(node, 1) or range(rank)}
-    left = _without(held[0], axes)
-    return held[0] if left is not None and node.attrs.get("keepdims", 1) else left
-
-
-def _without(place: Place | None, axes: set[int]) -> Place | None:
-    if place is None or place.axis in axes:
-        return None
-    return Place(place.axis - sum(a < place.axis for a in axes), place.merged)
-
-
-def _gather(node: gs.Node, held: list[Place | None]) -> Place | None:
-    data, indices = held[:2]
-    axis = node.attrs.get("axis", 0) % len(node.inputs[0].shape)
-    if data is None:
-        return Place(axis + indices.axis, indices.merged) if indices is not None else None
-    if data.axis == axis:
-        return None
-    return data if data.axis < axis else Place(data.axis - 1 + len(node.inputs[1].shape), data.merged)
-
-
-def _one_axis(node: gs.Node, held: list[Place | None]) -> Place | None:
-    """Split, Concat: the tokens stay unless it is their axis that is cut."""
-    rank = len(node.outputs[0].shape)
-    kept = {p for p in held if p is not None}
-    return next(iter(kept)) if len(kept) == 1 and next(iter(kept)).axis != node.attrs.get("axis", 0) % rank else None
-
-
-def _same_size(node: gs.Node, held: list[Place | None]) -> Place | None:
-    """Slice, Pad, Conv, Resize: the tokens stay where there are as many afterwards."""
-    place = held[0]
-    if place is None or len(node.outputs[0].shape) != len(node.inputs[0].shape):
-        return None
-    return place if node.inputs[0].shape[place.axis] == node.outputs[0].shape[place.axis] else None
-
-
-def _einsum(node: gs.Node, held: list[Place | None]) -> Place | None:
-    left, _, out = node.attrs["equation"].replace(" ", "").partition("->")
-    for term, place in zip(left.split(","), held, strict=True):
-        if place is not None and "." not in term and term[place.axis] in out:
-            return Place(out.index(term[place.axis]), place.merged)
-    return None
-
-
-_RULES: dict[str, Callable[[gs.Node, list[Place | None]], Place | None]] = {
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    "Transpose": _transpose,
-    "Reshape": _reshape,
-    "Flatten": _reshape,
-    "Unsqueeze": _unsqueeze,
-    "Squeeze": _squeeze,
-    "Gather": _gather,
-    "Split": _one_axis,
-    "Concat": _one_axis,
-    "Slice": _same_size,
-    "Pad": _same_size,
-    "Conv": _same_size,
-    "Einsum": _einsum,
-    **dict.fromkeys(REDUCING, _reduce),
-}
+    rule = RULES.get(node.op)
+    return rule(node, held) if rule is not None else None

@@ -21,13 +21,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.measure import MEBI, markdown
+from benchmarks.measure import MEBI
 from onnxptq.calibration.sources.inputs import input_specs
 from onnxptq.calibration.sources.opening import open_source
 from onnxptq.cli.values import size
 from onnxptq.graph.load import load
 from onnxptq.quantizer import Quantizer
 from onnxptq.report.stopwatch import Stopwatch, peak_memory
+from onnxptq.report.text import markdown_table
 from onnxptq.running.sessions import session
 
 INFERENCE = "FP32 inference"
@@ -134,7 +135,7 @@ def table(found: list[Cost], base: Cost) -> str:
         ]
         for one in (base, *found, whole)
     ]
-    return markdown(["stage", "seconds", "CPU seconds", "peak memory"], rows)
+    return markdown_table(["stage", "seconds", "CPU seconds", "peak memory"], rows)
 
 
 def main() -> None:

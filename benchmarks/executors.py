@@ -19,7 +19,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.measure import markdown
 from onnxptq.datasets import zoo
 from onnxptq.datasets.prompts import sam_input
 from onnxptq.evaluate.overlap import Agreement
@@ -27,6 +26,7 @@ from onnxptq.evaluate.predictors import SamPredictor
 from onnxptq.lower import native, portable
 from onnxptq.pipeline.weights import simulation
 from onnxptq.quantizer import Quantizer
+from onnxptq.report.text import markdown_table
 from onnxptq.running.sessions import Executor
 
 IMAGES = 32
@@ -109,7 +109,7 @@ def main() -> None:
         lines += [
             [bits, name, *(f"{agreement(one, other):.2f}" for other in others.values())] for name, one in masks.items()
         ]
-    print(f"{sum(len(one) for one in original)} masks\n\n" + markdown(["", "", "FP32", *WAYS], lines))
+    print(f"{sum(len(one) for one in original)} masks\n\n" + markdown_table(["", "", "FP32", *WAYS], lines))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import markdown, peak_mib
+from benchmarks.measure import peak_mib
 from onnxptq.models.export import export
 from onnxptq.models.lavt.config import LavtConfig
 from onnxptq.models.lavt.swin import SwinBlock
 from onnxptq.quantizer import Quantizer
+from onnxptq.report.text import markdown_table
 
 BASE = LavtConfig()
 
@@ -82,7 +83,7 @@ def main() -> None:
                 )
             ]
         )
-    print(markdown(["stage", "tokens", "width", "sites", "CPU s a block", "blocks"], lines))
+    print(markdown_table(["stage", "tokens", "width", "sites", "CPU s a block", "blocks"], lines))
     print(f"All blocks of these stages: {whole / 60:.0f} CPU minutes, {peak_mib():.0f} MiB.")
 
 

@@ -3,7 +3,6 @@ own."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -18,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.graphs import Graph, Sample
+from onnxptq.evaluate.records import read_record
 from onnxptq.running.metrics import metrics
 
 MEBI = 2**20
@@ -89,14 +89,6 @@ def peak_mib() -> float:
     return peak / (MEBI if sys.platform == "darwin" else 1024)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1) + "\n")
-    partial.replace(path)
-
-
 def job(path: Path, module: str, *args: str) -> dict[str, Any]:
     """The record that ``python -m module args`` leaves at ``path``: read where it is already there, else made in its
     own process."""
@@ -106,8 +98,7 @@ def job(path: Path, module: str, *args: str) -> dict[str, Any]:
             last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
             print(f"{' '.join(args)}: {last}", file=sys.stderr)
             return {"error": last[:200]}
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    return read_record(path)
 
 
 def machine() -> dict[str, str]:
@@ -126,9 +117,3 @@ def machine() -> dict[str, str]:
         "onnxruntime": ort.__version__,
         "onnxptq": __version__,
     }
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -21,7 +21,9 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.graphs import GRAPHS, Sample
-from benchmarks.measure import MEBI, job, load, machine, markdown, peak_mib, plain_session, references, sqnr, write_json
+from benchmarks.measure import MEBI, job, load, machine, peak_mib, plain_session, references, sqnr
+from onnxptq.evaluate.records import write_record
+from onnxptq.report.text import markdown_table
 
 MODULE = "benchmarks.models"
 LEAST = 0.05
@@ -161,7 +163,7 @@ def table(records: list[dict[str, Any]], threads: list[int]) -> str:
         speeds = [f"{record[f'ratio-{n}']['ratio']:.2f}x" if f"ratio-{n}" in record else "" for n in threads]
         error = "" if record["name"] == FP32.name else f"{record['sqnr']:.1f}"
         lines.append([record["name"], error, f"{record['mib']:.1f}", f"{record['peak_mib']:.0f}", *speeds])
-    return markdown(
+    return markdown_table(
         ["", "dB", "MiB", "peak MiB", *(f"speed, {n} thread{'s' if n > 1 else ''}" for n in threads)], lines
     )
 
@@ -244,10 +246,10 @@ def main() -> None:
         name, variant = args.graphs[0], next(v for v in (*VARIANTS, *OTHERS) if v.stem == args.variant)
         place = args.folder / "models" / name
         if args.measure == "memory":
-            write_json(place / f"{variant.stem}.memory.json", memory(args.folder, name, variant))
+            write_record(place / f"{variant.stem}.memory.json", memory(args.folder, name, variant))
         else:
             threads = args.threads[0]
-            write_json(
+            write_record(
                 place / f"{variant.stem}.ratio-{threads}.json", ratio(args.folder, name, variant, threads, args.rounds)
             )
         return
@@ -264,7 +266,7 @@ def main() -> None:
         found[name] = [collect(args.folder, name, variant, args.threads, args.rounds, args.again) for variant in chosen]
         print(f"\n{name}: times as fast as FP32 onnxruntime, median of {args.rounds} turns\n")
         print(table(found[name], args.threads), flush=True)
-    write_json(args.folder / "models.json", {"machine": machine(), "graphs": found})
+    write_record(args.folder / "models.json", {"machine": machine(), "graphs": found})
     caption = f"{machine()['cpu']}, {machine()['isa']}, onnxruntime {machine()['onnxruntime']}"
     plot(found, args.threads[0], args.folder / "models.png", caption)
 

@@ -22,11 +22,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from benchmarks.measure import job, machine, markdown, write_json
+from benchmarks.measure import job, machine
 from onnxptq import session
+from onnxptq.evaluate.records import write_record
 from onnxptq.ops import DOMAIN, VERSION, library, schemes, specs
 from onnxptq.ops.pack import store_weight
 from onnxptq.ops.uniform import affine, affine_codes
+from onnxptq.report.text import markdown_table
 
 MODULE = "benchmarks.ops"
 LEAST = 0.02
@@ -213,7 +215,7 @@ def text(kind: str, rows: dict[str, Any]) -> str:
         for row, found in rows.items()
     ]
     names = next(iter(rows.values()))
-    return markdown(["rows x depth x columns" if kind == "products" else "attention", *names], lines)
+    return markdown_table(["rows x depth x columns" if kind == "products" else "attention", *names], lines)
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path, caption: str) -> None:
@@ -255,7 +257,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure is not None:
         kind, path = args.measure
-        write_json(Path(path), tables(kind, args.rounds))
+        write_record(Path(path), tables(kind, args.rounds))
         return
     found: dict[str, dict[str, Any]] = {}
     print("; ".join(f"{key}: {value}" for key, value in machine().items()))
@@ -269,7 +271,7 @@ def main() -> None:
             found.setdefault(record["isa"], {})[kind] = record["rows"]
             print(f"\n{kind}, one thread, {record['isa']}: times as fast as FP32, median of {args.rounds} turns\n")
             print(text(kind, record["rows"]), flush=True)
-    write_json(args.folder / "ops.json", {"machine": machine(), "tables": found})
+    write_record(args.folder / "ops.json", {"machine": machine(), "tables": found})
     plot(found, args.folder / "ops.png", f"{machine()['cpu']}, one thread, onnxruntime {machine()['onnxruntime']}")
 
 

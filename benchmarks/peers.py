@@ -21,19 +21,9 @@ import onnxruntime as ort
 
 from benchmarks.coverage import coverage
 from benchmarks.graphs import GRAPHS, Graph, Sample
-from benchmarks.measure import (
-    MEBI,
-    job,
-    load,
-    machine,
-    markdown,
-    outputs,
-    peak_mib,
-    plain_session,
-    references,
-    sqnr,
-    write_json,
-)
+from benchmarks.measure import MEBI, job, load, machine, outputs, peak_mib, plain_session, references, sqnr
+from onnxptq.evaluate.records import write_record
+from onnxptq.report.text import markdown_table
 
 PRODUCTS = ["MatMul", "Gemm", "Conv"]
 RECIPES = ("minmax", "percentile", "omse", "auto")
@@ -153,7 +143,7 @@ def measure(folder: Path, name: str, row: Row) -> None:
         "cpu_seconds": cpu,
         "peak_mib": peak,
     }
-    write_json(place / f"{stem(row)}.json", record)
+    write_record(place / f"{stem(row)}.json", record)
 
 
 def _sessions(row: Row, path: Path) -> Iterator[ort.InferenceSession]:
@@ -187,7 +177,7 @@ def table(records: list[dict[str, Any]], original: float) -> str:
                 f"{record['peak_mib']:.0f}",
             ]
         )
-    return markdown(
+    return markdown_table(
         ["", "dB", "dB in float", "computed from codes", "MiB (smaller than FP32)", "CPU s", "peak MiB"], lines
     )
 
@@ -217,7 +207,7 @@ def main() -> None:
             found[name].append({"row": row.name, **record})
         print(f"\n{name}: {len(graph.calibration)} calibration and {len(graph.held_out)} held-out inputs\n")
         print(table(found[name], graph.path.stat().st_size / MEBI), flush=True)
-    write_json(args.folder / "peers.json", {"machine": machine(), "graphs": found})
+    write_record(args.folder / "peers.json", {"machine": machine(), "graphs": found})
     print("\n" + "; ".join(f"{key}: {value}" for key, value in machine().items()))
 
 

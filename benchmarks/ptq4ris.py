@@ -9,7 +9,6 @@ there. Calibration: 32 (image, sentence) pairs of the train split, the three ben
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +19,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.measure import markdown, write_json
 from onnxptq.datasets import scenes, zoo
 from onnxptq.evaluate.overlap import Agreement, RefScore
 from onnxptq.evaluate.predictors import LavtPredictor
+from onnxptq.evaluate.records import read_record, write_record
 from onnxptq.graph.save import write_atomic
 from onnxptq.lower import native
 from onnxptq.quantizer import Quantizer
+from onnxptq.report.text import markdown_table
 
 BITS = ("w8a8", "w6a6", "w4a8", "w4a4")
 SPLITS = {"val": 500, "testA": 200, "testB": 200}
@@ -102,7 +102,7 @@ class Bench:
             quantizer = Quantizer(zoo.path("lavt-mini"), recipe=row.recipe, bits=bits, settings=row.settings, threads=1)
             plan = quantizer.calibrate(self._calibration)
             proto = native.lower(quantizer.model, quantizer.structure, plan).proto
-            write_json(path.with_suffix(".cost"), {"seconds": time.process_time() - start})
+            write_record(path.with_suffix(".cost"), {"seconds": time.process_time() - start})
             onnx.save_model(proto, path.with_suffix(".partial"))
             path.with_suffix(".partial").replace(path)
         return path
@@ -133,8 +133,8 @@ class Bench:
             for known, (found, true) in zip(expected, self.masks(model, benchmark, split), strict=True):
                 score.add(found[None], true[None])
                 agreement.add(known[None], found[None])
-            write_json(path, score.summary() | {"agreement": agreement.percent})
-        return figures(path)
+            write_record(path, score.summary() | {"agreement": agreement.percent})
+        return read_record(path)
 
 
 def stem(row: Row | None) -> str:
@@ -149,12 +149,6 @@ def stem(row: Row | None) -> str:
 def record(folder: Path, row: Row | None, bits: str, benchmark: str, split: str) -> Path:
     """Where a cell's figures are kept."""
     return folder / f"{stem(row)}-{bits}-{benchmark}-{split}.json"
-
-
-def figures(path: Path) -> dict[str, float]:
-    """A record; {} where there is none."""
-    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    return found
 
 
 def cells(bits: Sequence[str], tables: Sequence[str]) -> Iterator[tuple[Row | None, str, str, str]]:
@@ -193,22 +187,23 @@ def _rows(bits: Sequence[str]) -> Iterator[tuple[str, str, Row | None]]:
 def _overlaps(folder: Path, bits: Sequence[str], benchmark: str) -> str:
     lines = []
     for width, name, row in _rows(bits):
-        found = [figures(record(folder, row, width, benchmark, split)) for split in SPLITS]
+        found = [read_record(record(folder, row, width, benchmark, split)) for split in SPLITS]
         if any(found):
             shown = [f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f}" if f else "-" for f in found]
             lines.append(["" if row is None else width, name, *shown])
     head = ["", "", *(f"{split} ({count})" for split, count in SPLITS.items())]
-    return f"{benchmark}: MIoU / OIoU · mean IoU with FP32's masks\n\n" + markdown(head, lines) if lines else ""
+    return f"{benchmark}: MIoU / OIoU · mean IoU with FP32's masks\n\n" + markdown_table(head, lines) if lines else ""
 
 
 def _precisions(folder: Path, bits: Sequence[str]) -> str:
     lines = []
     for width, name, row in _rows(bits):
-        f = figures(record(folder, row, width, *FIRST[0]))
+        f = read_record(record(folder, row, width, *FIRST[0]))
         if f:
             lines.append(["" if row is None else width, name, *(f"{f[f'P@{t}']:.1f}" for t in (0.5, 0.7, 0.9))])
     return (
-        f"{FIRST[0][0]} {FIRST[0][1]}, share of masks by IoU\n\n" + markdown(["", "", "P@0.5", "P@0.7", "P@0.9"], lines)
+        f"{FIRST[0][0]} {FIRST[0][1]}, share of masks by IoU\n\n"
+        + markdown_table(["", "", "P@0.5", "P@0.7", "P@0.9"], lines)
         if lines
         else ""
     )
@@ -218,12 +213,12 @@ def _ablation(folder: Path, bits: Sequence[str], title: str, rows: dict[str, Row
     widths = [width for width in bits if width in ("w4a8", "w4a4")]
     lines = []
     for name, row in rows.items():
-        found = [figures(record(folder, row, width, *FIRST[0])) for width in widths]
+        found = [read_record(record(folder, row, width, *FIRST[0])) for width in widths]
         if any(found):
             lines.append(
                 [name, *(f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f}" if f else "-" for f in found)]
             )
-    return f"{title}, {FIRST[0][0]} {FIRST[0][1]}\n\n" + markdown(["", *widths], lines) if lines else ""
+    return f"{title}, {FIRST[0][0]} {FIRST[0][1]}\n\n" + markdown_table(["", *widths], lines) if lines else ""
 
 
 def write(doc: Path, tables: str, marks: tuple[str, str] = MARKS) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +21,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.measure import markdown, write_json
 from onnxptq.datasets import zoo
 from onnxptq.evaluate.overlap import Agreement, MaskScore
 from onnxptq.evaluate.predictors import SamPredictor
+from onnxptq.evaluate.records import read_record, write_record
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.lower import native
 from onnxptq.passes.linears import shift_output
 from onnxptq.quantizer import Quantizer
+from onnxptq.report.text import markdown_table
 from onnxptq.running.metrics import metrics
 from onnxptq.running.sessions import session
 from onnxptq.structure import discover
@@ -152,7 +152,7 @@ class Bench:
             plan = quantizer.calibrate(self.calibration(part))
             proto = native.lower(quantizer.model, quantizer.structure, plan).proto
             done = [change.what for change in quantizer.changes if change.done]
-            write_json(path.with_suffix(".log.json"), {"seconds": time.process_time() - start, "changes": done})
+            write_record(path.with_suffix(".log.json"), {"seconds": time.process_time() - start, "changes": done})
             onnx.save_model(proto, path.with_suffix(".partial"))
             path.with_suffix(".partial").replace(path)
         return path
@@ -161,18 +161,12 @@ class Bench:
         """Make a row's record."""
         encoder = self.quantized("encoder", self.encoder, ROWS[name].encoder or name, bits)
         decoder = self.quantized("decoder", self.decoders[model], name, bits)
-        write_json(record(self.folder, model, name, bits), self.score(encoder, decoder))
+        write_record(record(self.folder, model, name, bits), self.score(encoder, decoder))
 
 
 def record(folder: Path, model: str, name: str, bits: str) -> Path:
     """Where a row's figures are kept."""
     return folder / f"{model}-{name.replace(' ', '-')}-{bits}.json"
-
-
-def figures(path: Path) -> dict[str, float]:
-    """A record; {} where there is none."""
-    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    return found
 
 
 def table(folder: Path, bits: Sequence[str]) -> str:
@@ -181,10 +175,10 @@ def table(folder: Path, bits: Sequence[str]) -> str:
     for model in MODELS:
         lines = []
         for name in ROWS:
-            cells = [cell(figures(record(folder, model, name, width))) for width in bits]
+            cells = [cell(read_record(record(folder, model, name, width))) for width in bits]
             lines += [[name, *cells]] if any(c != "-" for c in cells) else []
-        whole = cell(figures(record(folder, model, "fp32", "w32a32")))
-        parts.append(f"{model} keys, FP32 {whole}:\n\n" + markdown(["", *bits], lines))
+        whole = cell(read_record(record(folder, model, "fp32", "w32a32")))
+        parts.append(f"{model} keys, FP32 {whole}:\n\n" + markdown_table(["", *bits], lines))
     return "\n\n".join(parts)
 
 
@@ -210,13 +204,13 @@ def main() -> None:
         bench = Bench(args.folder, args.scenes)
         for model in MODELS:
             if not (path := record(args.folder, model, "fp32", "w32a32")).exists():
-                write_json(path, bench.score(bench.encoder, bench.decoders[model]))
+                write_record(path, bench.score(bench.encoder, bench.decoders[model]))
         for bits in args.bits:
             for name in args.rows:
                 for model in args.models:
                     if not record(args.folder, model, name, bits).exists():
                         bench.measure(model, name, bits)
-                        print(model, name, bits, cell(figures(record(args.folder, model, name, bits))), flush=True)
+                        print(model, name, bits, cell(read_record(record(args.folder, model, name, bits))), flush=True)
     print(table(args.folder, args.bits))
 
 

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.graphs import Graph
-from benchmarks.measure import counted, load, markdown, outputs, plain_session, references, sqnr, write_json
+from benchmarks.measure import counted, load, outputs, plain_session, references, sqnr
 from benchmarks.peers import Row, rows, stem
 from benchmarks.ptq4ris import write
+from onnxptq.evaluate.records import write_record
 from onnxptq.lower import native
 from onnxptq.ops import schemes
 from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
+from onnxptq.report.text import markdown_table
 from onnxptq.running.sessions import session
 from onnxptq.structure import Role
 
@@ -137,10 +139,10 @@ def main() -> None:
                 if name in PEERS
                 else ours(args.folder, graph, expected, name, bits)
             )
-            write_json(path, found)
+            write_record(path, found)
             print(bits, name, found, flush=True)
     head = ["", "", "SQNR, dB", "cosine", "bits, inputs of linears", "bits, attention", "MiB"]
-    table = markdown(head, lines(args.folder))
+    table = markdown_table(head, lines(args.folder))
     if args.doc is not None:
         write(args.doc, table, MARKS)
     print(table)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -21,14 +20,14 @@ from onnxptq.calibration import machine
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.coroutine import Coroutine, asked
 from onnxptq.calibration.gradients import Gradients, Weights, subject
-from onnxptq.calibration.jobs import Job, jobs_of, not_finite, signature
+from onnxptq.calibration.jobs import Job, constant, jobs_of, not_finite, signature
 from onnxptq.calibration.observers import Wire, can_observe, instrument, needed, wired
 from onnxptq.calibration.progress import Advance, Progress, Silent
 from onnxptq.calibration.sources.source import Sample, Source
 from onnxptq.calibration.statistics.base import NotFinite, Request, Statistic
 from onnxptq.errors import InputError, one_line
 from onnxptq.graph.dataflow.tokens import token_axes
-from onnxptq.graph.model import Model, value
+from onnxptq.graph.model import Model
 from onnxptq.graph.reduce import with_shapes
 from onnxptq.running import sessions as runtime
 
@@ -93,7 +92,7 @@ class Engine:
         model = self.model if model is None else model
         jobs = jobs_of(requests, token_axes(model, self.masks) if self.masks else {})
         tensors, nodes = model.graph.tensors(), model.nodes()
-        walking = [job for job in jobs if not self._constant(tensors.get(job.tensor), nodes.get(job.tensor), job)]
+        walking = [job for job in jobs if not constant(job, tensors.get(job.tensor), nodes.get(job.tensor))]
         if walking:
             self._walk(model, walking, stage)
         for job in jobs:
@@ -110,24 +109,6 @@ class Engine:
             for name, answer in answers.items():
                 running[name].send(answer)
         return {name: one.result for name, one in running.items()}
-
-    @staticmethod
-    def _constant(tensor: gs.Tensor | None, node: gs.Node | None, job: Job) -> bool:
-        """Answer a job on a constant, or on the constant operand of a node, without a walk."""
-        if tensor is None:
-            constants = (
-                [operand for operand in node.inputs[:2] if value(operand) is not None] if node is not None else []
-            )
-            if not constants:
-                raise KeyError(
-                    f"no tensor {job.tensor!r} in the graph, and no node of that name with a constant operand"
-                )
-            tensor = constants[-1]
-        held = value(tensor)
-        if held is None:
-            return False
-        job.statistic.update(np.asarray(held, np.float32))
-        return True
 
     def _walk(self, model: Model, jobs: list[Job], stage: str) -> None:
         """Fold every sample into every job, in as many sessions as memory asks for."""

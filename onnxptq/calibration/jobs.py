@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxptq.calibration.padding import valid_rows
 from onnxptq.calibration.statistics.base import NotFinite, Observed, Request, Statistic
 from onnxptq.errors import InputError
 from onnxptq.graph.dataflow.tokens import Padding
+from onnxptq.graph.model import value
 
 
 @dataclass
@@ -71,6 +73,20 @@ def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) ->
     return list(jobs.values())
 
 
+def constant(job: Job, tensor: gs.Tensor | None, node: gs.Node | None) -> bool:
+    """Answer a job on a constant, or on the constant operand of a node, without a walk; False where neither is one."""
+    if tensor is None:
+        operands = [one for one in node.inputs[:2] if value(one) is not None] if node is not None else []
+        if not operands:
+            raise KeyError(f"no tensor {job.tensor!r} in the graph, and no node of that name with a constant operand")
+        tensor = operands[-1]
+    held = value(tensor)
+    if held is None:
+        return False
+    job.statistic.update(np.asarray(held, np.float32))
+    return True
+
+
 def signature(jobs: list[Job]) -> str:
     """Equal for two lists of jobs that ask the same, across processes."""
     text = "\n".join(
@@ -96,4 +112,4 @@ def not_finite(job: Job, label: str) -> InputError:
     )
 
 
-__all__ = ["Job", "NotFinite", "jobs_of", "not_finite", "signature"]
+__all__ = ["Job", "NotFinite", "constant", "jobs_of", "not_finite", "signature"]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
+from onnxptq.report.text import markdown_table
 from onnxptq.running.runner import InnerTensors, Sample, run
 from onnxptq.structure import Part, Role, discover
 
@@ -40,8 +41,8 @@ class Table:
 
     def markdown(self) -> str:
         """As a Markdown table."""
-        lines = ["| " + " | ".join(self.columns) + " |", "| --- |" + " ---: |" * (len(self.columns) - 1)]
-        return f"### {self.title}\n\n" + "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows]) + "\n"
+        held = markdown_table(self.columns, self.rows, right=range(1, len(self.columns)))
+        return f"### {self.title}\n\n{held}\n"
 
 
 def softmax_facts(x: Array) -> Mapping[str, float]:

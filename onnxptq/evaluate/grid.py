@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import InputError
+from onnxptq.evaluate.records import write_record
 from onnxptq.files import finite, read_json, reading, require
 from onnxptq.report.plots import short, ticks
+from onnxptq.report.text import markdown_table
 
 FULL = "FP32"
 """The row of the model as it was."""
@@ -61,10 +63,7 @@ class Folder:
         self._cells.mkdir(parents=True, exist_ok=True)
         if not self._record.exists():
             self._record.write_text(self._settings, encoding="utf-8")
-        file = self._file(cell.recipe, cell.bits, cell.split)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(cell)) + "\n", encoding="utf-8")
-        temporary.rename(file)
+        write_record(self._file(cell.recipe, cell.bits, cell.split), asdict(cell))
 
     def _file(self, recipe: str, bits: str, split: str) -> Path:
         name = Path(recipe).name.removesuffix(".toml")
@@ -82,7 +81,7 @@ def markdown(cells: Sequence[Cell], wanted: Sequence[str]) -> str:
     """One block of rows a width, a column a split and figure; the best of each block and column in bold."""
     splits, names = columns(cells, wanted)
     header = ["bits", "method", *(f"{split} {name}" for split in splits for name in names)]
-    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---", "---", *["---:"] * (len(header) - 2)]) + " |"]
+    lines: list[list[str]] = []
     for bits in dict.fromkeys(cell.bits for cell in cells):
         block = [cell for cell in cells if cell.bits == bits]
         best = {
@@ -101,8 +100,8 @@ def markdown(cells: Sequence[Cell], wanted: Sequence[str]) -> str:
                     row.append(
                         f"**{text}**" if value is not None and len(recipes) > 1 and value == best[split, name] else text
                     )
-            lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines) + "\n"
+            lines.append(row)
+    return markdown_table(header, lines, right=range(2, len(header))) + "\n"
 
 
 def comma_separated(cells: Sequence[Cell]) -> str:

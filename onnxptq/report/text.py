@@ -109,6 +109,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterab
     return "\n".join(line.rstrip() for line in lines)
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
+    """A Markdown table; columns in ``right`` are flushed right."""
+    flushed = set(right)
+    rule = ["---:" if i in flushed else "---" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
 def decibels(value: float | None) -> str:
     """One decimal; ``exact`` where there is no error, ``-`` where there is no figure."""
     if value is None:

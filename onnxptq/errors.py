@@ -25,14 +25,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
 
 
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
-"""What a terminal would obey, and how it is written instead."""
 LONGEST = 1000
 
 
 def printable(text: str) -> str:
-    """``text`` without control characters but line ends and tabs."""
-    return text.translate(CONTROL)
+    """``text`` with escapes instead of what a terminal would obey or cannot show, but for line ends and tabs."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def message(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 ODD: tuple[Any, ...] = (
@@ -50,23 +51,27 @@ def mutated(tree: Any, rng: random.Random) -> Any:
     for _ in range(rng.randint(1, 3)):
         places = list(_places(copy))
         if not places:
-            return rng.choice(ODD)
+            return _odd(rng)
         holder, key = rng.choice(places)
         match rng.randrange(6):
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[rng.choice(("nope", "", str(key) + "s", "bits", "options"))] = rng.choice(ODD)
+                holder[rng.choice(("nope", "", str(key) + "s", "bits", "options"))] = _odd(rng)
             case 2 if isinstance(holder, list):
                 holder.insert(rng.randrange(len(holder) + 1), holder[key])
             case 3:
                 other, at = rng.choice(places)
-                holder[key] = json.loads(json.dumps(other[at], default=str)) if _alive(other, at) else rng.choice(ODD)
+                holder[key] = json.loads(json.dumps(other[at], default=str)) if _alive(other, at) else _odd(rng)
             case 4 if isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool):
                 holder[key] = holder[key] * rng.choice((-1, 2, 1000, 1e9)) + rng.choice((0, 1, 0.5))
             case _:
-                holder[key] = rng.choice(ODD)
+                holder[key] = _odd(rng)
     return copy
+
+
+def _odd(rng: random.Random) -> Any:
+    return deepcopy(rng.choice(ODD))
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:

@@ -165,6 +165,21 @@ def test_plan_out_and_in(minis: Minis) -> None:
     )
 
 
+def test_a_plan_of_another_model_keeps_its_decisions_and_finds_its_parameters_anew(minis: Minis) -> None:
+    first = Quantizer(minis("bert").path, recipe="minmax", bits="w4a4", threads=1)
+    plan = first.calibrate(samples("bert")).about(model="another")
+    again = Quantizer(minis("bert").path, recipe="auto", bits="w8a8", threads=1, plan=plan)
+    found = again.calibrate(samples("bert"))
+    assert {key: choice.bits for key, choice in found.items()} == {key: choice.bits for key, choice in plan.items()}
+    assert any("made for another model" in warning for warning in again.warnings)
+    assert again.quantize().model.SerializeToString(deterministic=True) == first.quantize().model.SerializeToString(
+        deterministic=True
+    )
+    strange = Plan.from_json(plan.to_json().replace('"consumer": "', '"consumer": "x'))
+    with pytest.raises(InputError, match="is not in this model"):
+        Quantizer(minis("bert").path, threads=1, plan=strange)
+
+
 def test_an_edited_plan_is_obeyed(minis: Minis) -> None:
     first = Quantizer(minis("bert").path, recipe="minmax", bits="w8a8", threads=1)
     first.calibrate(samples("bert"))

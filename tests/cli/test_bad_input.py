@@ -116,6 +116,14 @@ class TestOptions:
             (("quantize", "vision.onnx", "extra"), "unexpected argument 'extra'"),
             (("quantize",), "required: MODEL"),
             ((), "required: COMMAND"),
+            (("quantize", "vision.onnx", "--threads", "100000"), "'100000' is not a whole number of 1 to"),
+            (("quantize", "vision.onnx", "--seed", "-1"), "'-1' is not a whole number of 0 or more"),
+            (("quantize", "vision.onnx", "--seed", "9" * 5000), "is not a whole number of 0 to 4294967295"),
+            (("quantize", "vision.onnx", "--samples", "9" * 5000), "is not a whole number of 1 to 2147483647"),
+            (("quantize", "vision.onnx", "--memory-limit", "9" * 5000), "write for example 4GB"),
+            (("quantize", "vision.onnx", "--shape", "image=" + "9" * 5000), "write NAME=2,3,4"),
+            (("quantize", "vision.onnx", "--set", "weights.symetric=true"), "did you mean 'symmetric'?"),
+            (("quantize", "vision.onnx", "--set", "activations.nope=3"), "no option 'nope'"),
             (("quantize", "vision.onnx", "--samples", "0"), "'0' is not a whole number of 1 or more"),
             (("quantize", "vision.onnx", "--memory-limit", "lots"), "write for example 4GB"),
             (("quantize", "vision.onnx", "--exclude", "("), "not a regular expression"),
@@ -141,6 +149,25 @@ class TestOptions:
         warnings = [line for line in done.err.splitlines() if "nowhere" in line]
         assert warnings == ["onnxptq: warning: pattern 'nowhere' matches no site; `onnxptq inspect` lists them"]
         assert (folder / "vision.w8a8.onnx").is_file()
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            (("--bits", "w4a4"), "--bits w4a4: plan.json was made for w8a8; leave --bits out"),
+            (("--bits", "x"), "write wXaY"),
+            (("--recipe", "omse"), "--recipe omse: plan.json was made by minmax"),
+            (("--exclude", "first"), 'scheme "float" leaves one out'),
+            (("--include", "first"), "plan.json says which sites are quantized"),
+            (("--set", "weights.symmetric=true"), "plan.json says what is done to each site"),
+            (("-o", "plan.json"), "plan.json: is read by this run, and would be overwritten"),
+            (("--plan-out", "plan.json"), "plan.json: is read by this run"),
+        ],
+    )
+    def test_what_contradicts_a_plan(
+        self, refuses: Refuses, run: Run, folder: Path, more: tuple[str, ...], said: str
+    ) -> None:
+        assert run(*quick("--plan-out", "plan.json", "-o", "a.onnx")).code == 0
+        assert said in refuses("quantize", "vision.onnx", "--plan-in", "plan.json", *more)
 
     def test_plan_of_another_model(self, refuses: Refuses, run: Run, folder: Path) -> None:
         assert run(*quick("--plan-out", "plan.json")).code == 0
@@ -207,6 +234,41 @@ class TestOutput:
     def test_is_a_folder(self, refuses: Refuses, folder: Path, option: str) -> None:
         (folder / "d").mkdir()
         assert "d: is a folder" in refuses(*quick(option, "d"))
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("-o", "x.onnx", "--report", "x.onnx"),
+            ("-o", "x.onnx", "--plan-out", "./x.onnx"),
+            ("--report", "r", "--plan-out", "r"),
+        ],
+    )
+    def test_two_outputs_of_one_name(self, refuses: Refuses, words: tuple[str, ...]) -> None:
+        assert "give another name" in refuses(*quick(*words))
+
+    @pytest.mark.parametrize("option", ["-o", "--report", "--plan-out"])
+    def test_is_what_the_model_lies_in(self, refuses: Refuses, folder: Path, option: str) -> None:
+        onnx.save(vision_model(), folder / "big.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+        said = refuses("quantize", "big.onnx", "--recipe", "minmax", option, "w.data")
+        assert "w.data: is read by this run, and would be overwritten" in said
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("demo", "--recipe", "omsee"),
+            ("demo", "--bits", "w9a9"),
+            ("table", "coco", "--data", "none.json", "--calib", "synthetic", "--model", "m"),
+            ("table", "coco", "--calib", "synthetic"),
+            ("table", "sam", "--recipes", "omsee"),
+        ],
+    )
+    def test_no_folder_is_left(self, refuses: Refuses, words: tuple[str, ...]) -> None:
+        refuses(*words, "-o", "d/e")
+
+    def test_a_folder_that_is_a_file(self, refuses: Refuses, folder: Path) -> None:
+        (folder / "f").write_text("")
+        assert "f: cannot be made a folder" in refuses("table", "sam", "-o", "f")
+        assert "f: cannot be made a folder" in refuses("demo", "-o", "f")
 
     def test_is_the_model(self, refuses: Refuses) -> None:
         assert "is the model itself" in refuses(*quick("-o", "./vision.onnx"))

@@ -7,8 +7,6 @@ import pytest
 
 from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.model import Model
-from onnxptq.recipe import Bits, Recipe
-from onnxptq.report.left import hidden, left_in_float, share_warning
 from onnxptq.structure import Structure, discover
 from tests.graph.build import model, normal
 
@@ -54,20 +52,3 @@ def test_bodies_are_counted() -> None:
     )
     _, found = structure(text, w=normal(4, 4))
     assert found.hidden == {"If": 3}
-    assert hidden(found) == [
-        "3 of 4 layers and products lie in bodies of If and stay in float; export the model without If to quantize them"
-    ]
-
-
-def test_a_large_share_in_float_is_said() -> None:
-    text = "g (float[1,4,8] x) => (float[1,4,64] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"
-    held, found = structure(text, w1=normal(8, 8), w2=normal(8, 64))
-    recipe = Recipe.load("minmax")
-    plan, _ = recipe.plan(found, Bits(8, 8))
-    left = left_in_float(held, found, plan, {})
-    last = list(found.linears)[-1]
-    assert [(one.reason, one.nodes, one.share) for one in left] == [("output layer", (last,), 8 / 9)]
-    (line,) = share_warning(left)
-    assert line.startswith(f"89% of the multiplications stay in float: 88.9% output layer ({last});")
-    plan, _ = recipe.plan(found, Bits(8, 8), include=[last])
-    assert left_in_float(held, found, plan, {}) == share_warning([]) == []

@@ -16,8 +16,8 @@ from onnxptq.errors import InputError
 from onnxptq.pipeline import reporting as account
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
-from onnxptq.running.compare import metrics as measured
 from onnxptq.running.compare import models
+from onnxptq.running.metrics import metrics as measured
 from onnxptq.structure import Role
 from tests.graph.build import model, run
 

@@ -59,7 +59,8 @@ def guard(
         before = score(partial(_lowered, solved))
         if before >= enough:
             return solved, ()
-        relief, after = _relieved, score(partial(_lowered, _relieved(solved, inputs)))
+        relief: Relief = partial(_relieved, dynamic=config.format != "qdq")
+        after = score(partial(_lowered, relief(solved, inputs)))
         goal = min(after - limits.below, enough)
         if len(sites) < len(plan) and all(choice.bits >= WIDEST for choice in plan.values()):
             rest = score(partial(_lowered, _in_float(solved, inputs)))
@@ -81,22 +82,23 @@ def guard(
                 few = middle
     chosen = _joined(groups[:many])
     done = relief(solved, chosen)
-    words = _words(plan, chosen, products, before, after, whole=relief is _in_float)
+    words = _words(done.plan, plan, chosen, products, before, after, whole=relief is _in_float)
     return replace(done, structure=structure_of(done.model, config)), (words,)
 
 
-def relieved(choice: Choice) -> Choice | None:
-    """8 bits with ranges at run time instead of fewer, float (None) instead of 8."""
+def relieved(choice: Choice, *, dynamic: bool = True) -> Choice | None:
+    """8 bits with ranges at run time instead of fewer, float (None) instead of 8, or where no range can be
+    ``dynamic``."""
     ranges = choice.options.get("ranges")
-    if choice.bits >= WIDEST or ranges is None:
+    if choice.bits >= WIDEST or ranges is None or not dynamic:
         return None
     wide = replace(choice, scheme="token", calibrator="token", bits=WIDEST, granularity=ranges, symmetric=False)
     return replace(wide, params=TokenParams(WIDEST), options={"ranges": ranges})
 
 
-def _relieved(solved: Solved, keys: Sequence[str]) -> Solved:
+def _relieved(solved: Solved, keys: Sequence[str], *, dynamic: bool) -> Solved:
     """With these inputs at 8 bits, or in float."""
-    found = {key: relieved(solved.plan[key]) for key in keys}
+    found = {key: relieved(solved.plan[key], dynamic=dynamic) for key in keys}
     wide = {key: choice for key, choice in found.items() if choice is not None}
     return replace(solved, plan=solved.plan.without([key for key in keys if key not in wide]).replace(wide))
 
@@ -172,9 +174,16 @@ def _products(solved: Solved, keys: Sequence[str], sample: Sample) -> dict[str, 
 
 
 def _words(
-    plan: Plan, keys: Sequence[str], products: Mapping[str, int], before: float, after: float, *, whole: bool
+    done: Plan,
+    plan: Plan,
+    keys: Sequence[str],
+    products: Mapping[str, int],
+    before: float,
+    after: float,
+    *,
+    whole: bool,
 ) -> str:
-    wide = 0 if whole else sum(relieved(plan[key]) is not None for key in keys)
+    wide = sum(key in done for key in keys)
     kept = [f"{wide} at {WIDEST} bits"] * bool(wide) + [f"{len(keys) - wide} in float"] * (wide < len(keys))
     what = "convolutions, weights included," if whole else "inputs of convolutions"
     names = ", ".join(plan.sites[key].consumer for key in keys[:NAMED]) + ", ..." * (len(keys) > NAMED)

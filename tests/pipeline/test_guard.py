@@ -88,6 +88,15 @@ def test_fewer_bits_become_eight_before_float() -> None:
     assert "2 at 8 bits of 2" in q.warnings[-1]
 
 
+def test_a_format_without_ranges_at_run_time_has_float() -> None:
+    proto = network(spoiled=False)
+    q = Quantizer(proto, bits="w8a4", format="qdq", settings=PLAIN | {"guard.enough": "80"}, threads=1)
+    q.calibrate(samples())
+    assert inputs(q) == []
+    assert "2 in float of 2" in q.warnings[-1]
+    assert q.quantize().report.outputs["y"].sqnr > 25
+
+
 def test_enough_is_enough() -> None:
     assert inputs(calibrated("w8a8", spoiled=True, **{"guard.enough": "-50"})) == ["both:8", "c:8"]
 

@@ -176,8 +176,8 @@ class Engine:
         if missing:
             session = self._session(model, partial(with_shapes, names=missing))
             sample = next(self.source.iterate(0))
-            for name, shape in zip(missing, session.run(None, self._feed(session, sample)), strict=True):
-                self._sized[name] = 4 * int(np.prod(shape))
+            found = self._forward(session, sample, 0).values()
+            self._sized |= {name: 4 * math.prod(shape.numpy()) for name, shape in zip(missing, found, strict=True)}
         return self._sized
 
     def _session(self, model: Model, changed: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ort.InferenceSession:

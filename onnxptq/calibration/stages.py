@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxptq.calibration.sources.source import Source
+from onnxptq.errors import InputError, one_line
 from onnxptq.graph.reduce import reads
 from onnxptq.running import sessions as runtime
 from onnxptq.running.runner import save_temporary
@@ -209,10 +210,15 @@ class Stream:
         session, names = None, [name for name in left if name not in stages.inputs]
         for index, feed in enumerate(self._feeds(stage, fed)):
             if names:
-                if session is None:
-                    model = stages.model(stage, self._types(feed), self.replaced)
-                    session = runtime.session(model, threads=self._threads)
-                made = session.run(names, {name: feed[name] for name in fed})
+                try:
+                    if session is None:
+                        model = stages.model(stage, self._types(feed), self.replaced)
+                        session = runtime.session(model, threads=self._threads)
+                    made = session.run(names, {name: feed[name] for name in fed})
+                except Exception as error:
+                    raise InputError(
+                        f"calibration sample {index}: onnxruntime cannot run the model: {one_line(error)}"
+                    ) from error
                 for name, array in zip(names, made, strict=True):
                     self.shelf.put((self.name, index, name), array)
             yield

@@ -41,8 +41,11 @@ def evaluate(
     if node.op in UNSTEADY or has_subgraph(node):
         return None
     fast = _FAST.get(node.op) if node.domain in ("", None, "ai.onnx") else None
-    if fast is not None and inputs[0] is not None:
-        done = fast(node, inputs[0])
+    if fast is not None and inputs and inputs[0] is not None:
+        try:
+            done = fast(node, inputs[0])
+        except (KeyError, TypeError, ValueError):
+            return None  # a malformed node: the runtime will name it
         if done is not None:
             return [done]
     proto = proto_of(node)

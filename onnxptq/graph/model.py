@@ -15,7 +15,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxptq.graph.data import NUMPY_HOLDS
 from onnxptq.graph.hidden import hide, show_all
-from onnxptq.graph.nested import fresh, graphs, hoist, taken
+from onnxptq.graph.nested import fresh, graphs, hoist, protos, taken
 
 # graphsurgeon prints remarks of its own to stderr, which is for our one line.
 G_LOGGER.severity = G_LOGGER.CRITICAL
@@ -37,6 +37,8 @@ class Model:
     """Types of tensors that are sequences, optional or sparse."""
     notes: list[str] = field(default_factory=list)
     """What loading changed that its user should know, one sentence each."""
+    room: float | None = None
+    """Bytes that constants computed by folding may still take; None before the first folding."""
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Model:
@@ -45,6 +47,7 @@ class Model:
         bare = onnx.ModelProto()
         bare.CopyFrom(proto)
         del bare.functions[:]
+        _strip(bare)
         types = hide(bare)
         graph = gs.import_onnx(bare)
         graph.functions.clear()
@@ -80,7 +83,7 @@ class Model:
     def copy(self) -> Model:
         """An independent copy (constants are shared until replaced: never write into an array in place)."""
         held = dict(self.tensors), dict(self.functions), dict(self.metadata), dict(self.types)
-        return Model(self.graph.copy(), *held, list(self.notes))
+        return Model(self.graph.copy(), *held, list(self.notes), self.room)
 
     def restore(self, state: Model) -> None:
         """Become a copy of an earlier state."""
@@ -120,6 +123,14 @@ def is_readable(constant: gs.Constant) -> bool:
     """Whether NumPy holds the type of a constant: not text, nor floats and integers of less than 8 bits, which would be
     lost when the graph is written again."""
     return not isinstance(constant._values, LazyValues) or constant._values.tensor.data_type in NUMPY_HOLDS
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Drop optional inputs that are absent from the end of every node: onnxruntime dies of some of them."""
+    for graph in protos(proto.graph):
+        for node in graph.node:
+            while node.input and not node.input[-1]:
+                del node.input[-1]
 
 
 def value(tensor: gs.Tensor) -> NDArray[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,8 @@ from onnxptq.graph.nested import protos
 
 LAYOUTS = frozenset({"com.microsoft.nchwc"})
 """Domains of ops that onnxruntime makes for one kind of processor."""
+DENSE = 1 << 28
+"""Elements up to which a sparse tensor is made dense."""
 
 
 def tidy(proto: onnx.ModelProto, name: str) -> list[str]:
@@ -67,6 +70,8 @@ def _check(node: onnx.NodeProto, name: str) -> None:
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
     """The same tensor with its zeros."""
+    if math.prod(sparse.dims) > DENSE:
+        raise InputError(f"{name}: sparse tensor {sparse.values.name!r} of shape {list(sparse.dims)} is too large")
     try:
         values = onnx.numpy_helper.to_array(sparse.values)
         places = onnx.numpy_helper.to_array(sparse.indices)

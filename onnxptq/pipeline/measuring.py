@@ -82,7 +82,7 @@ def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
 
 
 def _weight(weight: NDArray[np.float32], coded: NDArray[np.float32] | None, choice: Choice) -> Measured:
-    counts, edges = np.histogram(weight, bins=512)
+    counts, edges = np.histogram(weight.astype(np.float64), bins=512)  # float32 bins of nearly equal values are empty
     sqnr = _sqnr(weight, choice, coded) if coded is not None else None
     return Measured(sqnr, Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
 

@@ -31,6 +31,7 @@ from onnxptq.graph.load import load
 from onnxptq.graph.model import Model
 from onnxptq.graph.quantized import refuse_quantized
 from onnxptq.graph.size import digest, source_size
+from onnxptq.graph.source import readable
 from onnxptq.lower import Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
 from onnxptq.passes import passes
@@ -121,10 +122,11 @@ class Solved:
 def prepare(source: str | Path | bytes | onnx.ModelProto, config: RunConfig) -> Prepared:
     """Load, bring into canonical form, find the structure."""
     name = str(source) if isinstance(source, (str, Path)) else "model"
-    loaded = load(source, shapes=dict(config.shapes))
-    refuse_quantized(loaded, name)
-    model = canonicalise(loaded)
-    return Prepared(name, source_size(source), model, structure_of(model, config))
+    with readable(name):
+        loaded = load(source, shapes=dict(config.shapes))
+        refuse_quantized(loaded, name)
+        model = canonicalise(loaded)
+        return Prepared(name, source_size(source), model, structure_of(model, config))
 
 
 def structure_of(model: Model, config: RunConfig) -> Structure:

@@ -68,7 +68,8 @@ Error pack(Messenger& to, const Tensor& codes, const Tensor& scale, const Tensor
     const int64_t from = group ? g * n : 0;
     int32_t* z = zeros + g * p.columns;
     int32_t* s = sums + g * p.columns;
-    for (int64_t c = 0; c < n; ++c) {
+    // Of no rows in groups there are no scales.
+    for (int64_t c = 0; c < n && stored; ++c) {
       scales[g * p.columns + c] = given_scale[from + c];
       z[c] = given_zero[from + c];
       any_zero |= z[c] != 0;

@@ -18,6 +18,8 @@ from onnxptq.graph.edit import bypass, producer, set_input, sweep
 from onnxptq.graph.model import Model, value
 
 RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+ROOM = 1 << 26
+"""Bytes that all computed constants of a model may take, beside eight times those that it came with."""
 
 
 def fold(model: Model) -> None:
@@ -25,10 +27,13 @@ def fold(model: Model) -> None:
     graph = model.graph
     _lift_constants(model)
     graph.toposort()
-    facts = analyse(model, weights=True)
+    if model.room is None:
+        model.room = ROOM + 8 * sum(tensor._values.nbytes for tensor in model.constants())
+    facts = analyse(model, weights=True, room=model.room)
     while settle_branches(model, facts):
         _lift_constants(model)
-        facts = analyse(model, weights=True)
+        facts = analyse(model, weights=True, room=model.room)
+    model.room = facts.room
     outputs = {id(t) for t in graph.outputs}
     for node in graph.nodes:
         wanted = [t for t in node.outputs if t.name]

@@ -10,6 +10,7 @@ import onnx.inliner
 import onnx.version_converter
 
 from onnxptq.errors import InputError
+from onnxptq.graph import schemas
 from onnxptq.graph.canonical.decompose import DECOMPOSED, decompose
 from onnxptq.graph.dataflow.partial_values import LIMIT
 from onnxptq.graph.model import Model
@@ -31,6 +32,7 @@ def modernise(model: Model) -> Model:
             proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
         except Exception as error:
             raise InputError(f"the model's local functions cannot be inlined: {_line(error)}") from error
+        schemas.check(proto.graph.node, proto.opset_import, frozenset(), "the model with its functions inlined")
     if model.opset < OPSET:
         try:
             proto = _converted(proto)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
+
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.edit import set_input
@@ -23,6 +27,8 @@ def unshare(model: Model) -> None:
     """Give each weight, bias and norm parameter to one node (exporters merge equal ones; arrays stay shared in
     memory)."""
     seen: set[str] = set()
+    names = model.names()
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
     for node in model.graph.nodes:
         for index in OWNERS.get(node.op, ()):
             if index >= len(node.inputs):
@@ -31,6 +37,7 @@ def unshare(model: Model) -> None:
             if not isinstance(tensor, gs.Constant) or tensor.name in model.tensors or len(tensor.shape) == 0:
                 continue
             if tensor.name in seen:
-                set_input(node, index, gs.Constant(model.unique(tensor.name), tensor._values))
+                own = (f"{tensor.name}_{number}" for number in numbers[tensor.name])
+                set_input(node, index, gs.Constant(next(n for n in own if n not in names), tensor.values))
             elif len(tensor.outputs) > 1:
                 seen.add(tensor.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,12 +46,13 @@ def is_complete(value: Value | None) -> bool:
 def evaluate(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> list[Value | None]:
     """What can be said of the outputs, one value (or None) each."""
     rule = _RULES.get(node.op)
-    if node.op == "Split":
-        return _split(node, values)
-    if rule is None or node.domain not in ("", None, "ai.onnx"):
+    large = any(v is not None and v.size > LIMIT for v in values)
+    if large or (rule is None and node.op != "Split") or node.domain not in ("", None, "ai.onnx"):
         return [None] * len(node.outputs)
     try:
-        result = rule(node, values, shapes)
+        if node.op == "Split":
+            return _split(node, values)
+        result = rule(node, values, shapes) if rule is not None else None
     except (IndexError, ValueError, TypeError):
         # A malformed node says nothing here; the runtime will name it.
         result = None
@@ -176,7 +178,7 @@ def _where(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> Va
 
 def _expand(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> Value | None:
     target = ints(values[1])
-    if values[0] is None or target is None or int(np.prod(target)) > LIMIT:
+    if values[0] is None or target is None or math.prod(target) > LIMIT:
         return None
     return np.array(np.broadcast_to(values[0], np.broadcast_shapes(values[0].shape, tuple(target))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ SMALL = 1 << 20
 """Bytes up to which a constant result may outgrow its inputs."""
 TABLE = 1 << 16
 """The same for gathers, which make big constants (relative position terms) out of small tables."""
+COUNTED = frozenset({"NonZero", "Unique", "Compress"})
+"""Ops whose output has an unknown size, but no more of it than their inputs."""
 LEFT = frozenset(
     {
         "QuantizeLinear",
@@ -55,12 +58,21 @@ class Facts:
     """Element types (onnx.TensorProto.DataType); 0 where unknown or where there is no plain tensor."""
     values: MutableMapping[str, Value] = field(default_factory=dict)
     """Constants, and integer tensors known at least in part (see ``partial``)."""
+    room: float = math.inf
+    """Bytes that computed constants may still take."""
 
 
-def analyse(model: Model, *, inputs: Mapping[str, Sequence[Dim]] | None = None, weights: bool = False) -> Facts:
-    """Walk the graph once. ``inputs`` replaces input shapes; ``weights`` computes large constants too, for folding."""
+def analyse(
+    model: Model,
+    *,
+    inputs: Mapping[str, Sequence[Dim]] | None = None,
+    weights: bool = False,
+    room: float = math.inf,
+) -> Facts:
+    """Walk the graph once. ``inputs`` replaces input shapes; ``weights`` computes large constants too, for folding,
+    as long as there is ``room`` for their bytes."""
     walk = _Walk(model, weights, bool(inputs))
-    facts = Facts()
+    facts = Facts(room=room)
     given = dict(inputs or {})
     for tensor in model.graph.inputs:
         shape = given.get(tensor.name, tensor.shape)
@@ -91,7 +103,7 @@ class _Walk:
     def _constant(self, tensor: gs.Tensor, facts: Facts) -> None:
         if isinstance(tensor, gs.Constant) and tensor.name not in facts.shapes:
             _note(facts, tensor.name, element_type(tensor), tuple(tensor.shape))
-            if self._weights or int(np.prod(tensor.shape)) <= partial.LIMIT:
+            if self._weights or math.prod(tensor.shape) <= partial.LIMIT:
                 held = constant_array(tensor, self._model)
                 if held is not None:
                     facts.values[tensor.name] = held
@@ -103,8 +115,11 @@ class _Walk:
             return None
         ways: list[list[tuple[int, Shape | None]]] = []
         for part in parts.values():
-            inner = Facts(ChainMap({}, facts.shapes), ChainMap({}, facts.elements), ChainMap({}, facts.values))
+            inner = Facts(
+                ChainMap({}, facts.shapes), ChainMap({}, facts.elements), ChainMap({}, facts.values), facts.room
+            )
             self.through(part, inner)
+            facts.room = inner.room
             for tensor in part.outputs:
                 self._constant(tensor, inner)
             ways.append([(inner.elements.get(t.name, 0), inner.shapes.get(t.name)) for t in part.outputs])
@@ -215,6 +230,11 @@ def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: boo
     ):
         found = evaluate(node, values, opsets=opsets)
         results = found if found is not None else [None] * len(node.outputs)
+        facts.room -= sum(
+            result.nbytes
+            for result in results
+            if result is not None and not any(v is not None and np.may_share_memory(result, v) for v in values)
+        )
     else:
         shapes: list[partial.Shape] = [facts.shapes.get(t.name) for t in node.inputs]
         results = partial.evaluate(node, values, shapes)
@@ -231,20 +251,27 @@ def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: boo
 
 def _grows(node: gs.Node, facts: Facts, values: Sequence[Value | None]) -> bool:
     """Whether the result would be a big constant made of small ones (or its size cannot be said beforehand)."""
-    if node.op in LEFT:
+    if node.op in LEFT or facts.room <= 0:
         return True
     given = sum(v.nbytes for v in values if v is not None)
     for tensor in node.outputs:
         shape = facts.shapes.get(tensor.name)
         if shape is None or any(not isinstance(d, int) for d in shape):
-            # Range, NonZero and the like: small inputs, so let them be computed.
-            if given > SMALL:
+            if given > SMALL or not (node.op in COUNTED or _short(node, values)):
                 return True
             continue
         width = np.dtype(
             np.float64 if not facts.elements.get(tensor.name) else dtype_of(facts.elements[tensor.name])
         ).itemsize
-        count = int(np.prod([d for d in shape if isinstance(d, int)], dtype=np.int64)) * width
+        count = math.prod(d for d in shape if isinstance(d, int)) * width
         if count > max(2 * given, TABLE if node.op.startswith("Gather") else SMALL):
             return True
     return False
+
+
+def _short(node: gs.Node, values: Sequence[Value | None]) -> bool:
+    """Whether it is a Range of few numbers."""
+    if node.op != "Range" or len(values) != 3 or any(v is None or v.size != 1 for v in values):
+        return False
+    start, limit, step = (float(v.reshape(())) for v in values if v is not None)
+    return step != 0 and (limit - start) / step * 8 <= SMALL

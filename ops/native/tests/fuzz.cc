@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <set>
 
 #include "lines.h"
 
@@ -173,20 +174,91 @@ bool is_sentence(const std::string& error, const std::string& name) {
   return error.find("%s") == std::string::npos || error.find("%s%n%d") != std::string::npos;
 }
 
-}  // namespace
-
-FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string& part, int64_t cases, unsigned seed) {
+// Tell which node it was if the process dies, or a node takes too long.
+void watch() {
   if (__sanitizer_set_death_callback)
     __sanitizer_set_death_callback(tell);
   else
     for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL}) signal(s, die);
   signal(SIGALRM, die);
+}
+
+void attempt(const std::string& name, const Registered& op, const Case& node, FuzzResult* result) {
+  current = name + " " + show(node);
+  alarm(kPatience);
+  Session session(op, node.attributes, node.inputs);
+  std::vector<Value> outputs;
+  // What the model calls a constant arrives at the call as well.
+  if (session.error.empty()) session.run(node.inputs, 1, &outputs);
+  alarm(0);
+  if (session.error.empty()) {
+    ++result->ran;
+    return;
+  }
+  ++result->refused;
+  const bool of_runtime = session.error.find("an output of this shape") != std::string::npos;
+  if (!of_runtime && !is_sentence(session.error, name) && result->bad.size() < 20)
+    result->bad.push_back(current + ": " + session.error);
+}
+
+// Examples of an op, but for the large ones.
+std::vector<std::string> small_lines(const std::string& name, const Registered& op) {
+  std::vector<std::string> lines = lines_of(op.op->examples);
+  for (const std::string& line : more_lines(name))
+    if (line.find("0000") == std::string::npos && line.find("0001") == std::string::npos) lines.push_back(line);
+  return lines;
+}
+
+void set_zero(std::vector<int64_t>* numbers, const std::set<int64_t>& sizes) {
+  for (int64_t& number : *numbers)
+    if (sizes.count(number)) number = 0;
+}
+
+void refill(Input* input, Random& random) {
+  const bool is_float = input->value.shape.type == kFloat || input->value.shape.type == kDouble;
+  fill(&input->value, is_float ? "scale" : "uint:1", random);
+}
+
+// Whole nodes in which some sizes are zero, with and without the attributes that name them.
+std::vector<Case> emptied(const Case& node, Random& random) {
+  std::set<int64_t> sizes;
+  for (const Input& input : node.inputs) sizes.insert(input.value.shape.dims.begin(), input.value.shape.dims.end());
+  std::vector<std::set<int64_t>> chosen;
+  for (int64_t a : sizes)
+    for (int64_t b : sizes)
+      if (a <= b) chosen.push_back({a, b});
+  std::vector<Case> nodes;
+  for (const std::set<int64_t>& one : chosen) {
+    for (bool attributes : {true, false}) {
+      Case other = node;
+      for (Input& input : other.inputs) {
+        if (!input.present) continue;
+        set_zero(&input.value.shape.dims, one);
+        refill(&input, random);
+      }
+      if (attributes)
+        for (auto& [name, a] : other.attributes)
+          if (name.find("bits") == std::string::npos && name != "w_group") set_zero(&a.ints, one);
+      nodes.push_back(std::move(other));
+    }
+  }
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    for (size_t axis = 0; axis < node.inputs[i].value.shape.dims.size(); ++axis) {
+      nodes.push_back(node);
+      nodes.back().inputs[i].value.shape.dims[axis] = 0;
+      refill(&nodes.back().inputs[i], random);
+    }
+  return nodes;
+}
+
+}  // namespace
+
+FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string& part, int64_t cases, unsigned seed) {
+  watch();
   FuzzResult result;
   for (const auto& [name, op] : ops) {
     if (name.find(part) == std::string::npos) continue;
-    std::vector<std::string> lines = lines_of(op.op->examples);
-    for (const std::string& line : more_lines(name))
-      if (line.find("0000") == std::string::npos && line.find("0001") == std::string::npos) lines.push_back(line);
+    const std::vector<std::string> lines = small_lines(name, op);
     for (int64_t i = 0; i < cases;) {
       Random random(seed * 1000003u + static_cast<unsigned>(i) +
                     static_cast<unsigned>(result.ran + result.refused) * 7919u);
@@ -198,25 +270,23 @@ FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string&
         continue;
       }
       ++i;
-      current = name + " " + show(node);
-      alarm(kPatience);
-      Session session(op, node.attributes, node.inputs);
-      std::vector<Value> outputs;
-      if (session.error.empty()) {
-        // What the model calls a constant arrives at the call as well.
-        session.run(node.inputs, 1, &outputs);
-      }
-      if (session.error.empty()) {
-        ++result.ran;
-        continue;
-      }
-      ++result.refused;
-      const bool of_runtime = session.error.find("an output of this shape") != std::string::npos;
-      if (!of_runtime && !is_sentence(session.error, name) && result.bad.size() < 20)
-        result.bad.push_back(current + ": " + session.error);
+      attempt(name, op, node, &result);
     }
   }
-  alarm(0);
+  return result;
+}
+
+FuzzResult zero_sizes(const std::map<std::string, Registered>& ops, const std::string& part) {
+  watch();
+  FuzzResult result;
+  Random random(1);
+  for (const auto& [name, op] : ops) {
+    if (name.find(part) == std::string::npos) continue;
+    std::set<std::string> done;
+    for (const std::string& line : small_lines(name, op))
+      for (const Case& node : emptied(parse(line, random), random))
+        if (fits_schema(node, *op.op) && done.insert(show(node)).second) attempt(name, op, node, &result);
+  }
   return result;
 }
 

@@ -12,4 +12,8 @@ struct FuzzResult {
 // `cases` nodes of each op whose name contains `part`: its examples, changed at random.
 FuzzResult fuzz(const std::map<std::string, Registered>& ops, const std::string& part, int64_t cases, unsigned seed);
 
+// The same of nodes without elements: every size of every example, and every two of them, set to zero wherever they
+// occur among shapes and attributes, or in one input alone.
+FuzzResult zero_sizes(const std::map<std::string, Registered>& ops, const std::string& part);
+
 }  // namespace onnxptq::test

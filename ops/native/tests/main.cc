@@ -39,6 +39,13 @@ void check(const std::string& isa, const std::string& name, const Registered& op
   if (!why.empty()) failed(isa, name, line, "against portable: " + why);
 }
 
+void tell(const std::string& isa, const char* what, const FuzzResult& result) {
+  printf("%s: %lld %s, %lld refused with a sentence, %lld ran\n", isa.c_str(),
+         static_cast<long long>(result.refused + result.ran), what, static_cast<long long>(result.refused),
+         static_cast<long long>(result.ran));
+  for (const std::string& bad : result.bad) failed(isa, what, "", bad);
+}
+
 int run(int count, char** words) {
   std::string only_isa, only_op;
   int64_t cases = 0, seed = 1;
@@ -68,13 +75,8 @@ int run(int count, char** words) {
         check(isa, name, op, line, static_cast<unsigned>(seed + 7 * ++checked), &portable);
     }
     printf("%s: %zu nodes of %zu ops\n", isa.c_str(), checked, ops.size());
-    if (cases) {
-      const FuzzResult result = fuzz(ops, only_op, cases, static_cast<unsigned>(seed));
-      printf("%s: %lld malformed nodes, %lld refused with a sentence, %lld ran\n", isa.c_str(),
-             static_cast<long long>(result.refused + result.ran), static_cast<long long>(result.refused),
-             static_cast<long long>(result.ran));
-      for (const std::string& bad : result.bad) failed(isa, "malformed", "", bad);
-    }
+    tell(isa, "nodes without elements", zero_sizes(ops, only_op));
+    if (cases) tell(isa, "malformed nodes", fuzz(ops, only_op, cases, static_cast<unsigned>(seed)));
   }
   printf(failures ? "%d FAILED\n" : "all passed\n", failures);
   return failures != 0;

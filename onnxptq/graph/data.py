@@ -68,7 +68,7 @@ def size(tensor: onnx.TensorProto) -> int:
     """Bytes of the values of a tensor."""
     count = math.prod(tensor.dims)
     packed = PACKED.get(tensor.data_type)
-    return -(-count // packed) if packed else count * _dtype(tensor).itemsize
+    return -(-count // packed) if packed else count * int(_dtype(tensor).itemsize)
 
 
 def check(tensor: onnx.TensorProto, name: str) -> None:

@@ -60,8 +60,9 @@ def _attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema | None) -> str:
             continue
         if one.name not in schema.attributes:
             return f"has the attribute {shown}, which the op does not know"
-        if int(schema.attributes[one.name].type) != one.type:
-            return f"has the attribute {shown} of another type than {schema.attributes[one.name].type.name}"
+        wanted = str(schema.attributes[one.name].type).rpartition(".")[2]
+        if onnx.AttributeProto.AttributeType.Value(wanted) != one.type:
+            return f"has the attribute {shown} of another type than {wanted}"
     missing = [] if schema is None else [k for k, one in schema.attributes.items() if one.required and k not in seen]
     return f"lacks the attribute {missing[0]!r}" if missing else ""
 

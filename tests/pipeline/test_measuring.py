@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnxptq.calibrators.weights import search_weight
 
+from onnxptq.ops.uniform import UniformParams
 from onnxptq.pipeline.measuring import _weight
 from onnxptq.plan import Choice
 from tests.graph.build import normal
@@ -26,7 +26,7 @@ ONE = np.float32(1)
     ids=["equal", "nearly equal", "denormal", "zero", "huge"],
 )
 def test_weights_of_any_values_are_drawn(weight: NDArray[np.float32]) -> None:
-    params = search_weight(weight, bits=8, axis=1, symmetric=False, method="omse", threads=1)
+    params = UniformParams(8, np.full((1, 1), 0.01, np.float32), np.full((1, 1), 128, np.uint8))
     measured = _weight(weight, weight, Choice("uniform", "omse", 8, params=params))
     assert measured.drawing is not None
     assert sum(measured.drawing.counts) == weight.size

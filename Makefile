@@ -10,8 +10,8 @@ OBJECTS := build/editable-*/CMakeFiles/kernels_*.dir/kernels/*.o
 
 MINIMUM := tests/test_plan.py tests/test_recipe.py tests/cli tests/calibration tests/lower tests/passes
 
-.PHONY: demo test test-slow test-native test-native-arm bench-native test-runtimes test-minimum coverage lint format bench docs \
-  wheels native zoo-train clean
+.PHONY: demo test test-slow test-native fuzz test-native-arm bench-native test-runtimes test-minimum coverage lint format bench \
+  docs wheels native zoo-train clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,11 +41,17 @@ test: $(VENV)/.editable        ## the whole suite but the slow tests, one proces
 test-slow: $(VENV)/.editable   ## the slow tests
 	ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
-test-native: $(BIN)/python     ## the kernels' own tests under AddressSanitizer and UBSan, 10,000 malformed nodes of every op
+test-native: $(BIN)/python     ## the kernels' own tests under sanitizers, 10,000 malformed nodes of every op, empty nodes
 	$(PIP) install -q cmake ninja
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S ops/native -B build/sanitize -G Ninja -DONNXPTQ_SANITIZE=address,undefined -DONNXPTQ_TESTS=ON
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize --target onnxptq_tests
 	./build/sanitize/onnxptq_tests --fuzz 10000
+
+FUZZ_FIRST ?= 0
+fuzz: $(VENV)/.editable        ## mutated models through the reader, inspect and quantize; FUZZ_FIRST=N for other ones
+	$(BIN)/python -m tests.fuzz.campaign load $(FUZZ_FIRST) 20000
+	$(BIN)/python -m tests.fuzz.campaign inspect $(FUZZ_FIRST) 2000
+	$(BIN)/python -m tests.fuzz.campaign quantize $(FUZZ_FIRST) 1000
 
 test-native-arm:               ## the same for 64-bit Arm (portable, NEON, dot products), cross-compiled and emulated
 	@for tool in aarch64-linux-gnu-g++ qemu-aarch64-static cmake; do command -v $$tool > /dev/null || \

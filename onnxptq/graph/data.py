@@ -66,7 +66,7 @@ def inlined(tensor: onnx.TensorProto, model: Path | None, name: str) -> onnx.Ten
 
 def size(tensor: onnx.TensorProto) -> int:
     """Bytes of the values of a tensor."""
-    count = math.prod(tensor.dims)
+    count = int(math.prod(tensor.dims))
     packed = PACKED.get(tensor.data_type)
     return -(-count // packed) if packed else count * int(_dtype(tensor).itemsize)
 

@@ -276,7 +276,7 @@ bool run_integers(Call& call, const Job& job) {
 // One row as it is after coding.
 void decode_row(const Operand& o, const Place& place, int64_t row, const float* x, float* out) {
   if (!o.bits) {
-    memcpy(out, x, static_cast<size_t>(o.width) * sizeof(float));
+    if (o.width) memcpy(out, x, static_cast<size_t>(o.width) * sizeof(float));
     return;
   }
   Uniform coder{};

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray

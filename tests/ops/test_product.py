@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,23 @@ def test_convolutions_of_extreme_codes_are_those_of_int32(bits: int, run: Any) -
     windows = np.lib.stride_tricks.sliding_window_view(x[0].astype(np.int64), (3, 3), axis=(1, 2))
     wanted = np.einsum("ihwyx,oiyx->ohw", windows, codes.astype(np.int64) - half - zero.reshape(-1, 1, 1, 1))
     np.testing.assert_array_equal(got[0], wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_weights_are_unpacked_when_the_session_is_made(bits: int, tmp_path: Path) -> None:
+    """In onnxruntime's own graph the weight of the product is a constant, as are the sums of its columns."""
+    import onnxruntime as ort
+
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 2**bits, (24, N)).astype(np.uint8)
+    inputs = (np.ones((3, 24), np.float32), store_weight(codes, bits), np.ones(N, np.float32), np.ones(N, np.int8))
+    attributes = {"x_bits": 8, "w_bits": bits, "x_scheme": "token", "K": 24, "N": N}
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    model = model_of("QLinear", inputs, constants=(1, 2, 3), **attributes)
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    (product,) = (node for node in graph.node if node.op_type == "MatMulInteger")
+    assert product.input[1] in {i.name for i in graph.initializer}
+    assert not {"Mod", "ReduceSum"} & {node.op_type for node in graph.node}

@@ -102,8 +102,8 @@ def affine_values_body(body: Body, codes: str, scale: str, zero: str | None) -> 
     return body("Mul", body("Sub", codes, body.cast(zero, FLOAT)) if zero is not None else codes, scale)
 
 
-def row_range(x: F32, bits: int, axis: int = -1) -> tuple[F32, U8]:
-    """Scale and zero-point of each row, [..., 1], or along another axis: ``affine`` of the extrema, NaN read as 0 and
+def row_range(x: F32, bits: int, axis: int | tuple[int, ...] = -1) -> tuple[F32, U8]:
+    """Scale and zero-point of each row, [..., 1], or along other axes: ``affine`` of the extrema, NaN read as 0 and
     infinities as the largest float.
     """
     held = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=LARGEST, neginf=-LARGEST)
@@ -111,10 +111,10 @@ def row_range(x: F32, bits: int, axis: int = -1) -> tuple[F32, U8]:
     return p.scale, p.zero
 
 
-def row_range_body(body: Body, x: str, bits: int, axis: int = -1) -> tuple[str, str]:
+def row_range_body(body: Body, x: str, bits: int, *axes: int) -> tuple[str, str]:
     """``row_range`` in standard ops."""
-    n, axes = body.number(2**bits - 1), body.integers([axis])
-    above, below = (_top_body(body, side, axes) for side in (x, body("Neg", x)))
+    n, over = body.number(2**bits - 1), body.integers(axes or (-1,))
+    above, below = (_top_body(body, side, over) for side in (x, body("Neg", x)))
     scale = body("Clip", body("Add", body("Div", above, n), body("Div", below, n)), body.number(SMALLEST))
     return scale, body.cast(body("Round", body("Div", below, scale)), UINT8)
 

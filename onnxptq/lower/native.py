@@ -21,9 +21,17 @@ CONV_ROLES = (Role.CONV_INPUT, Role.GELU)
 EPILOGUES = {"Gelu": "gelu", "Relu": "relu"}
 
 
-def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
-    """Fused ops where the structure allows, coded edges around float ops elsewhere."""
-    writer = Writer(model.copy(), structure, plan)
+def lower(
+    model: Model,
+    structure: Structure,
+    plan: Plan,
+    *,
+    constants: Constants = "fp16",
+    in_floats: frozenset[str] = frozenset(),
+) -> Lowered:
+    """Fused ops where the structure allows, coded edges around float ops elsewhere; ``in_floats`` names ops whose bodies
+    are to multiply in floats."""
+    writer = Writer(model.copy(), structure, plan, in_floats=in_floats)
     for attention in structure.attentions.values():
         _attention(writer, attention)
     for name in structure.matmuls:

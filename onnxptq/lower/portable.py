@@ -15,8 +15,11 @@ from onnxptq.structure import Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
-    """The same arithmetic as ``native``, spelled out in the standard operator set."""
-    lowered = native.lower(model, structure, plan, constants=constants)
+    """The same arithmetic as ``native``, spelled out in the standard operator set.
+
+    Convolutions multiply in floats: OpenVINO 2026.4 gives other sums where a model holds several ``ConvInteger``.
+    """
+    lowered = native.lower(model, structure, plan, constants=constants, in_floats=frozenset({"QConv"}))
     weights = list(lowered.proto.graph.initializer)
     del lowered.proto.graph.initializer[:]  # the inliner serialises the whole model: 2 GB of weights would not pass
     proto: onnx.ModelProto = inliner.inline_local_functions(lowered.proto)

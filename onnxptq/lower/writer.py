@@ -45,6 +45,8 @@ class Writer:
     exact: set[str] = field(default_factory=set)
     """Names of constants that must stay FP32: scales, tables, edges."""
     weight_bytes: int = 0
+    in_floats: frozenset[str] = frozenset()
+    """Ops of our domain whose bodies multiply in floats."""
 
     def __post_init__(self) -> None:
         self.nodes = self.model.nodes()
@@ -98,7 +100,8 @@ class Writer:
         while given and given[-1] is None:
             given.pop()
         rank = len(given[0].shape) if given[0] is not None and given[0].shape is not None else 0
-        function = spec.function(attributes, [tensor is not None for tensor in given], rank, self.model.opset)
+        present, floats = [tensor is not None for tensor in given], op in self.in_floats
+        function = spec.function(attributes, present, rank, self.model.opset, differentiable=floats)
         self.model.functions[(DOMAIN, op, function.overload)] = function
         named = [tensor if tensor is not None else gs.Variable.empty() for tensor in given]
         made = gs.Node(

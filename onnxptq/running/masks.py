@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 Sample = Mapping[str, NDArray[Any]]
 Pictures = tuple[tuple[int, int], ...]
-"""Height and width of the inputs of a sample that are pictures or feature maps: floats of four axes."""
+"""Height and width of the inputs of a sample that are pictures or feature maps: floats or bytes of four axes."""
 COARSEST = 4
 """Masks are at most so many times coarser than the picture; feature maps are coarser, but for the first ones."""
 
 
 def pictures(sample: Sample) -> Pictures:
     """The sizes of a sample's pictures, channels before or behind the axes of the picture."""
-    maps = [array.shape for array in sample.values() if array.ndim == 4 and array.dtype.kind == "f"]
+    maps = [array.shape for array in sample.values() if array.ndim == 4 and array.dtype.kind in "fu"]
     return tuple(s[1:3] if s[3] in (1, 3) and s[1] not in (1, 3) else s[2:] for s in maps)
 
 
@@ -29,11 +29,9 @@ def recorded(samples: Iterable[Sample], sizes: list[Pictures]) -> Iterator[Sampl
 
 def fits(size: tuple[int, ...], sizes: Pictures | None) -> bool:
     """Whether masks of this size belong to one of the pictures: of its aspect and at most four times coarser, or larger
-    than it both ways (masks drawn from features). Of a sample without pictures: whether no side is twice the other."""
+    than it both ways (masks drawn from features). Any size does where the sizes are not known."""
     height, width = size
-    if not sizes:
-        return sizes is None or max(size) <= 2 * min(size)
-    return any(
+    return sizes is None or any(
         (abs(height * w - width * h) <= max(h, w) and COARSEST * height >= h) or (height > h and width > w)
         for h, w in sizes
     )

@@ -26,7 +26,6 @@ def agreement(shape: tuple[int, ...], *inputs: tuple[int, ...], dtype: Any = np.
         ((1, 2, 64, 96), [(1, 64, 96, 3)]),
         ((2, 4, 64, 64), [(1, 128, 16, 16)]),
         ((2, 3, 45, 60), [(1, 128, 16, 16), (2, 1, 64, 64)]),
-        ((1, 1, 32, 32), []),
     ],
 )
 def test_masks(shape: tuple[int, ...], inputs: list[tuple[int, ...]]) -> None:
@@ -38,7 +37,8 @@ def test_masks(shape: tuple[int, ...], inputs: list[tuple[int, ...]]) -> None:
     [
         ((1, 8, 8, 48), [(1, 3, 64, 64)]),
         ((1, 8, 8, 48), [(1, 32, 8, 8)]),
-        ((1, 8, 8, 48), []),
+        ((1, 1, 64, 64), []),
+        ((1, 1, 64, 64), [(64, 1, 64)]),
         ((1, 8, 8, 8), [(1, 3, 64, 64)]),
         ((1, 8, 64, 64), [(1, 3, 64, 96)]),
         ((1, 16, 64, 64), [(1, 3, 64, 64)]),
@@ -46,6 +46,10 @@ def test_masks(shape: tuple[int, ...], inputs: list[tuple[int, ...]]) -> None:
 )
 def test_features(shape: tuple[int, ...], inputs: list[tuple[int, ...]]) -> None:
     assert agreement(shape, *inputs) is None
+
+
+def test_pictures_of_bytes() -> None:
+    assert pictures({"x": np.zeros((1, 64, 96, 3), np.uint8), "n": np.zeros((1, 2))}) == ((64, 96),)
 
 
 def test_labels_of_the_size_of_the_picture() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxptq.graph.canonical.branches import kept_bodies
 from onnxptq.graph.canonical.contrib import expand
 from onnxptq.graph.canonical.einsum import Einsum
 from onnxptq.graph.canonical.fold import fold
@@ -74,5 +73,4 @@ def canonicalise(model: Model) -> Model:
     infer(model)
     if spread_learned(model):
         infer(model)
-    model.notes += [note for note in kept_bodies(model) if note not in model.notes]
     return model

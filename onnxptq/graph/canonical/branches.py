@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -12,8 +10,6 @@ from onnxptq.graph.dataflow.partial_values import is_complete
 from onnxptq.graph.dataflow.shapes import Facts
 from onnxptq.graph.model import Model
 from onnxptq.graph.nested import bodies, fresh, graphs
-
-LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN")
 
 
 def settle_branches(model: Model, facts: Facts) -> bool:
@@ -29,20 +25,6 @@ def settle_branches(model: Model, facts: Facts) -> bool:
         _inline(model, node, taken)
         found = True
     return found
-
-
-def kept_bodies(model: Model) -> list[str]:
-    """A note for each op whose inner graphs hold layers: these stay as they are."""
-    notes: list[str] = []
-    for op in sorted({node.op for node in model.graph.nodes if bodies(node)}):
-        nodes = [node for node in model.graph.nodes if node.op == op and bodies(node)]
-        inside = Counter(
-            n.op for node in nodes for body in bodies(node).values() for part in graphs(body) for n in part.nodes
-        )
-        layers = [f"{inside[layer]} {layer}" for layer in LAYERS if inside[layer]]
-        if layers:
-            notes.append(f"inside {len(nodes)} {op}: {', '.join(layers)} kept in float")
-    return notes
 
 
 def _inline(model: Model, node: gs.Node, branch: gs.Graph) -> None:

@@ -17,7 +17,8 @@ from onnxptq.structure import Structure
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
     """The same arithmetic as ``native``, spelled out in the standard operator set.
 
-    Convolutions multiply in floats: OpenVINO 2026.4 gives other sums where a model holds several ``ConvInteger``.
+    Convolutions multiply in floats: with ``ConvInteger`` OpenVINO 2026.4 had a small CNN at 34 dB that has 70 dB in
+    onnxruntime.
     """
     lowered = native.lower(model, structure, plan, constants=constants, in_floats=frozenset({"QConv"}))
     weights = list(lowered.proto.graph.initializer)

@@ -59,9 +59,11 @@ def samples(shape: tuple[int, ...]) -> list[dict[str, NDArray[Any]]]:
 
 def quantize(proto: onnx.ModelProto, shape: tuple[int, ...], bits: str = "w8a8", **settings: Any) -> onnx.ModelProto:
     include = [".*"]
-    quantizer = Quantizer(proto, recipe="minmax", bits=bits, threads=1, include=include, settings=settings)
+    quantizer = Quantizer(
+        proto, recipe="minmax", bits=bits, threads=1, include=include, settings=settings, format="qdq"
+    )
     quantizer.calibrate(samples(shape))
-    made: onnx.ModelProto = quantizer.quantize(format="qdq").model
+    made: onnx.ModelProto = quantizer.quantize().model
     return made
 
 

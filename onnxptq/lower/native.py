@@ -29,8 +29,10 @@ def lower(
     constants: Constants = "fp16",
     in_floats: frozenset[str] = frozenset(),
 ) -> Lowered:
-    """Fused ops where the structure allows, coded edges around float ops elsewhere; ``in_floats`` names ops whose bodies
-    are to multiply in floats."""
+    """Fused ops where the structure allows, coded edges around float ops elsewhere.
+
+    ``in_floats`` names ops whose bodies are to multiply in floats.
+    """
     writer = Writer(model.copy(), structure, plan, in_floats=in_floats)
     for attention in structure.attentions.values():
         _attention(writer, attention)

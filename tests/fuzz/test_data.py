@@ -27,8 +27,9 @@ from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError, message
 from onnxptq.evaluate.grid import Cell, Folder
 from onnxptq.ops.uniform import UniformParams
+from onnxptq.placement import applied
 from onnxptq.plan import Choice, Plan
-from onnxptq.recipe import Recipe, applied
+from onnxptq.recipe import Recipe
 from onnxptq.structure import Part, Role, Site, Structure
 from tests.fuzz.data_mutator import mutated, spoiled, toml
 

@@ -48,10 +48,11 @@ test-native: $(BIN)/python     ## the kernels' own tests under sanitizers, 10,00
 	./build/sanitize/onnxptq_tests --fuzz 10000
 
 FUZZ_FIRST ?= 0
-fuzz: $(VENV)/.editable        ## mutated models through the reader, inspect and quantize; FUZZ_FIRST=N for other ones
+fuzz: $(VENV)/.editable        ## mutated models and data files through their readers; FUZZ_FIRST=N for other models
 	$(BIN)/python -m tests.fuzz.campaign load $(FUZZ_FIRST) 20000
 	$(BIN)/python -m tests.fuzz.campaign inspect $(FUZZ_FIRST) 2000
 	$(BIN)/python -m tests.fuzz.campaign quantize $(FUZZ_FIRST) 1000
+	$(BIN)/python -m pytest tests/fuzz/test_data.py -m slow
 
 test-native-arm:               ## the same for 64-bit Arm (portable, NEON, dot products), cross-compiled and emulated
 	@for tool in aarch64-linux-gnu-g++ qemu-aarch64-static cmake; do command -v $$tool > /dev/null || \

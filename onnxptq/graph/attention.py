@@ -1,4 +1,4 @@
-"""The way from the product q k^T to the softmax and on to the values, read off the graph."""
+"""Attention read off the graph: from the product q k^T through the softmax to the product with the values."""
 
 from __future__ import annotations
 
@@ -16,53 +16,52 @@ STEPS = frozenset({"Mul", "Div", "Add", "Reshape", "Where"})
 
 @dataclass(frozen=True)
 class Scores:
-    """A softmax over products of queries (activations or learned constants) and keys, and the product with values."""
+    """A softmax over products of queries (activations or constants) and keys, and its product with values."""
 
     softmax: gs.Node
     qk: gs.Node
     av: gs.Node
     steps: tuple[gs.Node, ...]
-    """Nodes from the product to the softmax, in order, both excluded."""
+    """Nodes between the product and the softmax, in order."""
     guard: tuple[gs.Node, ...] = ()
-    """Nodes that make rows of nothing but -inf zero, where the graph has them between softmax and product."""
+    """Nodes between softmax and product that zero rows of nothing but -inf, if there are any."""
     thinned: bool = False
-    """Whether those nodes make other probabilities zero (a mask after the softmax), so that they are part of the
-    meaning."""
+    """Whether those nodes zero other probabilities too (a mask after the softmax)."""
     reshape: gs.Node | None = None
-    """A Reshape of the axes before the last two, right before the product with the values."""
+    """A Reshape of the leading axes right before the product with the values."""
 
     @property
     def probabilities(self) -> gs.Tensor:
-        """What is multiplied with the values."""
+        """The tensor multiplied with the values."""
         tensor: gs.Tensor = self.av.inputs[0]
         return tensor
 
     @property
     def behind(self) -> tuple[gs.Node, ...]:
-        """Nodes between softmax and the product with the values, both excluded."""
+        """Nodes between the softmax and the product with the values."""
         return (*self.guard, self.reshape) if self.reshape is not None else self.guard
 
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand of the scores' product, walked back to what the attention's definition calls q or k."""
+    """An operand of the scores' product, traced back to the q or k of the attention's definition."""
 
     tensor: gs.Tensor
     factor: float
     scales: tuple[gs.Node, ...]
-    """The scalar Mul and Div nodes passed, from the product upwards."""
+    """Scalar Mul and Div nodes on the path, from the product upwards."""
     transpose: gs.Node | None
-    """The node that swaps the last two axes, where one was passed."""
+    """The node on the path that swaps the last two axes, if there is one."""
 
 
 def scores(softmax: gs.Node, varying: set[str]) -> Scores | None:
-    """The attention around a Softmax over the last axis, or None where there is none."""
+    """The attention around a Softmax over the last axis, or None."""
     found = recognised(softmax, varying)
     return found if isinstance(found, Scores) else None
 
 
 def recognised(softmax: gs.Node, varying: set[str]) -> Scores | str:
-    """The attention around a Softmax, or why it is none."""
+    """The attention around a Softmax, or the reason why there is none."""
     output = softmax.outputs[0]
     rank = len(output.shape) if output.shape is not None else None
     axis = softmax.attrs.get("axis", -1)
@@ -94,13 +93,13 @@ def recognised(softmax: gs.Node, varying: set[str]) -> Scores | str:
 
 
 def _values(product: gs.Node, varying: set[str]) -> bool:
-    """Whether the right operand holds values: an activation, or constants of more than the two axes of a weight."""
+    """Whether the right operand holds values: an activation, or a constant with more axes than a weight."""
     right = product.inputs[1]
     return right.name in varying or (right.shape is not None and len(right.shape) > 2)
 
 
 def _steps_back(softmax: gs.Node) -> str:
-    """The ops before a softmax, the nearest first."""
+    """The ops before a softmax, nearest first."""
     ops: list[str] = []
     node = producer(softmax.inputs[0])
     while node is not None and len(ops) < 4:
@@ -110,7 +109,7 @@ def _steps_back(softmax: gs.Node) -> str:
 
 
 def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
-    """Where(no key is allowed, 0, P), as exporters of scaled_dot_product_attention write it."""
+    """Match Where(no key is allowed, 0, P), as exporters of scaled_dot_product_attention write it."""
     for chosen in output.outputs:
         if chosen.op != "Where" or chosen.inputs[2] is not output or scalar(chosen.inputs[1]) != 0.0:
             continue
@@ -131,7 +130,7 @@ def _guard(output: gs.Tensor) -> tuple[gs.Node, ...]:
 
 
 def _zeroed(output: gs.Tensor) -> tuple[gs.Node, ...]:
-    """Where(condition, 0, P) of any condition."""
+    """Match Where(condition, 0, P) for any condition."""
     if (
         len(output.outputs) == 1
         and (node := output.outputs[0]).op == "Where"
@@ -143,8 +142,10 @@ def _zeroed(output: gs.Tensor) -> tuple[gs.Node, ...]:
 
 
 def _to_product(tensor: gs.Tensor, varying: set[str], *, fixed: bool) -> list[gs.Node] | None:
-    """Nodes from the product of queries and keys down to ``tensor``: keys are activations, and so are queries unless
-    ``fixed``."""
+    """Nodes from the product of queries and keys down to ``tensor``.
+
+    Keys must be activations; queries too unless ``fixed``.
+    """
     node = producer(tensor)
     if node is None or not standard(node):
         return None
@@ -161,7 +162,7 @@ def _to_product(tensor: gs.Tensor, varying: set[str], *, fixed: bool) -> list[gs
 
 
 def operand(tensor: gs.Tensor, *, transposed: bool) -> Operand:
-    """Walk back over scalar factors and, for keys, over one swap of the last two axes."""
+    """Trace an operand back over scalar factors and, for keys, over one swap of the last two axes."""
     factor = 1.0
     scales: list[gs.Node] = []
     transpose: gs.Node | None = None

@@ -1,4 +1,4 @@
-"""Data of tensors: inside a message, or in a file beside it and nowhere else."""
+"""Tensor data: inside the protobuf message, or in an external file beside the model."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ PACKED = {
     for name, count in {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}.items()
     if name in dict(onnx.TensorProto.DataType.items())
 }
-"""Values of an element type in one byte, or in one number of the field of integers."""
+"""Values of an element type that share one byte, or one number of the integer field."""
 LONGEST = 1024
-"""Characters of the name of a file beside a model."""
+"""Maximum length of the name of an external file."""
 KEEP = 1024
-"""Values up to which a tensor stays inside the protobuf message while the graph is imported."""
+"""Number of values up to which a tensor stays inside the protobuf message during import."""
 
 
 def take(tensor: onnx.TensorProto, model: Path | None, name: str) -> NDArray[Any]:
-    """The array of a tensor that NumPy holds; bytes of the message are not copied again."""
+    """The array of a tensor, if NumPy has its type; raw bytes are not copied again."""
     if uses_external_data(tensor):
         return np.frombuffer(_read(tensor, model, name), dtype=_dtype(tensor)).reshape(tuple(tensor.dims))
     if tensor.HasField("raw_data"):
@@ -56,7 +56,7 @@ def take(tensor: onnx.TensorProto, model: Path | None, name: str) -> NDArray[Any
 
 
 def inlined(tensor: onnx.TensorProto, model: Path | None, name: str) -> onnx.TensorProto:
-    """The tensor with its data inside."""
+    """The tensor with its data inside the message."""
     if not uses_external_data(tensor):
         return tensor
     copy = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -65,14 +65,14 @@ def inlined(tensor: onnx.TensorProto, model: Path | None, name: str) -> onnx.Ten
 
 
 def size(tensor: onnx.TensorProto) -> int:
-    """Bytes of the values of a tensor."""
+    """Size of a tensor's data in bytes."""
     count = int(math.prod(tensor.dims))
     packed = PACKED.get(tensor.data_type)
     return -(-count // packed) if packed else count * int(_dtype(tensor).itemsize)
 
 
 def check(tensor: onnx.TensorProto, name: str) -> None:
-    """Fail where the message holds another number of values than the shape asks for."""
+    """Fail if the number of values in the message does not match the shape."""
     if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
         raise InputError(
             f"{name}: tensor {tensor.name!r} has the unknown type {tensor.data_type}; export the model again"
@@ -101,7 +101,7 @@ def check(tensor: onnx.TensorProto, name: str) -> None:
 
 
 def is_heavy(tensor: onnx.TensorProto) -> bool:
-    """Whether a tensor's data stay out of the message while the graph is imported."""
+    """Whether a tensor's data stays out of the message during import."""
     return tensor.data_type in NUMPY_HOLDS and math.prod(tensor.dims) > KEEP
 
 
@@ -110,7 +110,7 @@ def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
 
 
 def _read(tensor: onnx.TensorProto, model: Path | None, name: str) -> bytes:
-    """The bytes of a tensor from a file in the model's folder, copied: a map dies when the file is cut."""
+    """Read a tensor's bytes from an external file; a copy, since a memory map crashes when the file is truncated."""
     path, location = _file(tensor, model, name)
     wanted = size(tensor)
     offset, length = (_number(tensor, key, name) for key in ("offset", "length"))
@@ -131,12 +131,12 @@ def _read(tensor: onnx.TensorProto, model: Path | None, name: str) -> bytes:
 
 
 def _entry(tensor: onnx.TensorProto, key: str) -> str:
-    """What is said of external data under a key."""
+    """The entry of external data under a key."""
     return next((str(entry.value) for entry in tensor.external_data if entry.key == key), "")
 
 
 def _number(tensor: onnx.TensorProto, key: str, name: str) -> int | None:
-    """Offset or length, where the model gives one."""
+    """Offset or length of external data, if given."""
     text = _entry(tensor, key)
     if not text:
         return None
@@ -156,7 +156,7 @@ def _exists(path: Path) -> bool:
 
 
 def _file(tensor: onnx.TensorProto, model: Path | None, name: str) -> tuple[Path, str]:
-    """The file of external data, which lies in the folder of the model, or of the file that the model is a link to."""
+    """The file of external data; it lies in the folder of the model, or of the file that the model links to."""
     location = _entry(tensor, "location")
     shown = location[:200]
     if model is None:

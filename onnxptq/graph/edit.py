@@ -1,4 +1,4 @@
-"""Small edits of a graphsurgeon graph that keep its bookkeeping right."""
+"""Small edits of a graphsurgeon graph that keep its links consistent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
 
 
 def set_constant(model: Model, node: gs.Node, index: int, array: NDArray[Any]) -> None:
-    """Let input ``index`` of ``node`` be the constant ``array``, in the type it had; other readers keep the old one."""
+    """Replace input ``index`` of ``node`` by the constant ``array``, in the old type; other readers keep theirs."""
     old = node.inputs[index]
     array = np.ascontiguousarray(array.astype(old.dtype))
     if isinstance(old, gs.Constant) and len(old.outputs) == 1 and not is_output(model, old):
@@ -31,24 +31,24 @@ def set_constant(model: Model, node: gs.Node, index: int, array: NDArray[Any]) -
 
 
 def is_output(model: Model, tensor: gs.Tensor) -> bool:
-    """Whether the graph puts ``tensor`` out."""
+    """Whether ``tensor`` is a graph output."""
     return any(out is tensor for out in model.graph.outputs)
 
 
 def position(model: Model, node: gs.Node) -> int:
-    """Where ``node`` is in the list of nodes."""
+    """The index of ``node`` in the list of nodes."""
     return next(i for i, other in enumerate(model.graph.nodes) if other is node)
 
 
 def remove(model: Model, node: gs.Node) -> None:
-    """Take ``node`` out of the graph."""
+    """Remove ``node`` from the graph."""
     del model.graph.nodes[position(model, node)]
     node.inputs.clear()
     node.outputs.clear()
 
 
 def replace_reads(old: gs.Tensor, new: gs.Tensor, *, keep: Sequence[gs.Node] = ()) -> None:
-    """Let every reader of ``old`` but those in ``keep`` read ``new``."""
+    """Redirect every reader of ``old``, except those in ``keep``, to ``new``."""
     kept = {id(node) for node in keep}
     for node in list({id(n): n for n in old.outputs}.values()):
         if id(node) not in kept:
@@ -56,8 +56,10 @@ def replace_reads(old: gs.Tensor, new: gs.Tensor, *, keep: Sequence[gs.Node] = (
 
 
 def bypass(model: Model, node: gs.Node) -> bool:
-    """Remove a node whose first output equals its first input. False where an input of the graph would become its
-    output."""
+    """Remove a node whose first output equals its first input.
+
+    False where an input of the graph would become its output.
+    """
     source, target = node.inputs[0], node.outputs[0]
     if is_output(model, target):
         return _rename_source(model, node)
@@ -69,7 +71,7 @@ def bypass(model: Model, node: gs.Node) -> bool:
 
 
 def replace_output(model: Model, node: gs.Node, index: int, tensor: gs.Tensor) -> None:
-    """Let ``tensor`` take the place of an output of ``node``, as a graph output too (name and type kept)."""
+    """Replace an output of ``node`` by ``tensor``, also as a graph output (name and type kept)."""
     old = node.outputs[index]
     replace_reads(old, tensor)
     graph_outputs = model.graph.outputs
@@ -84,7 +86,7 @@ def replace_output(model: Model, node: gs.Node, index: int, tensor: gs.Tensor) -
 def append(
     model: Model, op: str, inputs: Sequence[gs.Tensor], *, like: gs.Tensor | None = None, base: str, **attrs: Any
 ) -> gs.Tensor:
-    """Add a node with one new output; ``base`` starts its names. The caller sorts the graph."""
+    """Add a node with one new output named after ``base``. The caller sorts the graph."""
     name = model.unique(base)
     output = gs.Variable(f"{name}_out" if f"{name}_out" not in model.graph.tensors() else model.unique(f"{name}_out"))
     if like is not None:
@@ -99,7 +101,7 @@ def constant(model: Model, base: str, array: NDArray[Any]) -> gs.Constant:
 
 
 def sweep(model: Model) -> None:
-    """Take nodes out of the graph that lost their outputs."""
+    """Remove nodes without outputs from the graph."""
     for node in model.graph.nodes:
         if not node.outputs:
             node.inputs.clear()
@@ -107,7 +109,7 @@ def sweep(model: Model) -> None:
 
 
 def only_reader(tensor: gs.Tensor, model: Model) -> gs.Node | None:
-    """The one node that reads a tensor (once), if nothing else does and it is no output of the graph."""
+    """The node that alone reads a tensor, once, if the tensor is no graph output."""
     if len(tensor.outputs) != 1 or is_output(model, tensor):
         return None
     node: gs.Node = tensor.outputs[0]
@@ -115,7 +117,7 @@ def only_reader(tensor: gs.Tensor, model: Model) -> gs.Node | None:
 
 
 def producer(tensor: gs.Tensor) -> gs.Node | None:
-    """The node that makes a tensor, if any."""
+    """The node that computes a tensor, if any."""
     return tensor.inputs[0] if len(tensor.inputs) == 1 else None
 
 
@@ -125,7 +127,7 @@ def _read_inside(model: Model, tensor: gs.Tensor) -> bool:
 
 
 def _rename_source(model: Model, node: gs.Node) -> bool:
-    """Let what makes the input of ``node`` make the graph output instead."""
+    """Let the producer of ``node``'s input write the graph output instead."""
     source, target = node.inputs[0], node.outputs[0]
     made = producer(source)
     if made is None or is_output(model, source) or _read_inside(model, source):

@@ -1,4 +1,4 @@
-"""One node computed in NumPy, with ONNX's own reference implementations."""
+"""Evaluate one node in NumPy with ONNX's reference implementations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from onnxptq.graph.nested import bodies
 UNSTEADY = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
-"""Ops whose output is not a function of their inputs."""
+"""Ops whose output does not depend on their inputs alone."""
 
 
 def proto_of(node: gs.Node) -> onnx.NodeProto:
-    """The node as ONNX writes it."""
+    """The node as an ONNX message."""
     proto: onnx.NodeProto = OnnxExporter.export_node(node)
     show(proto)
     return proto
@@ -37,7 +37,7 @@ def has_subgraph(node: gs.Node) -> bool:
 def evaluate(
     node: gs.Node, inputs: Sequence[NDArray[Any] | None], *, opsets: Mapping[str, int]
 ) -> list[NDArray[Any]] | None:
-    """Outputs of a node for given inputs (None where an optional one is absent); None if NumPy cannot say."""
+    """Outputs of a node for given inputs (None for an absent one); None if NumPy cannot compute them."""
     if node.op in UNSTEADY or has_subgraph(node):
         return None
     fast = _FAST.get(node.op) if node.domain in ("", None, "ai.onnx") else None
@@ -45,7 +45,7 @@ def evaluate(
         try:
             done = fast(node, inputs[0])
         except (KeyError, TypeError, ValueError):
-            return None  # a malformed node: the runtime will name it
+            return None  # a malformed node: the runtime reports it
         if done is not None:
             return [done]
     proto = proto_of(node)
@@ -66,7 +66,7 @@ def evaluate(
             warnings.simplefilter("ignore")
             results = ReferenceEvaluator(model).run(None, feeds)
     except Exception:
-        # The reference covers nearly all of ONNX; what it cannot do simply stays in the graph.
+        # The reference covers nearly all of ONNX; other nodes stay in the graph.
         return None
     if not all(isinstance(r, (np.ndarray, np.generic)) and np.asarray(r).dtype.kind not in "OSU" for r in results):
         return None
@@ -88,4 +88,4 @@ _FAST: dict[str, Callable[[gs.Node, NDArray[Any]], NDArray[Any] | None]] = {
     "Transpose": lambda node, x: np.transpose(x, node.attrs.get("perm")),
     "Cast": _cast,
 }
-"""Ops done without a model around them: they are many, or their tensors are large."""
+"""Ops evaluated directly, without a model: they are frequent, or their tensors are large."""

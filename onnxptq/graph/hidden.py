@@ -1,4 +1,4 @@
-"""What graphsurgeon cannot hold, carried past it: attributes of rare types, and types that are no plain tensors."""
+"""Preserve attributes of rare types, and types of sequences and sparse tensors, which graphsurgeon would lose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KNOWN = frozenset(
 
 
 def hide(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    """Change ``proto`` into what graphsurgeon reads without loss; the types of tensors that it would lose, by name."""
+    """Encode ``proto`` for graphsurgeon without loss; return the tensor types that it cannot hold, by name."""
     types: dict[str, onnx.TypeProto] = {}
     for graph in protos(proto.graph):
         made = {name for node in graph.node for name in node.output} | {given.name for given in graph.input}
@@ -35,7 +35,7 @@ def hide(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
             if kind not in (None, "tensor_type"):
                 types[said.name] = onnx.TypeProto.FromString(said.type.SerializeToString())
                 said.ClearField("type")
-        # A graph inside may repeat the types of tensors outside: graphsurgeon would take them for its own.
+        # An inner graph may repeat the types of outer tensors: graphsurgeon would read them as its own.
         kept = [said for said in graph.value_info if said.name in made and said.name not in types]
         del graph.value_info[:]
         graph.value_info.extend(kept)
@@ -43,7 +43,7 @@ def hide(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
 
 
 def show(node: onnx.NodeProto) -> None:
-    """Bring back the attributes of one node, and its overload."""
+    """Restore the attributes and the overload of one node."""
     for index in range(len(node.attribute) - 1, -1, -1):
         attribute = node.attribute[index]
         if attribute.name.startswith(HIDDEN):
@@ -54,7 +54,7 @@ def show(node: onnx.NodeProto) -> None:
 
 
 def show_all(proto: onnx.ModelProto, types: dict[str, onnx.TypeProto]) -> None:
-    """Undo ``hide``; shapes of tensors of no known type, which ONNX has no words for, are left out."""
+    """Undo ``hide``; shapes of tensors of unknown type are dropped, since ONNX cannot express them."""
     for graph in protos(proto.graph):
         for node in graph.node:
             show(node)

@@ -1,4 +1,4 @@
-"""A model from a path, bytes or a ModelProto, whatever its size; anything else is one helpful line."""
+"""Load a model of any size from a path, bytes or a ModelProto; bad input is an error of one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ELSEWHERE = "elsewhere"
 
 
 def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
-    """The model, its weights in memory once. ``shapes`` fixes input shapes."""
+    """Load a model with one copy of its weights in memory. ``shapes`` fixes input shapes."""
     proto, path, name = parse(source)
     with readable(name):
         validity.check(proto, name)
@@ -43,7 +43,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
 
 
 def _imported(proto: onnx.ModelProto, path: Path | None, name: str) -> Model:
-    """The graph, its large tensors carried past the message."""
+    """Import the graph; large tensors bypass the protobuf message."""
     arrays = {t.name: data.take(t, path, name) for t in proto.graph.initializer if data.is_heavy(t)}
     bare = onnx.ModelProto()
     for message in ("ir_version", "producer_name", "opset_import", "metadata_props", "functions"):
@@ -69,7 +69,7 @@ def _imported(proto: onnx.ModelProto, path: Path | None, name: str) -> Model:
 
 
 def _plain_nodes(proto: onnx.ModelProto) -> None:
-    """One name of the standard domain instead of two, and no lists without numbers, which lose their type."""
+    """Merge the two names of the standard domain, and drop empty list attributes, which lose their type."""
     for imported in proto.opset_import:
         imported.domain = _plain(imported.domain)
     for graph in protos(proto.graph):
@@ -81,7 +81,7 @@ def _plain_nodes(proto: onnx.ModelProto) -> None:
                 if one.type not in kinds or one.ints or one.floats:
                     continue
                 kind = kinds[one.type]
-                del node.attribute[index]  # the same as none
+                del node.attribute[index]  # equivalent to none
                 if node.op_type == "Constant":
                     nothing = onnx.numpy_helper.from_array(np.zeros(0, kind))
                     node.attribute.append(onnx.helper.make_attribute("value", nothing))
@@ -124,6 +124,6 @@ def _fix_shapes(model: Model, shapes: Mapping[str, Sequence[int]], name: str) ->
                 other.shape = [symbols.get(d, d) if isinstance(d, str) else d for d in other.shape]
         tensor.shape = given
     if shapes:
-        # What the exporter declared was said of other sizes.
+        # Shapes that the exporter declared belong to other input sizes.
         for tensor in [t for node in model.graph.nodes for t in node.outputs]:
             tensor.shape = None

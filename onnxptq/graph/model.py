@@ -1,4 +1,4 @@
-"""Model: a graph being worked on (onnx-graphsurgeon inside), and its way back to a ModelProto."""
+"""Model: a mutable graph (onnx-graphsurgeon inside), and its conversion to a ModelProto."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxptq.graph.data import NUMPY_HOLDS
 from onnxptq.graph.hidden import hide, show_all
 from onnxptq.graph.nested import fresh, graphs, hoist, protos, taken
 
-# graphsurgeon prints remarks of its own to stderr, which is for our one line.
+# graphsurgeon prints its own remarks to stderr, where users expect one line from us.
 G_LOGGER.severity = G_LOGGER.CRITICAL
 
 IR_VERSION = 10
@@ -29,20 +29,20 @@ class Model:
 
     graph: gs.Graph
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    """Initialisers of types NumPy cannot hold (INT4): stored under the name of a placeholder constant in the graph."""
+    """Initialisers of types NumPy does not have (INT4), by the name of their placeholder constant in the graph."""
     functions: dict[tuple[str, str, str], onnx.FunctionProto] = field(default_factory=dict)
     """Model-local functions by (domain, name, overload)."""
     metadata: dict[str, str] = field(default_factory=dict)
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
-    """Types of tensors that are sequences, optional or sparse."""
+    """Types of sequences, optionals and sparse tensors."""
     notes: list[str] = field(default_factory=list)
-    """What loading changed that its user should know, one sentence each."""
+    """Changes on loading that users should know about, one sentence each."""
     room: float | None = None
-    """Bytes that constants computed by folding may still take; None before the first folding."""
+    """Bytes that folded constants may still take; None before the first folding."""
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Model:
-        """A working copy of ``proto`` (whose own functions are kept)."""
+        """A working copy of ``proto``; its functions are kept."""
         functions = {(f.domain, f.name, f.overload): f for f in proto.functions}
         bare = onnx.ModelProto()
         bare.CopyFrom(proto)
@@ -120,13 +120,15 @@ class Model:
 
 
 def is_readable(constant: gs.Constant) -> bool:
-    """Whether NumPy holds the type of a constant: not text, nor floats and integers of less than 8 bits, which would be
-    lost when the graph is written again."""
+    """Whether NumPy has a constant's type.
+
+    Text, and floats and integers of less than 8 bits, would be lost on export.
+    """
     return not isinstance(constant._values, LazyValues) or constant._values.tensor.data_type in NUMPY_HOLDS
 
 
 def _strip(proto: onnx.ModelProto) -> None:
-    """Drop optional inputs that are absent from the end of every node: onnxruntime dies of some of them."""
+    """Drop trailing absent inputs from every node: some of them crash onnxruntime."""
     for graph in protos(proto.graph):
         for node in graph.node:
             while node.input and not node.input[-1]:
@@ -134,7 +136,7 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 
 def value(tensor: gs.Tensor) -> NDArray[Any] | None:
-    """The array of a constant (an initialiser, or the output of a Constant node) that NumPy can hold, else None."""
+    """The array of a constant (initialiser or Constant node); None if NumPy does not have its type."""
     if isinstance(tensor, gs.Constant):
         return np.asarray(tensor.values) if is_readable(tensor) else None
     if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant":
@@ -144,6 +146,6 @@ def value(tensor: gs.Tensor) -> NDArray[Any] | None:
 
 
 def scalar(tensor: gs.Tensor) -> float | None:
-    """The one number a constant holds, else None."""
+    """The value of a constant of one element, else None."""
     array = value(tensor)
     return float(array.reshape(())) if array is not None and array.size == 1 else None

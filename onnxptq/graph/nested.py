@@ -1,4 +1,4 @@
-"""Graphs inside nodes: the branches of If, the bodies of Loop and Scan."""
+"""Subgraphs: the branches of If, the bodies of Loop and Scan."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs a node holds itself."""
+    """The direct subgraphs of a node."""
     for attribute in node.attribute:
         if attribute.type in _GRAPHS:
             yield from [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
 
 
 def protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all graphs inside it."""
+    """A graph and all subgraphs in it, as messages."""
     yield graph
     for node in graph.node:
         for part in inner(node):
@@ -26,12 +26,12 @@ def protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def bodies(node: gs.Node) -> dict[str, gs.Graph]:
-    """The graphs a node holds itself, by attribute."""
+    """The direct subgraphs of a node, by attribute."""
     return {key: held for key, held in node.attrs.items() if isinstance(held, gs.Graph)}
 
 
 def graphs(graph: gs.Graph) -> Iterator[gs.Graph]:
-    """A graph and all graphs inside it."""
+    """A graph and all subgraphs in it."""
     yield graph
     for node in graph.nodes:
         for part in bodies(node).values():
@@ -39,12 +39,12 @@ def graphs(graph: gs.Graph) -> Iterator[gs.Graph]:
 
 
 def taken(graph: gs.Graph) -> set[str]:
-    """Names of all nodes and tensors of a graph and of those inside it."""
+    """Names of all nodes and tensors of a graph and its subgraphs."""
     return {name for part in graphs(graph) for name in (*part.tensors(), *(node.name for node in part.nodes))}
 
 
 def hoist(graph: gs.Graph, proto: onnx.GraphProto) -> None:
-    """Store constants that inner graphs share with ``graph`` once, in the outer one: an inner graph sees them there.
+    """Store constants that subgraphs share with ``graph`` once, in the outer graph, where subgraphs can read them.
 
     ``proto`` is the export of ``graph``.
     """
@@ -59,8 +59,10 @@ def hoist(graph: gs.Graph, proto: onnx.GraphProto) -> None:
 
 
 def fence(graph: gs.Graph) -> None:
-    """Let inner graphs read what outer ones compute through an Identity of their own: whatever else reads a tensor is
-    then a node of the tensor's own graph."""
+    """Let subgraphs read computed outer tensors through an Identity of their own.
+
+    Then all other readers of a tensor are nodes of its own graph.
+    """
     _fence(graph, taken(graph))
 
 
@@ -86,7 +88,7 @@ def _fence(graph: gs.Graph, names: set[str]) -> None:
 
 
 def fresh(base: str, names: set[str]) -> str:
-    """``base``, with a number where it is among ``names``; it is from now on."""
+    """``base``, numbered if it is in ``names``; adds it to ``names``."""
     name, number = base, 1
     while name in names:
         name, number = f"{base}_{number}", number + 1

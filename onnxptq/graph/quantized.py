@@ -1,4 +1,4 @@
-"""Models that are quantized already: found by their ops, refused in one sentence."""
+"""Refuse models that are already quantized, recognised by their ops."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CODED = frozenset(
         "QuantizeLinear",
     }
 )
-"""Ops on codes, of the standard set and of onnxruntime's; QLinearConv and its kin are known by their prefix."""
+"""Quantized ops of the standard set and of onnxruntime; QLinear ops are recognised by their prefix."""
 OWN = "onnxptq"
 
 
 def refuse_quantized(model: Model, name: str) -> None:
-    """An InputError where the model holds codes instead of floats."""
+    """Raise an InputError if the model holds quantized ops."""
     ops = Counter(node.op for node in _all_nodes(model.graph) if _coded(node))
     if any(node.domain == OWN for node in model.graph.nodes):
         raise InputError(f"{name}: is a quantized model written by onnxptq; give the float model it was made from")

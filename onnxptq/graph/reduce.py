@@ -1,4 +1,4 @@
-"""What nodes read, and a graph reduced to what some of its tensors need."""
+"""Reduce a graph to the nodes that some of its tensors need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
-    """The tensors a node needs, those that its bodies take from outside included."""
+    """The tensors a node reads, including outer tensors that its subgraphs read."""
     names = dict.fromkeys(name for name in node.input if name)
     for attribute in node.attribute:
         graphs: Iterable[onnx.GraphProto] = [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else ()
@@ -22,7 +22,7 @@ def reads(node: onnx.NodeProto) -> list[str]:
 
 
 def reduced(proto: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
-    """``proto`` changed to have these outputs, and no node, constant or input that they do not need."""
+    """Change ``proto`` to have these outputs, and drop nodes, constants and inputs they do not need."""
     graph = proto.graph
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     needed: set[str] = set()
@@ -50,7 +50,7 @@ def reduced(proto: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> o
 
 
 def with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """``proto`` changed to output nothing but the shapes of some tensors, in order."""
+    """Change ``proto`` to output only the shapes of some tensors, in order."""
     shapes = [f"onnxptq_shape:{name}" for name in names]
     proto.graph.node.extend(
         onnx.helper.make_node("Shape", [name], [shape], shape) for name, shape in zip(names, shapes, strict=True)

@@ -1,4 +1,4 @@
-"""Models written whole or not at all."""
+"""Save models atomically."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ import onnx
 from onnxptq.errors import InputError
 
 LIMIT = 2**31 - 2**20
-"""Bytes up to which a model is one protobuf message."""
+"""Maximum size in bytes of a model in one protobuf message."""
 OUTSIDE = 1024
-"""Bytes from which a tensor of a larger model lies in the file beside it."""
+"""Minimum size in bytes of a tensor stored in the external file of a large model."""
 PAGE = 4096
 NAMED = 64
-"""Characters of a file's name that the name of its unfinished part has as well."""
+"""Number of characters that the name of a temporary file shares with the final name."""
 
 Writer = Callable[[IO[bytes]], None]
 
 
 def save(proto: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> None:
-    """Write a model; above ``limit`` bytes its tensors go to ``NAME.data`` beside it. An existing file is replaced at
-    the end."""
+    """Save a model atomically; above ``limit`` bytes its tensors go to ``NAME.data`` beside it."""
     target = Path(path)
     if payload(proto) <= limit:
         write_atomic(target, proto.SerializeToString(deterministic=True))
@@ -50,10 +49,10 @@ def save(proto: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> Non
 
 
 def write_atomic(path: str | Path, data: bytes | str | Writer) -> None:
-    """Put ``data`` (or what a callback writes) at ``path`` in one step; on any failure the folder is as it was."""
+    """Write ``data`` (or a callback's output) to ``path`` atomically; on failure the folder is unchanged."""
     target = _target(path)
     if target.exists() and not target.is_file():
-        # A device such as /dev/stdout is written to, never replaced.
+        # A device such as /dev/stdout is written in place.
         try:
             with open(target, "wb") as file:
                 _fill(file, data)
@@ -80,7 +79,7 @@ def write_atomic(path: str | Path, data: bytes | str | Writer) -> None:
 
 
 def remove_parts(path: str | Path) -> None:
-    """Remove what writes to ``path`` that were killed have left beside it."""
+    """Remove temporary files that killed processes left beside ``path``."""
     for target in (Path(os.path.realpath(f"{path}{end}")) for end in ("", ".data")):
         if len(target.name) <= NAMED:
             for part in target.parent.glob(f"{glob.escape(_part(target))}{'?' * 8}.part"):
@@ -88,12 +87,12 @@ def remove_parts(path: str | Path) -> None:
 
 
 def _part(target: Path) -> str:
-    """How the names of unfinished files begin."""
+    """The prefix of temporary file names."""
     return f".{target.name[:NAMED]}."
 
 
 def check_writable(path: str | Path) -> None:
-    """InputError now if ``write_atomic`` could not write there later (but for the disk getting full)."""
+    """Raise InputError early if ``write_atomic`` could not write there (a full disk excepted)."""
     target = _target(path)
     if target.exists() and not target.is_file():
         if not os.access(target, os.W_OK):
@@ -108,7 +107,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def payload(proto: onnx.ModelProto) -> int:
-    """Bytes of the tensors of a model, computed from their shapes: what decides whether it fits one message."""
+    """Size in bytes of a model's tensors, by their shapes; it decides whether the model fits one message."""
     total = 0
     for tensor in proto.graph.initializer:
         count = 1
@@ -125,7 +124,7 @@ def _bits(data_type: int) -> int:
 
 
 def _target(path: str | Path) -> Path:
-    """Where the file really goes: through links, with a folder that exists."""
+    """The final path with links resolved; its folder exists."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise InputError(f"{path}: is a folder; give a file name for the output")
@@ -142,7 +141,7 @@ def _fill(file: IO[bytes], data: bytes | str | Writer) -> None:
 
 
 def _mode(target: Path) -> int:
-    """Permissions of the file replaced, else those a new file gets."""
+    """Permissions of the replaced file, or the default ones of a new file."""
     if target.exists():
         return stat.S_IMODE(target.stat().st_mode)
     mask = os.umask(0)
@@ -157,7 +156,7 @@ def _failure(path: str | Path, error: OSError) -> InputError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut, where the system can."""
+    """Sync the folder, so that the new name survives a power cut, where the system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""Nodes against the schemas of their ops: ports and attributes that there must be, and no others."""
+"""Check nodes against their op schemas: required and unknown inputs, outputs and attributes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check(
     functions: Set[tuple[str, str]],
     name: str,
 ) -> None:
-    """Fail at the first node of a known op that does not fit its schema; ``functions`` are the model's own ops."""
+    """Fail at the first node that violates its op's schema; ``functions`` are the model's own ops."""
     versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in opsets}
     waiting = list(nodes)
     while waiting:
@@ -25,7 +25,7 @@ def check(
         domain = "" if node.domain == "ai.onnx" else node.domain
         schema = None
         if (domain, node.op_type) not in functions:
-            # Others onnxruntime may know, or will name.
+            # onnxruntime may know other ops, or will report them.
             with suppress(onnx.defs.SchemaError):
                 schema = onnx.defs.get_schema(node.op_type, versions.get(domain, 0), domain)
         fault = _attributes(node, schema) or (schema is not None and _ports(node, schema))
@@ -34,7 +34,7 @@ def check(
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of a control-flow node."""
+    """The subgraphs of a control-flow node."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -42,12 +42,12 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def called(node: onnx.NodeProto) -> str:
-    """A node in an error line."""
+    """A node's description for error messages."""
     return f"{node.op_type[:80]} {node.name[:80]!r}" if node.name else node.op_type[:80]
 
 
 def _attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema | None) -> str:
-    """What is wrong with the attributes, if anything."""
+    """The error in a node's attributes, if there is one."""
     seen: set[str] = set()
     for one in node.attribute:
         shown = repr(one.name[:80])
@@ -68,7 +68,7 @@ def _attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema | None) -> str:
 
 
 def _ports(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str:
-    """What is wrong with the number of inputs or outputs, if anything."""
+    """The error in a node's number of inputs or outputs, if there is one."""
     required = onnx.defs.OpSchema.FormalParameterOption.Single
     for what, names, least, most, formal in (
         ("inputs", node.input, schema.min_input, schema.max_input, schema.inputs),

@@ -1,4 +1,4 @@
-"""How big a model is, and a hash that tells models apart."""
+"""Size of a model, and a hash that identifies it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from onnxptq.graph.tidy import tensors
 
 
 def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
-    """Bytes of a model as given, external data included."""
+    """Size in bytes of the given model, external data included."""
     if isinstance(model, onnx.ModelProto):
-        # ByteSize itself fails for what does not fit one message.
+        # ByteSize fails for messages above the protobuf limit.
         weight = payload(model)
         return weight if weight > LIMIT else int(model.ByteSize())
     if isinstance(model, bytes):
@@ -26,7 +26,7 @@ def source_size(model: str | Path | bytes | onnx.ModelProto) -> int:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files a model lies in: its own, and those of its external data."""
+    """The files of a model: its own, and those of its external data."""
     proto = onnx.load(path, load_external_data=False)
     files = {
         entry.value
@@ -39,7 +39,7 @@ def source_files(path: Path) -> list[Path]:
 
 
 def digest(model: Model) -> str:
-    """Equal for models of equal nodes and constants."""
+    """Hash of the nodes and constants of a model."""
     held = hashlib.sha256()
     for node in model.graph.nodes:
         names = [t.name for t in (*node.inputs, *node.outputs)]

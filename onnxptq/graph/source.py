@@ -1,4 +1,4 @@
-"""A ModelProto from a path, bytes or a message; everything that is no model is one helpful line."""
+"""Read a ModelProto from a path, bytes or a message; bad input is an error of one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Source = str | Path | bytes | onnx.ModelProto
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn any exception of the libraries that read a stranger's model into one line about the model."""
+    """Turn exceptions of the libraries that read an untrusted model into one line about the model."""
     try:
         yield
     except (InputError, ArtifactError):
@@ -33,10 +33,10 @@ def readable(name: str) -> Iterator[None]:
 
 
 def parse(source: Source) -> tuple[onnx.ModelProto, Path | None, str]:
-    """The message, the path of its file if it has one, and its name for error lines."""
+    """The message, the path of its file if there is one, and its name for error messages."""
     if isinstance(source, onnx.ModelProto):
         own = onnx.ModelProto()
-        own.CopyFrom(source)  # tensors give up their bytes while they are read
+        own.CopyFrom(source)  # tensors release their bytes while they are read
         return own, None, "model"
     if isinstance(source, bytes):
         return _decode(source, "model"), None, "model"

@@ -1,4 +1,4 @@
-"""A model as read from a file, put into the form that everything behind expects, or refused in one line."""
+"""Normalise a model read from a file, or refuse it in one line."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from onnxptq.errors import InputError
 from onnxptq.graph.nested import protos
 
 LAYOUTS = frozenset({"com.microsoft.nchwc"})
-"""Domains of ops that onnxruntime makes for one kind of processor."""
+"""Domains of onnxruntime ops for one kind of processor."""
 DENSE = 1 << 28
-"""Elements up to which a sparse tensor is made dense."""
+"""Maximum number of elements of a sparse tensor that is made dense."""
 
 
 def tidy(proto: onnx.ModelProto, name: str) -> list[str]:
-    """Change ``proto`` in place; notes on what was lost.
+    """Normalise ``proto`` in place; return notes on lost information.
 
-    Sizes below zero become dynamic, sparse constants dense, metadata text. Attributes that refer to a function's
-    arguments outside of a function, and layouts of one processor, are an InputError.
+    Negative sizes become dynamic, sparse constants dense, metadata text. Attributes that refer to function arguments
+    outside of a function, and layouts of one processor, are an InputError.
     """
     for graph in protos(proto.graph):
         for node in graph.node:
@@ -42,7 +42,7 @@ def tidy(proto: onnx.ModelProto, name: str) -> list[str]:
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model but the initialisers of its main graph."""
+    """All tensors of a model except the initialisers of its main graph."""
     for graph in protos(proto.graph):
         if graph is not proto.graph:
             yield from graph.initializer
@@ -69,7 +69,7 @@ def _check(node: onnx.NodeProto, name: str) -> None:
 
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
-    """The same tensor with its zeros."""
+    """A sparse tensor made dense."""
     if math.prod(sparse.dims) > DENSE:
         raise InputError(f"{name}: sparse tensor {sparse.values.name!r} of shape {list(sparse.dims)} is too large")
     try:
@@ -86,7 +86,7 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
 
 
 def _as_text(proto: onnx.ModelProto) -> list[str]:
-    """Bytes that are no text, as protobuf hands out what is not UTF-8, with their bad characters replaced."""
+    """Decode bytes as UTF-8 with bad characters replaced; protobuf returns bytes where text is not UTF-8."""
     lost: list[str] = []
     held = [(entry.key, entry.value) for entry in proto.metadata_props]
     plain = [tuple(t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in pair) for pair in held]

@@ -1,4 +1,4 @@
-"""What every model must fulfil before its graph is read: whole, without cycles, of bounded size."""
+"""Validate a model before its graph is read: complete, acyclic, of bounded size."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ GraphLike = onnx.GraphProto | onnx.FunctionProto
 Key = tuple[str, str, str]
 
 NODES = 1_000_000
-"""Nodes that a model may have once its functions are inlined, and kilobytes that the functions may grow to."""
+"""Limits: nodes of a model after inlining, and kilobytes that its functions may grow to."""
 KILOBYTE = 1024
 DEPTH = 32
-"""Levels of subgraphs, and of functions that call functions."""
+"""Maximum depth of subgraphs and of nested function calls."""
 
 
 def check(proto: onnx.ModelProto, name: str) -> None:
-    """Fail with one line at the first fault."""
+    """Fail with one line at the first error."""
     _versions(proto, name)
     _functions(proto, name)
     for what, values in (("input", proto.graph.input), ("output", proto.graph.output)):
@@ -35,7 +35,7 @@ def check(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _versions(proto: onnx.ModelProto, name: str) -> None:
-    """What every model has; random bytes often parse as an empty one."""
+    """Check the required fields: random bytes often parse as an empty model."""
     if not proto.graph.node or not proto.graph.output:
         raise InputError(f"{name}: holds no graph; it is not an ONNX model, or it was cut off")
     if not 1 <= proto.ir_version <= onnx.IR_VERSION:
@@ -64,7 +64,7 @@ def _once(names: Sequence[str], what: str, name: str) -> None:
 
 
 def _scope(graph: GraphLike, outer: tuple[set[str], ...], name: str, depth: int) -> None:
-    """Every tensor is made once, and before the nodes that read it can run."""
+    """Check that every tensor is produced once, before the nodes that read it."""
     if depth > DEPTH:
         raise InputError(f"{name}: has more than {DEPTH} levels of subgraphs; simplify the model")
     if isinstance(graph, onnx.FunctionProto):
@@ -105,7 +105,7 @@ def _scope(graph: GraphLike, outer: tuple[set[str], ...], name: str, depth: int)
 
 
 def _free(graph: onnx.GraphProto) -> Iterator[str]:
-    """Tensors that a body takes from outside."""
+    """Outer tensors that a subgraph reads."""
     made = {t.name for t in graph.initializer} | {v.name for v in graph.input}
     made |= {t.values.name for t in graph.sparse_initializer} | {o for node in graph.node for o in node.output}
     for node in graph.node:
@@ -115,7 +115,7 @@ def _free(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _ordered(graph: GraphLike, reads: Sequence[Sequence[int]], name: str) -> None:
-    """Fail if the nodes cannot be put in order."""
+    """Fail if the nodes have no topological order."""
     waits = [len(set(before)) for before in reads]
     readers: list[list[int]] = [[] for _ in reads]
     for index, before in enumerate(reads):
@@ -134,7 +134,7 @@ def _ordered(graph: GraphLike, reads: Sequence[Sequence[int]], name: str) -> Non
 
 
 def _functions(proto: onnx.ModelProto, name: str) -> None:
-    """Functions exist once, end, and inline to a bounded number of nodes."""
+    """Check that functions exist once, do not recurse, and inline to a bounded number of nodes."""
     functions: dict[Key, onnx.FunctionProto] = {(f.domain, f.name, f.overload): f for f in proto.functions}
     _once([f"{f.domain}.{f.name}{':' * bool(f.overload)}{f.overload}" for f in proto.functions], "function", name)
     counted: dict[Key, int] = {}

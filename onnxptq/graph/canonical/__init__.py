@@ -1,4 +1,4 @@
-"""Exporter dialects to one canonical form: see ``canonicalise``."""
+"""Canonicalization: graphs of many exporters rewritten to one form."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ PATTERNS: tuple[Pattern[Any], ...] = (
 )
 
 ROUNDS = 8
-"""One pattern may uncover another; the models tried need three rounds at most."""
+"""Rounds of rewriting: one pattern may uncover another. The models tried need three rounds at most."""
 
 
 def canonicalise(model: Model) -> Model:
-    """A new model that computes the same and is written in canonical form.
+    """Return an equivalent model in canonical form.
 
     Opset 21 or later, functions inlined, half precision computed in float32 (inputs and outputs keep their types),
-    constants folded, shapes inferred with symbols for dynamic dimensions, unique node names; Linear = MatMul with
-    constant [K, N] weight (+ Add of a constant bias directly behind), Gelu and LayerNormalization as one node,
-    attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul, its operands of equal leading axes.
+    constants folded, shapes inferred with symbols for dynamic dimensions, unique node names. Linear = MatMul with
+    constant [K, N] weight, directly followed by an Add of a constant bias. Gelu and LayerNormalization are one node.
+    Attention = MatMul -> scalar Mul/Div -> Add ... -> Softmax(axis=-1) -> MatMul; operands have equal leading axes.
     """
     modern = modernise(model)
     model = modern if modern is not model else model.copy()

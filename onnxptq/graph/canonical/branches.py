@@ -1,4 +1,4 @@
-"""If whose condition is the same for every input, replaced by the branch it takes."""
+"""Replace each If whose condition is constant by the branch it takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxptq.graph.nested import bodies, fresh, graphs
 
 
 def settle_branches(model: Model, facts: Facts) -> bool:
-    """Write the branch of every If of the main graph whose condition is known in its place; whether there was one."""
+    """Inline the branch of every If of the main graph with a known condition; return whether there was one."""
     found = False
     for node in list(model.graph.nodes):
         if node.op != "If" or not standard(node):
@@ -28,7 +28,7 @@ def settle_branches(model: Model, facts: Facts) -> bool:
 
 
 def _inline(model: Model, node: gs.Node, branch: gs.Graph) -> None:
-    """The nodes of the branch, under names of their own, then an Identity for each output."""
+    """The branch's nodes under new names, then an Identity for each output."""
     graph = model.graph
     outer = graph.tensors()
     names = model.names()
@@ -53,7 +53,7 @@ def _inline(model: Model, node: gs.Node, branch: gs.Graph) -> None:
 
 
 def _settled(tensor: gs.Tensor, outer: dict[str, gs.Tensor], names: set[str]) -> gs.Tensor:
-    """What a node of the branch reads from now on: a constant that is one outside too, or has a name of its own."""
+    """The replacement for a tensor a branch node reads: an outer constant, or the tensor's new name."""
     other = outer.get(tensor.name)
     if not isinstance(tensor, gs.Constant) or other is None or other is tensor:
         return tensor

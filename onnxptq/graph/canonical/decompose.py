@@ -1,4 +1,4 @@
-"""Function-like ops of newer operator sets written out, where the canonical form has no such op."""
+"""Inline function-like ops of newer operator sets that the canonical form does not have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 import onnx.inliner
 
 DECOMPOSED = (("", "Attention"), ("", "RotaryEmbedding"), ("", "MeanVarianceNormalization"))
-"""Ops replaced by the function ONNX defines them with."""
+"""Ops replaced by their ONNX function definition."""
 
 
 def decompose(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,7 +16,7 @@ def decompose(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not wanted:
         return proto
     typed = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    # The inliner asks for the type of every operand, and reads those of initialisers only from here.
+    # The inliner needs the type of every operand, and finds those of initialisers only here.
     known = {v.name for v in (*typed.graph.value_info, *typed.graph.input)}
     for tensor in typed.graph.initializer:
         if tensor.name not in known:

@@ -1,4 +1,4 @@
-"""Einsum of two operands as MatMul between transpositions."""
+"""Rewrite Einsum of two operands as MatMul between Transposes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxptq.graph.model import Model
 
 @dataclass(frozen=True)
 class Product:
-    """Which operand is the left one, and the orders of axes."""
+    """Which operand is on the left, and the axis orders."""
 
     swapped: bool
     left: list[int]
@@ -22,13 +22,16 @@ class Product:
 
 
 class Einsum(Pattern[Product]):
-    """Two operands that share any batch letters and one summed letter; one of them adds just one letter of its own."""
+    """Match Einsum of two operands with shared batch letters and one summed letter.
+
+    One operand has only one letter of its own.
+    """
 
     name = "MatMul from Einsum"
     anchors = frozenset({"Einsum"})
 
     def check(self, node: gs.Node, model: Model) -> Product:
-        """The orders of axes that make a MatMul of it."""
+        """The axis orders of the equivalent MatMul."""
         need(len(node.inputs) == 2, "not two operands")
         equation = node.attrs["equation"].replace(" ", "")
         need("->" in equation and "." not in equation, "output letters are implicit, or an ellipsis")
@@ -54,7 +57,7 @@ class Einsum(Pattern[Product]):
         )
 
     def rewrite(self, node: gs.Node, match: Product, model: Model) -> None:
-        """Transpose, MatMul, Transpose; those that change nothing are left out."""
+        """Transpose, MatMul, Transpose; identity Transposes are left out."""
         left, right = reversed(node.inputs) if match.swapped else node.inputs
         a = _ordered(model, left, match.left, f"{node.name}_left")
         b = _ordered(model, right, match.right, f"{node.name}_right")

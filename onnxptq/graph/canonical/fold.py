@@ -1,4 +1,4 @@
-"""Constants computed, shape arithmetic gone, no-ops removed."""
+"""Constant folding, simplified shape arithmetic and no-op removal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from onnxptq.graph.model import Model, value
 
 RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 ROOM = 1 << 26
-"""Bytes that all computed constants of a model may take, beside eight times those that it came with."""
+"""Bytes that all folded constants of a model may take, beside eight times its original constants."""
 
 
 def fold(model: Model) -> None:
-    """Fold what is constant for every input, say shapes as plainly as they can be said, and drop what does nothing."""
+    """Fold constants, simplify shape arithmetic, and remove nodes without effect."""
     graph = model.graph
     _lift_constants(model)
     graph.toposort()
@@ -63,7 +63,7 @@ def fold(model: Model) -> None:
 
 
 def _lift_constants(model: Model) -> None:
-    """Constant nodes become initialisers."""
+    """Turn Constant nodes into initialisers."""
     outputs = {id(t) for t in model.graph.outputs}
     for node in model.graph.nodes:
         if node.op == "Constant" and node.outputs and id(node.outputs[0]) not in outputs:
@@ -90,7 +90,7 @@ def _constant(attrs: dict[str, Any]) -> Any:
 
 
 def _plain_reshape(model: Model, node: gs.Node, facts: Facts) -> None:
-    """A computed target becomes a constant: 0 where a dimension is kept, -1 for the one that is not known."""
+    """Replace a computed Reshape target by a constant: 0 for a kept dimension, -1 for the unknown one."""
     source, target = node.inputs[0], node.inputs[1]
     wanted = facts.values.get(target.name)
     kept = facts.shapes.get(source.name)
@@ -122,8 +122,7 @@ def _plain_reshape(model: Model, node: gs.Node, facts: Facts) -> None:
 
 
 def _settle(model: Model, node: gs.Node, facts: Facts) -> None:
-    """Where whose condition is constant and the same throughout is one of its branches, if that has the result's
-    shape."""
+    """Replace Where with a constant, uniform condition by the branch it takes, if shapes agree."""
     condition = _array(node.inputs[0])
     if condition is None or condition.size == 0 or condition.min() != condition.max():
         return
@@ -140,7 +139,7 @@ def _settle(model: Model, node: gs.Node, facts: Facts) -> None:
 
 
 def _round_trip(model: Model, node: gs.Node, facts: Facts) -> None:
-    """A chain of reshapes that ends with the shape it began with."""
+    """A chain of Reshapes that ends with its first shape."""
     made = facts.shapes.get(node.outputs[0].name)
     if made is None or None in made:
         return
@@ -193,7 +192,7 @@ def _does_nothing(node: gs.Node, facts: Facts) -> bool:
 
 
 def _is_zero_matrix(tensor: gs.Tensor) -> bool:
-    """A constant of zeros that is no bias: exporters add such masks. (A bias of zeros stays, passes may need it.)"""
+    """Whether an added constant is all zeros and no bias: exporters add such masks, and passes may need zero biases."""
     array = _array(tensor)
     return array is not None and array.ndim > 1 and array.dtype.kind == "f" and not array.any()
 

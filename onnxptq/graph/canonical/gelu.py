@@ -1,4 +1,4 @@
-"""Gelu from the chains of Erf or Tanh that exporters write."""
+"""Recognise Gelu in the chains of Erf or Tanh that exporters write."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from onnxptq.graph.model import Model, scalar
 
 @dataclass(frozen=True)
 class Factors:
-    """A product taken apart: the tensors multiplied, and the number in front."""
+    """A flattened product: its tensor factors, and its numeric factor."""
 
     tensors: tuple[gs.Tensor, ...]
     number: float
 
 
 def factors(tensor: gs.Tensor, *, top: bool = True) -> Factors:
-    """Take products and quotients by numbers apart, down to what is neither or has several readers (as the argument of
-    Gelu has)."""
+    """Flatten products and quotients by numbers.
+
+    Stops at other ops and at tensors with several readers, such as the argument of Gelu.
+    """
     node = producer(tensor)
     if node is None or (not top and len(tensor.outputs) > 1):
         return Factors((tensor,), 1.0)
@@ -47,13 +49,15 @@ def factors(tensor: gs.Tensor, *, top: bool = True) -> Factors:
 
 
 def close(a: float, b: float, tolerance: float = 1e-3) -> bool:
-    """Whether two numbers are the same but for an exporter's rounding (fp16 models included)."""
+    """Whether two numbers are equal up to an exporter's rounding (fp16 models included)."""
     return abs(a - b) <= tolerance * abs(b)
 
 
 class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
-    """x * 0.5 * (1 + erf(x / sqrt 2)) and x * 0.5 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in any order of
-    products."""
+    """Match x * 0.5 * (1 + erf(x / sqrt 2)) or x * 0.5 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+
+    Factors may come in any order.
+    """
 
     name = "Gelu"
     anchors = frozenset({"Erf", "Tanh"})
@@ -90,7 +94,7 @@ class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
         return following
 
     def rewrite(self, node: gs.Node, match: tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]], model: Model) -> None:
-        """One Gelu node."""
+        """Write one Gelu node."""
         x, last, approximate = match
         y = append(model, "Gelu", [x], like=last.outputs[0], base=f"{last.name}_gelu", approximate=approximate)
         replace_output(model, last, 0, y)
@@ -98,13 +102,13 @@ class Gelu(Pattern[tuple[gs.Tensor, gs.Node, Literal["none", "tanh"]]]):
 
 
 def _without(tensors: tuple[gs.Tensor, ...], one: gs.Tensor) -> list[gs.Tensor] | None:
-    """The factors but one occurrence of ``one``; None where it is not among them."""
+    """The factors without one occurrence of ``one``; None if it is not among them."""
     rest = [t for t in tensors if t is not one]
     return rest if len(rest) == len(tensors) - 1 else None
 
 
 def _cubic(node: gs.Node) -> gs.Tensor:
-    """x of tanh(sqrt(2 / pi) (x + 0.044715 x^3)) or tanh(sqrt(2 / pi) x (1 + 0.044715 x^2))."""
+    """The x of tanh(sqrt(2 / pi) (x + 0.044715 x^3)) or tanh(sqrt(2 / pi) x (1 + 0.044715 x^2))."""
     outer = factors(node.inputs[0])
     need(close(outer.number, math.sqrt(2 / math.pi)), "the argument of Tanh is not that of Gelu")
     for inside in outer.tensors:
@@ -125,7 +129,7 @@ def _cubic(node: gs.Node) -> gs.Tensor:
 
 
 def _powers(tensor: gs.Tensor) -> tuple[gs.Tensor, float, int] | None:
-    """(x, number, power) of a product that is number * x^power."""
+    """(x, number, power) of a product number * x^power."""
     parts = factors(tensor)
     base: gs.Tensor | None = None
     power = 0

@@ -1,4 +1,4 @@
-"""Transposition of the last two axes goes behind a reshape of the axes before them."""
+"""Move a swap of the last two axes after a Reshape of the leading axes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from onnxptq.graph.model import Model
 
 
 class LateSwap(Pattern[gs.Node]):
-    """Swap, then Reshape [B * h, d, N] to [B, h, d, N], becomes Reshape to [B, h, N, d], then swap: exporters transpose
-    keys so.
+    """Swap, then Reshape [B * h, d, N] to [B, h, d, N], becomes Reshape to [B, h, N, d], then swap.
 
-    A reshape that merged the axes before is then undone, and folded away with the one that undoes it.
+    Some exporters transpose keys this way. The new Reshape undoes an earlier merge of axes, so both fold away.
     """
 
     name = "swap before a leading reshape"
     anchors = frozenset({"Transpose"})
 
     def check(self, node: gs.Node, model: Model) -> gs.Node:
-        """The reshape behind the swap."""
+        """The Reshape after the swap."""
         need(swaps_last(node) and node.inputs[0].shape is not None, "no swap of the last two axes")
         reshape = only_reader(node.outputs[0], model)
         need(reshape is not None and reshape.op == "Reshape", "no reshape behind it")
@@ -38,7 +37,7 @@ class LateSwap(Pattern[gs.Node]):
         return reshape
 
     def rewrite(self, node: gs.Node, match: gs.Node, model: Model) -> None:
-        """The reshape first."""
+        """Put the Reshape first."""
         *lead, width, tokens = match.outputs[0].shape
         shape: list[Dim] = [*lead, tokens, width]
         target = constant(

@@ -1,4 +1,4 @@
-"""LayerNormalization from the chains of ReduceMean that exporters before opset 17 write."""
+"""Recognise LayerNormalization in the chains of ReduceMean that exporters before opset 17 write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxptq.graph.model import Model, scalar, value
 
 @dataclass(frozen=True)
 class Chain:
-    """A LayerNorm written out."""
+    """The nodes and parameters of a decomposed LayerNorm."""
 
     x: gs.Tensor
     scale: gs.Tensor | None
@@ -24,7 +24,7 @@ class Chain:
 
 
 class LayerNorm(Pattern[Chain]):
-    """(x - mean) / sqrt(mean((x - mean)^2) + eps) over the last axis, then * scale and + bias where they follow."""
+    """Match (x - mean) / sqrt(mean((x - mean)^2) + eps) over the last axis, then an optional * scale and + bias."""
 
     name = "LayerNormalization"
     anchors = frozenset({"Div", "Mul"})
@@ -75,7 +75,7 @@ class LayerNorm(Pattern[Chain]):
         raise Miss("no division by sqrt(variance + epsilon)")
 
     def rewrite(self, node: gs.Node, match: Chain, model: Model) -> None:
-        """One LayerNormalization node, with a scale of ones where the chain has none."""
+        """Write one LayerNormalization node; its scale is ones where the chain has none."""
         width = int(match.x.shape[-1])
         scale = match.scale
         if scale is None:
@@ -95,14 +95,14 @@ class LayerNorm(Pattern[Chain]):
 
 
 def _vector(node: gs.Node, known: gs.Tensor, width: int) -> gs.Tensor | None:
-    """The constant [width] on the other side of a Mul or Add."""
+    """The constant [width] that a Mul or Add applies."""
     other = node.inputs[1] if node.inputs[0] is known else node.inputs[0]
     array = value(other)
     return other if array is not None and array.shape == (width,) else None
 
 
 def _is_last_mean(tensor: gs.Tensor) -> gs.Tensor | None:
-    """What a ReduceMean over the last axis (kept) averages."""
+    """The input of a ReduceMean over the last axis with kept dimensions."""
     node = producer(tensor)
     if node is None or node.op != "ReduceMean" or not node.attrs.get("keepdims", 1):
         return None

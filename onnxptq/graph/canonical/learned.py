@@ -1,4 +1,4 @@
-"""Learned operands of an attention, one for all samples, get the leading axes of the others."""
+"""Expand learned attention operands, one for all samples, to the leading axes of the other operands."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from onnxptq.graph.model import Model
 
 Axes = list[int | str | None]
 LAST = int(np.iinfo(np.int64).max)
-"""End of a slice that reaches the last axis."""
+"""The end of a slice up to the last axis."""
 
 
 def spread_learned(model: Model) -> bool:
     """Expand constant and narrower operands of attentions to the leading axes of the widest one.
 
-    Then every operand is a tensor like any other: it is observed sample by sample, and a fused op reads whole batches.
+    Then every operand is an ordinary tensor: it is observed sample by sample, and a fused op reads whole batches.
     """
     changing = varying(model)
     changed = False
@@ -55,7 +55,7 @@ def _widest(operands: Sequence[gs.Tensor]) -> gs.Tensor:
 
 
 def _narrow(tensor: gs.Tensor, widest: gs.Tensor) -> bool:
-    """Whether a product with the widest operand surely repeats the tensor: sizes that are only named may be equal."""
+    """Whether the widest operand surely broadcasts the tensor: symbolic sizes may be equal at run time."""
     rank = len(widest.shape)
     pairs = zip(_lead(tensor, rank), _lead(widest, rank), strict=True)
     return len(tensor.shape) < rank or any(a == 1 and isinstance(b, int) and b > 1 for a, b in pairs)
@@ -64,7 +64,7 @@ def _narrow(tensor: gs.Tensor, widest: gs.Tensor) -> bool:
 def _expanded(model: Model, tensor: gs.Tensor, widest: gs.Tensor) -> gs.Tensor:
     base = model.unique(f"{tensor.name}_every")
     lead, own = widest.shape[:-2], list(tensor.shape[-2:])
-    # The keys before their transposition: of that nothing else than the product may read.
+    # Expand keys before their transposition, which only the product may read.
     like = operand(widest, transposed=True).tensor
     pieces = [
         constant(model, f"{base}_{part}", np.array(sizes, np.int64))

@@ -1,4 +1,4 @@
-"""Linear: Gemm, and MatMul with its bias, as MatMul with constant [K, N] and Add directly behind."""
+"""Rewrite Gemm, and MatMul with its bias, as MatMul with constant [K, N] directly followed by Add."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Gemm(Pattern[gs.Tensor]):
         return node.inputs[0]
 
     def rewrite(self, node: gs.Node, match: gs.Tensor, model: Model) -> None:
-        """The factors go into the constants."""
+        """Multiply the factors into the constants."""
         weight = np.asarray(value(node.inputs[1]))
         if node.attrs.get("transB", 0):
             weight = np.ascontiguousarray(weight.T)
@@ -62,7 +62,7 @@ class Bias(Pattern[tuple[int, gs.Tensor]]):
     anchors = frozenset({"Add"})
 
     def check(self, node: gs.Node, model: Model) -> tuple[int, gs.Tensor]:
-        """Where the product is, and the bias."""
+        """The position of the product among the inputs, and the bias."""
         for index in (0, 1):
             product, bias = node.inputs[index], node.inputs[1 - index]
             made = product.inputs[0] if len(product.inputs) == 1 else None
@@ -85,7 +85,7 @@ class Bias(Pattern[tuple[int, gs.Tensor]]):
         raise AssertionError
 
     def rewrite(self, node: gs.Node, match: tuple[int, gs.Tensor], model: Model) -> None:
-        """Operands in order; the bias flat."""
+        """Put the product first, and flatten the bias."""
         index, bias = match
         product = node.inputs[index]
         held = np.asarray(value(bias))

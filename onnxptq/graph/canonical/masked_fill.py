@@ -1,4 +1,4 @@
-"""Scores replaced by a very low number where a mask says so: the same as adding that number there."""
+"""Rewrite scores replaced by a very low number under a mask as scores plus that number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from onnxptq.graph.edit import append, constant, replace_output
 from onnxptq.graph.model import Model, scalar
 
 LOW = -1e9
-"""At and below this, adding a score of any sane size to it gives back the number itself in float32 (its last bit is
-worth 64)."""
+"""At and below this number, adding a score gives the number itself in float32: its last bit is worth 64."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,18 @@ class Fill:
     scores: gs.Tensor
     low: float
     when: bool
-    """Whether the low number is chosen where the condition holds."""
+    """Whether a true condition selects the low number."""
 
 
 class MaskedFill(Pattern[Fill]):
-    """Where on the way from product to softmax becomes Add of Where(condition, 0, low)."""
+    """Where between product and softmax becomes Add of Where(condition, 0, low)."""
 
     name = "masked scores"
     anchors = frozenset({"Softmax"})
     repeats = True
 
     def check(self, node: gs.Node, model: Model) -> Fill:
-        """The first such choice."""
+        """The first masked fill."""
         found = attention_of(node, model)
         here = found.qk.outputs[0]
         for step in found.steps:
@@ -52,7 +51,7 @@ class MaskedFill(Pattern[Fill]):
         raise Miss("nothing is chosen by a condition, or not between scores and a very low number")
 
     def rewrite(self, node: gs.Node, match: Fill, model: Model) -> None:
-        """A term to add, of the condition's shape."""
+        """Write the additive term, of the condition's shape."""
         base = match.where.name
         zero, low = (
             constant(model, f"{base}_{n}", np.array(v, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""The NaN guard of scaled_dot_product_attention, where no row of scores can be -inf throughout."""
+"""Remove the NaN guard of scaled_dot_product_attention where no row of scores can be all -inf."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from onnxptq.graph.edit import producer, replace_reads
 from onnxptq.graph.model import Model, value
 
 FINITE = MOVES | {"Cast", "MatMul", "Where"}
-"""Ops that make nothing infinite out of finite numbers (barring overflow)."""
+"""Ops that keep finite numbers finite (barring overflow)."""
 BOOLEAN = frozenset(
     {"And", "Or", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Xor"}
 )
 
 
 class NanGuard(Pattern[Scores]):
-    """Where(IsNaN(P), 0, P), or the same with a test of the mask, is P if what is added to the scores is finite."""
+    """Where(IsNaN(P), 0, P), or a test of the mask instead of IsNaN, equals P if all additive terms are finite."""
 
     name = "needless NaN guard"
     anchors = frozenset({"Softmax"})
 
     def check(self, node: gs.Node, model: Model) -> Scores:
-        """The attention with a guard."""
+        """The guarded attention."""
         found = scores(node, varying(model))
         need(found is not None and found.guard and not found.thinned, "no guard")
         assert found is not None
@@ -42,14 +42,14 @@ class NanGuard(Pattern[Scores]):
         return found
 
     def rewrite(self, node: gs.Node, match: Scores, model: Model) -> None:
-        """The product reads the softmax."""
+        """Let the product read the softmax."""
         replace_reads(match.guard[-1].outputs[0], node.outputs[0], keep=match.guard)
         for dead in match.guard:
             dead.outputs.clear()
 
 
 def is_finite(tensor: gs.Tensor, depth: int = 24) -> bool:
-    """Whether a tensor can be seen to hold no infinity, whatever the inputs are (graph inputs of floats cannot)."""
+    """Whether a tensor is finite for all inputs; float inputs of the graph may not be."""
     if str(tensor.dtype).startswith(("bool", "int", "uint")):
         return True
     array = value(tensor)

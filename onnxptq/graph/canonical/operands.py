@@ -1,5 +1,4 @@
-"""Operands of attention as the definition has them: q, k and v of shape [..., N, d], scaled last, k transposed in plain
-sight."""
+"""Canonical attention operands: q, k, v of shape [..., N, d], scaled last, k swapped by its own Transpose."""
 
 from __future__ import annotations
 
@@ -15,13 +14,13 @@ from onnxptq.graph.model import Model, value
 
 
 class KeyTranspose(Pattern[gs.Tensor]):
-    """Exporters merge the transposition of k with others; here it becomes one of its own again."""
+    """Split the transposition of k off the Transpose that an exporter merged it into."""
 
     name = "transposition of the keys"
     anchors = frozenset({"Softmax"})
 
     def check(self, node: gs.Node, model: Model) -> gs.Tensor:
-        """The transposed keys, where no single swap of the last axes makes them."""
+        """The transposed keys, unless a single swap of the last axes makes them."""
         found = attention_of(node, model)
         keys = operand(found.qk.inputs[1], transposed=True)
         need(keys.transpose is None, "already canonical")
@@ -29,7 +28,7 @@ class KeyTranspose(Pattern[gs.Tensor]):
         return keys.tensor
 
     def rewrite(self, node: gs.Node, match: gs.Tensor, model: Model) -> None:
-        """A pair of swaps; a transposition before them takes the first one in."""
+        """Insert a pair of swaps; a Transpose before them absorbs the first one."""
         rank = len(match.shape)
         swap = [*range(rank - 2), rank - 1, rank - 2]
         made = producer(match)
@@ -48,7 +47,7 @@ class KeyTranspose(Pattern[gs.Tensor]):
 
 @dataclass(frozen=True)
 class Early:
-    """A scalar factor above ops that only move numbers."""
+    """A scalar factor before ops that only move elements."""
 
     qk: gs.Node
     index: int
@@ -57,14 +56,14 @@ class Early:
 
 
 class LateScale(Pattern[Early]):
-    """A scalar factor on q or k between ops that only move numbers moves down to the product."""
+    """Move a scalar factor on q or k past ops that only move elements, down to the product."""
 
     name = "scale next to the product"
     anchors = frozenset({"Softmax"})
     repeats = True
 
     def check(self, node: gs.Node, model: Model) -> Early:
-        """The first such factor of q, else of k."""
+        """The first such factor of q, or else of k."""
         found = attention_of(node, model)
         for index in (0, 1):
             tensor = operand(found.qk.inputs[index], transposed=index == 1).tensor
@@ -80,7 +79,7 @@ class LateScale(Pattern[Early]):
         raise AssertionError
 
     def rewrite(self, node: gs.Node, match: Early, model: Model) -> None:
-        """The same Mul or Div, on the operand itself."""
+        """Apply the same Mul or Div to the operand itself."""
         scaled = scaling(match.scale)
         assert scaled is not None
         set_input(match.below, 0, scaled[0])
@@ -93,7 +92,7 @@ class LateScale(Pattern[Early]):
 
 @dataclass(frozen=True)
 class ByHead:
-    """A constant factor of each head behind the product."""
+    """A constant factor per head after the product."""
 
     qk: gs.Node
     scale: gs.Node
@@ -101,13 +100,13 @@ class ByHead:
 
 
 class HeadScale(Pattern[ByHead]):
-    """Scores of cosine attention are scaled by a number for each head, which may as well scale the queries."""
+    """Cosine attention scales scores by a factor per head: scale the queries instead."""
 
     name = "scale of each head on the queries"
     anchors = frozenset({"Softmax"})
 
     def check(self, node: gs.Node, model: Model) -> ByHead:
-        """The first step behind the product that is no plain scalar."""
+        """The first step after the product that is not a plain scalar."""
         found = attention_of(node, model)
         place = next((i for i, step in enumerate(found.steps) if scaling(step) is None), None)
         need(place is not None and found.steps[place].op == "Mul", "no factor by head")
@@ -125,7 +124,7 @@ class HeadScale(Pattern[ByHead]):
         return ByHead(found.qk, step, factors)
 
     def rewrite(self, node: gs.Node, match: ByHead, model: Model) -> None:
-        """The same Mul on the queries."""
+        """Apply the same Mul to the queries."""
         q = match.qk.inputs[0]
         set_input(match.qk, 0, append(model, "Mul", [q, match.factors], like=q, base=f"{match.scale.name}_queries"))
         replace_output(model, match.scale, 0, next(t for t in match.scale.inputs if t is not match.factors))

@@ -1,4 +1,4 @@
-"""Local functions inlined and the standard operator set raised, on a skeleton without the large weights."""
+"""Inline local functions and raise the standard operator set, on a skeleton without the large weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from onnxptq.graph.nested import protos
 OPSET = 21
 CONTRIB = "com.microsoft"
 EARLY = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
-"""Ops that onnxruntime writes into the standard domain of every operator set; ONNX has the first one since 17."""
+"""Ops that onnxruntime adds to the standard domain of every opset; ONNX has the first one since 17."""
 
 
 def modernise(model: Model) -> Model:
-    """The model with its functions inlined and at least opset 21. Large weights never pass through protobuf."""
+    """The model with inlined functions and opset 21 or later. Large weights never pass through protobuf."""
     if not model.functions and model.opset >= OPSET and not any(("", n.op) in DECOMPOSED for n in model.graph.nodes):
         return model
     proto, weights = _skeleton(model)
@@ -53,8 +53,10 @@ def modernise(model: Model) -> Model:
 
 
 def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in opset ``OPSET``. The converter stops at standard ops that ONNX does not know, but leaves those of
-    other domains alone."""
+    """Convert the model to opset ``OPSET``.
+
+    The converter stops at standard ops that ONNX does not know, but ignores ops of other domains.
+    """
     nodes = [node for graph in protos(proto.graph) for node in graph.node if node.op_type in EARLY]
     early = [node for node in nodes if node.domain in ("", "ai.onnx")]
     for node in early:
@@ -70,7 +72,7 @@ def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The model as protobuf with large constants turned into inputs, and those constants."""
+    """The model as protobuf with large constants replaced by inputs, and those constants."""
     bare = model.copy()
     weights: dict[str, Any] = {}
     for constant in list(bare.constants()):

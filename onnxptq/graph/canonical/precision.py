@@ -1,4 +1,4 @@
-"""Half-precision models computed in float32."""
+"""Compute half-precision models in float32."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def widen(model: Model) -> bool:
-    """Turn float16 and bfloat16 into float32 throughout; inputs and outputs of the graph keep their types behind
-    casts."""
+    """Turn float16 and bfloat16 into float32; inputs and outputs of the graph keep their types through casts."""
     graph = model.graph
     inputs, outputs = ([t for t in side if element_type(t) in HALF] for side in (graph.inputs, graph.outputs))
     outer = {id(t) for t in (*inputs, *outputs)}

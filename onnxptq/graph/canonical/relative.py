@@ -16,7 +16,7 @@ from onnxptq.graph.model import Model
 
 @dataclass(frozen=True)
 class Terms:
-    """The two terms, before what gives them an axis of length one, and the scores they are added to."""
+    """The two terms before their unsqueezed axis, and the scores they are added to."""
 
     found: Scores
     source: gs.Tensor
@@ -30,14 +30,16 @@ class Terms:
 
 
 class Relative(Pattern[Terms]):
-    """Both spellings (added to reshaped scores as in Segment Anything, or summed, reshaped and added) become the one
-    above."""
+    """Rewrite both variants to the form above.
+
+    Segment Anything adds the terms to reshaped scores; others sum, reshape and add them.
+    """
 
     name = "decomposed relative position"
     anchors = frozenset({"Softmax"})
 
     def check(self, node: gs.Node, model: Model) -> Terms:
-        """The terms, and between which tensors they are added."""
+        """The terms, and the tensors before and after their addition."""
         found = attention_of(node, model)
         need(found.qk.outputs[0].shape is not None, "unknown shape of the scores")
         *lead, queries, keys = found.qk.outputs[0].shape
@@ -62,7 +64,7 @@ class Relative(Pattern[Terms]):
 
     @staticmethod
     def _reshaped(found: Scores) -> list[tuple[gs.Tensor, gs.Tensor, list[gs.Tensor]]]:
-        """Reshape, Add, Add, Reshape on the way of the scores."""
+        """Match Reshape, Add, Add, Reshape between product and softmax."""
         for index in range(len(found.steps) - 3):
             four = found.steps[index : index + 4]
             if [n.op for n in four] == ["Reshape", "Add", "Add", "Reshape"]:
@@ -75,7 +77,7 @@ class Relative(Pattern[Terms]):
 
     @staticmethod
     def _summed(found: Scores) -> list[tuple[gs.Tensor, gs.Tensor, list[gs.Tensor]]]:
-        """Add(scores, Reshape(Add(rows, columns)))."""
+        """Match Add(scores, Reshape(Add(rows, columns)))."""
         before = found.qk.outputs[0]
         cases = []
         for step in found.steps:
@@ -90,8 +92,7 @@ class Relative(Pattern[Terms]):
 
     @staticmethod
     def _both(terms: list[gs.Tensor], queries: int, keys: int) -> tuple[gs.Tensor | None, gs.Tensor | None]:
-        """(rows, columns) among two terms of shape [..., H, 1] and [..., 1, W] with H * W keys and all queries before
-        them."""
+        """(rows, columns) among two terms [..., H, 1] and [..., 1, W], with H * W keys and all queries before them."""
         for rows, columns in (terms, terms[::-1]):
             a, b = rows.shape, columns.shape
             if a is None or b is None or len(a) != len(b) or len(a) < 4:
@@ -114,7 +115,7 @@ class Relative(Pattern[Terms]):
         return None, None
 
     def rewrite(self, node: gs.Node, match: Terms, model: Model) -> None:
-        """Terms of shape [..., Nq, H] and [..., Nq, W], each given its axis right before it is added."""
+        """Unsqueeze terms [..., Nq, H] and [..., Nq, W] right before they are added."""
         lead = [d if isinstance(d, int) else -1 for d in match.lead]
         base = match.found.softmax.name
         following = match.target.outputs

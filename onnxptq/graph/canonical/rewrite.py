@@ -1,4 +1,4 @@
-"""Patterns: what to look for, why not, and what to write instead."""
+"""Rewriting: patterns that match nodes, give a reason for a mismatch, and write the replacement."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ M = TypeVar("M")
 
 
 class Miss(Exception):
-    """Why a node that starts like a pattern is none."""
+    """The reason why a node does not match a pattern."""
 
 
 class Pattern(ABC, Generic[M]):
-    """One exporter dialect. ``check`` raises Miss with the reason, or returns what ``rewrite`` needs."""
+    """One exporter's variant. ``check`` raises Miss with the reason, or returns the match for ``rewrite``."""
 
     name: ClassVar[str]
     anchors: ClassVar[frozenset[str]]
-    """Ops at which the pattern is looked for."""
+    """Ops that a match may start from."""
     repeats: ClassVar[bool] = False
-    """Whether one node may match several times (the anchor survives the rewriting)."""
+    """Whether one node may match several times (it survives the rewriting)."""
 
     @abstractmethod
     def check(self, node: gs.Node, model: Model) -> M:
@@ -35,11 +35,11 @@ class Pattern(ABC, Generic[M]):
 
     @abstractmethod
     def rewrite(self, node: gs.Node, match: M, model: Model) -> None:
-        """Write the canonical form; dead nodes are swept afterwards."""
+        """Write the canonical form; dead nodes are removed afterwards."""
 
 
 def apply(model: Model, pattern: Pattern[M]) -> int:
-    """Rewrite every match in graph order; the number of them."""
+    """Rewrite every match in graph order; return the number of matches."""
     count = 0
     for node in list(model.graph.nodes):
         while node.op in pattern.anchors and node.outputs and node.domain in ("", None, "ai.onnx"):
@@ -62,7 +62,7 @@ def need(condition: object, reason: str) -> None:
 
 
 def attention_of(softmax: gs.Node, model: Model) -> Scores:
-    """The attention around a Softmax, or Miss."""
+    """The attention around a Softmax; Miss if there is none."""
     found = scores(softmax, varying(model))
     if found is None:
         raise Miss("no attention")

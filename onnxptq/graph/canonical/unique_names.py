@@ -1,4 +1,4 @@
-"""Every node gets a name, and a name belongs to one node."""
+"""Give every node a unique name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constants that a pass may want to change belong to one reader."""
+"""Give each constant that a pass may change a single reader."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ OWNERS = {
 
 
 def unshare(model: Model) -> None:
-    """Give each weight, bias and norm parameter to one node (exporters merge equal ones; arrays stay shared in
-    memory)."""
+    """Split weights, biases and norm parameters that nodes share; their arrays stay shared in memory."""
     seen: set[str] = set()
     names = model.names()
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))

@@ -1,4 +1,4 @@
-"""Scores reshaped between the two products: the reshape moves to q, k, v and the output."""
+"""Move Reshapes of the scores between the two products to q, k, v and the output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Lead = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Split:
-    """Reshapes of the leading axes on the way from q k^T to P v, and the axes to have throughout instead."""
+    """Reshapes of the leading axes between q k^T and P v, and the axes that replace them."""
 
     found: Scores
     reshapes: tuple[gs.Node, ...]
@@ -27,22 +27,22 @@ class Split:
     q: Operand
     k: Operand
     terms: tuple[tuple[gs.Node, gs.Tensor], ...]
-    """Additions that have the axes of the product q k^T itself."""
+    """Terms added at the axes of the product q k^T."""
 
 
 class Windows(Pattern[Split]):
-    """Swin's shifted windows add a mask [windows, 1, N, N] to scores [batch * windows, heads, N, N] by way of two
-    reshapes.
+    """Remove the two Reshapes by which Swin adds a window mask to its scores.
 
-    Others split [batch * heads, N, N] to add a mask, and merge again before the softmax or behind it. q, k and v are
-    reshaped instead (a view), so that every term broadcasts against the scores as they stand.
+    The mask is [windows, 1, N, N], the scores are [batch * windows, heads, N, N]. Other models split
+    [batch * heads, N, N] to add a mask, and merge before or after the softmax. q, k and v are reshaped instead
+    (a view), so that every term broadcasts against the scores.
     """
 
     name = "leading reshape of scores"
     anchors = frozenset({"Softmax"})
 
     def check(self, node: gs.Node, model: Model) -> Split:
-        """The reshapes, if they change only the axes before the last two."""
+        """The Reshapes, if they change only the leading axes."""
         found = attention_of(node, model)
         shaping = [n for n in found.steps if n.op == "Reshape"]
         reshapes = (*shaping, *([found.reshape] if found.reshape is not None else []))
@@ -82,7 +82,7 @@ class Windows(Pattern[Split]):
     def _terms(
         found: Scores, shaping: list[gs.Node], before: Lead, lead: Lead
     ) -> tuple[tuple[gs.Node, gs.Tensor], ...]:
-        """Terms added before the first reshape and behind the second: those that must be reshaped with the scores."""
+        """Terms added before the first Reshape and after the second: they must be reshaped like the scores."""
         out = []
         here = found.qk.outputs[0]
         inside = False
@@ -103,7 +103,7 @@ class Windows(Pattern[Split]):
         return tuple(out)
 
     def rewrite(self, node: gs.Node, match: Split, model: Model) -> None:
-        """Reshape q, k, v to the axes the scores were reshaped to, and the output back."""
+        """Reshape q, k, v to the axes of the reshaped scores, and the output back."""
         found, lead = match.found, match.lead
         after = _lead(found.probabilities)
         if _lead(found.qk.outputs[0]) != lead:
@@ -155,7 +155,7 @@ def _lead(tensor: gs.Tensor) -> Lead | None:
 
 
 def _equal(a: Lead, b: Lead) -> bool:
-    """Whether the axes of two tensors of as many elements are the same: one may be unsaid, the others tell it."""
+    """Whether two tensors of equal size have equal axes; one unknown axis follows from the others."""
     differing = [(x, y) for x, y in zip(a, b, strict=False) if x != y]
     return len(a) == len(b) and len(differing) <= 1 and not any(isinstance(d, int) for pair in differing for d in pair)
 

@@ -1,1 +1,1 @@
-"""One data-flow analysis: dimensions, shapes, partial values, channels and tokens followed through a graph."""
+"""Data-flow analysis: dimensions, shapes, partial values, channels and tokens followed through a graph."""

@@ -1,4 +1,4 @@
-"""Arithmetic of dimensions: an int, a symbol such as ``N`` or ``25*N``, or None where nothing is known."""
+"""Arithmetic of dimensions: an int, a symbol such as ``N`` or ``25*N``, or None if unknown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SYMBOL = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def _monomial(dim: int | str) -> tuple[int, tuple[str, ...]]:
-    """Coefficient and sorted symbols; anything that is not a product of plain symbols counts as one symbol."""
+    """Coefficient and sorted symbols; any other expression counts as one symbol."""
     if isinstance(dim, int):
         return dim, ()
     factors = dim.split("*")
@@ -87,7 +87,7 @@ def sub(a: Dim, b: Dim) -> Dim:
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:
-    """a // b of two sizes: operands below zero are left alone, because ONNX's Div truncates."""
+    """a // b of two sizes. Negative operands give None, since ONNX's Div truncates."""
     if a is None or b is None or b == 0 or (isinstance(b, int) and b < 0):
         return None
     if isinstance(a, int) and isinstance(b, int):
@@ -106,8 +106,10 @@ def mod(a: Dim, b: Dim) -> Dim:
 
 
 def equal(a: Dim, b: Dim) -> Dim:
-    """1 or 0 where it is certain whether a equals b (a symbol without a minus is a size, so never below zero), else
-    None."""
+    """1 or 0 if it is certain whether a equals b, else None.
+
+    A symbol without a minus is a size, so never negative.
+    """
     if a is None or b is None:
         return None
     if isinstance(a, int) and isinstance(b, int):
@@ -119,7 +121,7 @@ def equal(a: Dim, b: Dim) -> Dim:
 
 
 def broadcast(a: Sequence[Dim], b: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The shape two tensors broadcast to; a dimension that could be either is None."""
+    """The broadcast shape of two tensors; an ambiguous dimension is None."""
     rank = max(len(a), len(b))
     left = [1] * (rank - len(a)) + list(a)
     right = [1] * (rank - len(b)) + list(b)

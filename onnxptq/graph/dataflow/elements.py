@@ -1,4 +1,4 @@
-"""Element types of tensors, as ONNX numbers them and as graphsurgeon holds them."""
+"""Element types of tensors in ONNX and in graphsurgeon."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def element_type(tensor: gs.Tensor) -> int:
 
 
 def dtype_of(element: int) -> Any:
-    """What graphsurgeon calls an element type."""
+    """graphsurgeon's name for an element type."""
     return element if element == onnx.TensorProto.BFLOAT16 else onnx.helper.tensor_dtype_to_np_dtype(element)
 
 
 def constant_array(tensor: gs.Constant, model: Model) -> NDArray[Any] | None:
-    """The array of a constant, unless NumPy cannot hold its type, or it holds text."""
+    """The array of a constant; None for text and for types that NumPy does not have."""
     if tensor.name in model.tensors or not is_readable(tensor):
         return None
     return np.asarray(tensor.values)
 
 
 def element_of(dtype: Any) -> int:
-    """Element type of a ConstantOfShape without or with a value."""
+    """Element type of a ConstantOfShape with or without a value."""
     return onnx.TensorProto.FLOAT if dtype is None else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

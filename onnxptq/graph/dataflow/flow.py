@@ -1,4 +1,4 @@
-"""How values flow through a graph: which ops only move numbers, what depends on the inputs, who is before whom."""
+"""Value flow in a graph: ops that only move elements, dependence on inputs, and order."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ MOVES = frozenset(
         "Unsqueeze",
     }
 )
-"""Ops that move the numbers of their first input (all inputs of Concat) without changing them."""
+"""Ops that move elements of their first input (all inputs of Concat) without changing them."""
 
 
 def data_inputs(node: gs.Node) -> list[gs.Tensor]:
-    """The inputs of a moving op that carry the numbers moved."""
+    """The inputs of a moving op whose elements are moved."""
     return list(node.inputs) if node.op == "Concat" else list(node.inputs[:1])
 
 
@@ -43,12 +43,12 @@ def standard(node: gs.Node) -> bool:
 
 
 def moves(node: gs.Node) -> bool:
-    """Whether the node only moves numbers."""
+    """Whether the node only moves elements."""
     return node.op in MOVES and standard(node)
 
 
 def varying(model: Model) -> set[str]:
-    """Names of tensors that depend on the values (not only on the shapes) of the graph's inputs."""
+    """Names of tensors that depend on the values (not only the shapes) of the graph's inputs."""
     found = {t.name for t in model.graph.inputs}
     for node in model.graph.nodes:
         if node.op not in ("Shape", "Size") and any(t.name in found for t in node.inputs):
@@ -57,7 +57,7 @@ def varying(model: Model) -> set[str]:
 
 
 def reached(model: Model, seeds: Mapping[str, int]) -> dict[str, int]:
-    """For each tensor the union (bitwise or) of the seeds' marks it depends on. ``seeds`` are tensor names."""
+    """For each tensor, the bitwise or of the marks of all seeds it depends on. ``seeds`` are tensor names."""
     marks = dict(seeds)
     for node in model.graph.nodes:
         if node.op in ("Shape", "Size"):

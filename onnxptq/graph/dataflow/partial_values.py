@@ -1,4 +1,4 @@
-"""Values known in part: small integer tensors whose entries are numbers, symbols (see ``dims``) or unknown."""
+"""Partial values: small integer tensors whose entries are numbers, symbols (see ``dims``) or unknown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxptq.graph.dataflow.dims import Dim
 Value = NDArray[Any]
 Shape = Sequence[Dim] | None
 LIMIT = 4096
-"""Elements up to which a value is followed."""
+"""Maximum number of elements of a tracked value."""
 
 Rule = Callable[[gs.Node, list[Value | None], list[Shape]], "Value | None"]
 
@@ -44,7 +44,7 @@ def is_complete(value: Value | None) -> bool:
 
 
 def evaluate(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> list[Value | None]:
-    """What can be said of the outputs, one value (or None) each."""
+    """The known part of each output, or None."""
     rule = _RULES.get(node.op)
     large = any(v is not None and v.size > LIMIT for v in values)
     if large or (rule is None and node.op != "Split") or node.domain not in ("", None, "ai.onnx"):
@@ -54,7 +54,7 @@ def evaluate(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> 
             return _split(node, values)
         result = rule(node, values, shapes) if rule is not None else None
     except (IndexError, ValueError, TypeError):
-        # A malformed node says nothing here; the runtime will name it.
+        # A malformed node gives nothing here; the runtime reports it.
         result = None
     if result is not None and result.size > LIMIT:
         result = None
@@ -103,8 +103,10 @@ def _slice(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> Va
 
 
 def _picked(length: int, start: int, end: int, step: int) -> list[int]:
-    """Indices a Slice takes: negative ones count from the end, then both are brought into range (unlike Python's for
-    steps below 0)."""
+    """Indices a Slice takes.
+
+    Negative ones count from the end, then both ends are clipped (unlike Python's slices for negative steps).
+    """
     start, end = (i + length if i < 0 else i for i in (start, end))
     if step > 0:
         return list(range(min(max(start, 0), length), min(max(end, 0), length), step))

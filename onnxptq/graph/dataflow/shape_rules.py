@@ -1,4 +1,4 @@
-"""Shapes of the ops whose own inference gives up on symbols."""
+"""Shape rules for ops whose schema inference does not handle symbols."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxptq.graph.dataflow.partial_values import Value, ints, is_complete
 
 Shape = tuple[Dim, ...]
 Rule = Callable[[list[Shape | None], list[Value | None], gs.Node], Shape | None]
-"""Shape of the first output from the shapes and values of the inputs; None where it cannot be said."""
+"""Shape of the first output from shapes and values of the inputs; None if unknown."""
 
 
 def _reshape(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
@@ -68,7 +68,7 @@ def _tile(shapes: list[Shape | None], values: list[Value | None], node: gs.Node)
 
 
 def _slice(shapes: list[Shape | None], values: list[Value | None], node: gs.Node) -> Shape | None:
-    """Only what the schema's own rule cannot do: an end that is a symbol, from 0 in steps of 1."""
+    """Slice with a symbolic end, start 0 and step 1; the schema's inference does the rest."""
     if shapes[0] is None or len(values) < 3 or values[2] is None or is_complete(values[2]):
         return None
     starts = ints(values[1])
@@ -95,4 +95,4 @@ RULES: dict[str, Rule] = {
     "Slice": _slice,
     "Identity": _shape_like,
 }
-"""Shapes where the schema's inference gives up on symbols."""
+"""Shape rules by op, where the schema's inference does not handle symbols."""

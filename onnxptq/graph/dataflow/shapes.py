@@ -1,4 +1,4 @@
-"""Shapes, types and shape-like values of every tensor, in one walk; dynamic dimensions keep their symbols."""
+"""Shapes, types and shape values of every tensor in one walk; dynamic dimensions keep their symbols."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from onnxptq.graph.model import Model
 from onnxptq.graph.nested import bodies
 
 SMALL = 1 << 20
-"""Bytes up to which a constant result may outgrow its inputs."""
+"""Bytes by which a constant result may exceed its inputs."""
 TABLE = 1 << 16
-"""The same for gathers, which make big constants (relative position terms) out of small tables."""
+"""The same limit for gathers, which expand small tables to large constants (relative position terms)."""
 COUNTED = frozenset({"NonZero", "Unique", "Compress"})
-"""Ops whose output has an unknown size, but no more of it than their inputs."""
+"""Ops whose output size is unknown, but no larger than that of their inputs."""
 LEFT = frozenset(
     {
         "QuantizeLinear",
@@ -45,21 +45,20 @@ LEFT = frozenset(
         "STFT",
     }
 )
-"""Never computed here: codes are to stay codes, and of the others NumPy's reference is very slow (interpolated position
-tables)."""
+"""Ops never folded: quantized values stay quantized, and NumPy's reference of the others is very slow."""
 
 
 @dataclass
 class Facts:
-    """What is known of the tensors of a graph, by name."""
+    """Known facts of a graph's tensors, by name."""
 
     shapes: MutableMapping[str, Shape | None] = field(default_factory=dict)
     elements: MutableMapping[str, int] = field(default_factory=dict)
-    """Element types (onnx.TensorProto.DataType); 0 where unknown or where there is no plain tensor."""
+    """Element types (onnx.TensorProto.DataType); 0 where unknown, and for sequences and the like."""
     values: MutableMapping[str, Value] = field(default_factory=dict)
-    """Constants, and integer tensors known at least in part (see ``partial``)."""
+    """Constants, and integer tensors that are at least partly known (see ``partial_values``)."""
     room: float = math.inf
-    """Bytes that computed constants may still take."""
+    """Bytes that folded constants may still take."""
 
 
 def analyse(
@@ -69,8 +68,10 @@ def analyse(
     weights: bool = False,
     room: float = math.inf,
 ) -> Facts:
-    """Walk the graph once. ``inputs`` replaces input shapes; ``weights`` computes large constants too, for folding,
-    as long as there is ``room`` for their bytes."""
+    """Analyse the graph in one walk. ``inputs`` replaces input shapes.
+
+    ``weights`` folds large constants too, up to ``room`` bytes.
+    """
     walk = _Walk(model, weights, bool(inputs))
     facts = Facts(room=room)
     given = dict(inputs or {})
@@ -82,7 +83,7 @@ def analyse(
 
 
 class _Walk:
-    """One walk through a graph, and through the branches in it."""
+    """One walk through a graph and through the branches inside it."""
 
     def __init__(self, model: Model, weights: bool, resized: bool) -> None:
         self._model, self._weights, self._resized = model, weights, resized
@@ -90,7 +91,7 @@ class _Walk:
         self._imports = [onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
 
     def through(self, graph: gs.Graph, facts: Facts) -> None:
-        """Note what is known of every tensor of a graph."""
+        """Record facts about every tensor of a graph."""
         for node in graph.nodes:
             for tensor in node.inputs:
                 self._constant(tensor, facts)
@@ -109,7 +110,7 @@ class _Walk:
                     facts.values[tensor.name] = held
 
     def _branches(self, node: gs.Node, facts: Facts) -> list[tuple[int, Shape | None]] | None:
-        """What both branches of an If agree on, output by output."""
+        """Facts on which both branches of an If agree, by output."""
         parts = bodies(node)
         if node.op != "If" or not standard(node) or len(parts) != 2:
             return None
@@ -127,12 +128,12 @@ class _Walk:
 
 
 def infer(model: Model) -> None:
-    """Write the shapes and types that are known onto the tensors of the graph."""
+    """Write known shapes and types to the tensors of the graph."""
     write(model, analyse(model))
 
 
 def write(model: Model, facts: Facts) -> None:
-    """Put facts onto the tensors of the main graph."""
+    """Write facts to the tensors of the main graph."""
     graph = model.graph
     fixed = {id(t) for t in graph.inputs}
     for tensor in [t for node in graph.nodes for t in node.outputs] + list(graph.outputs):
@@ -151,7 +152,7 @@ def _note(facts: Facts, name: str, element: int, shape: Shape | None) -> None:
 
 
 def _merge(found: Shape | None, declared: Sequence[Dim] | None) -> Shape | None:
-    """The more exact of two shapes, dimension by dimension; what was found wins over what was declared."""
+    """The more exact of two shapes, dimension by dimension; inferred sizes take precedence over declared ones."""
     if found is None or declared is None or len(found) != len(declared):
         return found if found is not None else None if declared is None else tuple(declared)
     return tuple(
@@ -170,7 +171,7 @@ def _common(one: Shape | None, two: Shape | None) -> Shape | None:
 def _types(
     node: gs.Node, facts: Facts, opsets: Mapping[str, int], imports: list[onnx.OperatorSetIdProto]
 ) -> list[tuple[int, Shape | None]]:
-    """Element type and shape of each output, as far as the op's schema and our own rules tell."""
+    """Element type and shape of each output, by the op's schema and our own rules."""
     unknown: list[tuple[int, Shape | None]] = [(0, None)] * len(node.outputs)
     own = RULES.get(node.op) if node.domain in ("", None, "ai.onnx") else None
     if own is not None:
@@ -222,7 +223,7 @@ def _read(found: onnx.TypeProto | None) -> tuple[int, Shape | None]:
 
 
 def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: bool) -> None:
-    """Values of the outputs, where all inputs are constant or the op is about shapes."""
+    """Values of the outputs, if all inputs are constant or the op computes shapes."""
     values = [facts.values.get(t.name) if t.name else None for t in node.inputs]
     results: Sequence[Value | None]
     if all(v is not None and is_complete(v) for v, t in zip(values, node.inputs, strict=True) if t.name) and not _grows(
@@ -250,7 +251,7 @@ def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: boo
 
 
 def _grows(node: gs.Node, facts: Facts, values: Sequence[Value | None]) -> bool:
-    """Whether the result would be a big constant made of small ones (or its size cannot be said beforehand)."""
+    """Whether the result would be a large constant made from small ones, or has an unknown size."""
     if node.op in LEFT or facts.room <= 0:
         return True
     given = sum(v.nbytes for v in values if v is not None)
@@ -270,7 +271,7 @@ def _grows(node: gs.Node, facts: Facts, values: Sequence[Value | None]) -> bool:
 
 
 def _short(node: gs.Node, values: Sequence[Value | None]) -> bool:
-    """Whether it is a Range of few numbers."""
+    """Whether the node is a short Range."""
     if node.op != "Range" or len(values) != 3 or any(v is None or v.size != 1 for v in values):
         return False
     start, limit, step = (float(v.reshape(())) for v in values if v is not None)

@@ -1,4 +1,4 @@
-"""Transfer functions of the token analysis: where the tokens are in the outputs of a node, by its op."""
+"""Transfer functions of the token analysis: the token axis of a node's outputs, by op."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ REDUCING = frozenset(
 
 @dataclass(frozen=True)
 class Place:
-    """The axis that counts tokens; ``merged``: it counts batch times tokens."""
+    """The token axis; ``merged``: it counts batch times tokens."""
 
     axis: int
     merged: bool = False
 
 
 Rule = Callable[[gs.Node, list[Place | None]], Place | None]
-"""The place in the outputs of a node, given that in each of its inputs; None where it is in none."""
+"""The token axis in each output, given that of each input; None where there is none."""
 RULES: dict[str, Rule] = {}
 
 
@@ -124,8 +124,11 @@ def _transpose(node: gs.Node, held: list[Place | None]) -> Place | None:
 
 @transfer("Reshape", "Flatten")
 def _reshape(node: gs.Node, held: list[Place | None]) -> Place | None:
-    """By equal sizes: the axis stays where as much stands before it and it has the same size; merged with or parted
-    from the batch."""
+    """Find the axis by equal sizes.
+
+    It stays where its size and the number of elements before it are equal; or it is merged with the batch, or split
+    from it.
+    """
     place = held[0]
     if place is None:
         return None
@@ -141,7 +144,7 @@ def _reshape(node: gs.Node, held: list[Place | None]) -> Place | None:
     if place.merged and len(after) > 2 and _product(after[:2]) == _product(before[:1]):
         return Place(1)
     known = [n for n in (*before, *after) if isinstance(n, int)]
-    # sizes that inference left open: an exporter that parts heads keeps the leading axes
+    # if inference left sizes open: exporters that split heads keep the leading axes
     return (
         None
         if len(known) == len(before) + len(after) or place.merged or place.axis >= len(after)
@@ -212,7 +215,7 @@ def _gather(node: gs.Node, held: list[Place | None]) -> Place | None:
 
 @transfer("Split", "Concat")
 def _one_axis(node: gs.Node, held: list[Place | None]) -> Place | None:
-    """Split, Concat: the tokens stay unless it is their axis that is cut."""
+    """Split, Concat: tokens stay unless their own axis is cut."""
     rank = len(node.outputs[0].shape)
     kept = {p for p in held if p is not None}
     return next(iter(kept)) if len(kept) == 1 and next(iter(kept)).axis != node.attrs.get("axis", 0) % rank else None
@@ -220,7 +223,7 @@ def _one_axis(node: gs.Node, held: list[Place | None]) -> Place | None:
 
 @transfer("Slice", "Pad", "Conv")
 def _same_size(node: gs.Node, held: list[Place | None]) -> Place | None:
-    """Slice, Pad, Conv, Resize: the tokens stay where there are as many afterwards."""
+    """Slice, Pad, Conv, Resize: tokens stay where their number stays."""
     place = held[0]
     if place is None or len(node.outputs[0].shape) != len(node.inputs[0].shape):
         return None

@@ -1,5 +1,4 @@
-"""Tokens: which axis of which tensor counts the tokens of a masked input, found by following that axis through the
-graph."""
+"""Token analysis: the axis of each tensor that counts the tokens of a masked input."""
 
 from __future__ import annotations
 
@@ -14,15 +13,17 @@ from onnxptq.graph.model import Model
 
 @dataclass(frozen=True)
 class Padding:
-    """Which mask input says which tokens count, and the axis of the tensor that counts tokens (from the end)."""
+    """The mask input that marks valid tokens, and the token axis of a tensor (from the end)."""
 
     mask: str
     axis: int
 
 
 def token_axes(model: Model, masks: Mapping[str, str]) -> dict[str, Padding]:
-    """Padding of every tensor that has an axis of tokens, for masks given as mask input -> token input ('' for the
-    likeliest)."""
+    """Padding of every tensor with a token axis.
+
+    ``masks`` maps mask inputs to token inputs ('' for the likeliest one).
+    """
     inputs = {tensor.name: tensor for tensor in model.graph.inputs}
     found: dict[str, Padding] = {}
     for mask, token in masks.items():
@@ -42,13 +43,13 @@ def token_axes(model: Model, masks: Mapping[str, str]) -> dict[str, Padding]:
 
 
 def _likeliest(inputs: Mapping[str, gs.Tensor], mask: str) -> str:
-    """The first other input with the shape of the mask."""
+    """The first other input with the mask's shape."""
     shape = inputs[mask].shape if mask in inputs else None
     return next((name for name, tensor in inputs.items() if name != mask and tensor.shape == shape), "")
 
 
 def _through(node: gs.Node, places: Mapping[str, Place]) -> Place | None:
-    """Where the tokens are in the outputs of a node."""
+    """The token axes of a node's outputs."""
     held = [places.get(tensor.name) for tensor in node.inputs]
     if not any(held) or any(
         t.shape is None for t in (*node.outputs, *(i for i, p in zip(node.inputs, held, strict=True) if p))

@@ -1,4 +1,4 @@
-"""Channel numbers sent through the ops that only move numbers, to see where each channel ends up."""
+"""Channel tracing: channel numbers sent through ops that only move elements."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from onnxptq.graph.evaluate import evaluate
 from onnxptq.graph.model import Model
 
 Numbers = NDArray[np.int32]
-"""Channel numbers from 1; 0 is what belongs to no channel (padding, constants)."""
+"""Channel numbers start at 1; 0 marks elements of no channel (padding, constants)."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A node that reads moved numbers and is itself more than a move. ``node`` is None for an output of the graph."""
+    """A node that reads moved elements and does more than move them. ``node`` is None for an output of the graph."""
 
     tensor: gs.Tensor
     node: gs.Node | None
@@ -50,7 +50,7 @@ class Tracer:
         )
 
     def origin(self, tensor: gs.Tensor) -> list[gs.Tensor]:
-        """The tensors whose numbers ``tensor`` is made of, behind all moves (constants left out)."""
+        """The tensors whose elements ``tensor`` consists of, before all moves (constants left out)."""
         found: dict[str, gs.Tensor] = {}
         stack, seen = [tensor], set()
         while stack:
@@ -66,7 +66,7 @@ class Tracer:
         return [found[name] for name in sorted(found)]
 
     def readers(self, tensor: gs.Tensor) -> list[Reader]:
-        """Who reads the numbers of ``tensor`` behind all moves, in graph order of discovery."""
+        """Readers of ``tensor`` after all moves, in the order they are found."""
         found: list[Reader] = []
         stack, seen = [tensor], set()
         while stack:
@@ -84,11 +84,11 @@ class Tracer:
         return found
 
     def follow(self, start: gs.Tensor, numbers: Numbers, target: gs.Tensor) -> Numbers | None:
-        """The numbers of ``target`` when ``start`` holds ``numbers``; None where that cannot be said."""
+        """The numbers in ``target`` when ``start`` holds ``numbers``; None if unknown."""
         return self._numbers(target, {start.name: numbers})
 
     def channels(self, start: gs.Tensor, target: gs.Tensor, *, axis: int = -1) -> Numbers | None:
-        """``follow`` with the channel number along one axis of ``start``."""
+        """``follow`` with channel numbers along one axis of ``start``."""
         shape = self.shape(start)
         if not shape:
             return None
@@ -97,7 +97,7 @@ class Tracer:
         line[axis] = count
         numbers = np.broadcast_to(np.arange(1, count + 1, dtype=np.int32).reshape(line), shape)
         if self._traced[:2] != (start.name, axis):
-            # Several tensors are asked for per start, and what one start leads to may be large: keep the last one.
+            # Callers ask for several targets per start; one start may reach large tensors: cache the last.
             self._traced = (start.name, axis, {start.name: numbers})
         return self._numbers(target, self._traced[2])
 
@@ -136,7 +136,7 @@ class Tracer:
 
 
 def sample_shapes(model: Model) -> dict[str, Sequence[Dim]]:
-    """Sizes to trace with: a small batch of two for dynamic batches, so that batch and heads can be told apart."""
+    """Shapes to trace with: a dynamic batch becomes two, to tell batch from heads."""
     chosen: dict[str, int] = {}
     shapes: dict[str, Sequence[Dim]] = {}
     for tensor in model.graph.inputs:
@@ -154,10 +154,9 @@ def sample_shapes(model: Model) -> dict[str, Sequence[Dim]]:
 
 
 def heads(numbers: Numbers) -> NDArray[np.int64] | None:
-    """[heads, dim] -> channel from 0, of an operand [..., N, d] whose leading axes are batch, windows and heads in that
-    order.
+    """Map [heads, dim] to channels from 0, for an operand [..., N, d] with leading axes batch, windows, heads.
 
-    None unless each (head, dim) holds one channel at every token, and every batch the same ones.
+    None unless each (head, dim) holds the same channel at every token of every batch.
     """
     if numbers.ndim < 2 or numbers.size == 0:
         return None
@@ -173,7 +172,7 @@ def heads(numbers: Numbers) -> NDArray[np.int64] | None:
 
 
 def columns(numbers: Numbers) -> NDArray[np.int64] | None:
-    """Channel number of each position of the last axis, -1 for none; None unless it is the same everywhere."""
+    """Channel number of each position of the last axis, -1 for none; None unless all tokens agree."""
     flat = numbers.reshape(-1, numbers.shape[-1])
     top = flat.max(axis=0) if flat.size else np.zeros(numbers.shape[-1], dtype=np.int32)
     if not np.all((flat == top) | (flat == 0)):
@@ -182,5 +181,5 @@ def columns(numbers: Numbers) -> NDArray[np.int64] | None:
 
 
 def is_padded(numbers: Numbers) -> bool:
-    """Whether some tokens are made up of nothing but padding."""
+    """Whether some tokens consist of padding only."""
     return bool(np.any(numbers.reshape(-1, numbers.shape[-1]).max(axis=1) == 0))

@@ -1,4 +1,4 @@
-"""Ops of onnxruntime's optimizer (domain com.microsoft) written out as standard ones: see ``expand``."""
+"""Ops of onnxruntime's optimizer (domain com.microsoft) expanded to standard ops."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ TABLE: dict[str, Expansion] = {
     **norm.TABLE,
     **rotary.TABLE,
 }
-"""Each op by its name, and how it is written out."""
+"""The expansion of each op, by op name."""
 UNDECLARED = frozenset({"SimplifiedLayerNormalization"})
-"""Ops that onnxruntime writes into the standard domain, where ONNX has none of the name."""
+"""Ops that onnxruntime puts into the standard domain although ONNX has no op of the name."""
 
 
 def expand(model: Model) -> None:
-    """Write out every op that standard ones say exactly; a note names the others.
+    """Expand every op that has an exact equivalent in standard ops; return a note on the others.
 
-    Some need to know the rank of an input, which may show when the ops before them are written out.
+    Some expansions need the rank of an input, which may become known when earlier ops are expanded.
     """
     if not any(_of_onnxruntime(node) for node in model.graph.nodes):
         return
@@ -68,7 +68,7 @@ def _of_onnxruntime(node: gs.Node) -> bool:
 
 
 def _write(model: Model, node: gs.Node) -> None:
-    """The standard ops in the place of one node."""
+    """Write the standard ops that replace one node."""
     rule = TABLE.get(node.op)
     if rule is None:
         raise Miss("not expressible in standard ops, or unknown")

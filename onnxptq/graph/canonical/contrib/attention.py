@@ -1,4 +1,4 @@
-"""Attention as onnxruntime fuses it, written out as products, masks and a softmax."""
+"""Expand onnxruntime's fused attention ops to products, masks and a softmax."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Pair = tuple[gs.Tensor | None, gs.Tensor | None]
 
 @dataclass(frozen=True)
 class Core:
-    """What both ops share, once queries, keys and values are [B, N, length, dim]."""
+    """Parameters shared by both ops, for queries, keys and values of shape [B, N, length, dim]."""
 
     mask: gs.Tensor | None
     bias: gs.Tensor | None
     scale: float
-    """0: one over the root of the head's width."""
+    """0 stands for one over the square root of the head's width."""
     causal: bool
     masked: float
-    """What is added to the score of a key that the mask leaves out."""
+    """The number added to the scores of masked keys."""
 
 
 def _attention(write: Writer) -> list[gs.Tensor | None]:
-    """One projection to queries, keys and values of one input, then their attention."""
+    """Attention: project one input to queries, keys and values, then attend."""
     x, weight, bias, past = write.required(0), write.required(1), write.input(2), write.input(4)
     need(
         not write.attr("do_rotary", 0) and not write.attr("past_present_share_buffer", 0), "rotation or shared buffers"
@@ -54,7 +54,7 @@ def _attention(write: Writer) -> list[gs.Tensor | None]:
 
 
 def _multi_head(write: Writer) -> list[gs.Tensor | None]:
-    """Attention of queries, keys and values that are given, apart or packed."""
+    """MultiHeadAttention: queries, keys and values are inputs, separate or packed."""
     query, key, held, bias = write.required(0), write.input(1), write.input(2), write.input(3)
     need(write.input(8) is None and write.input(9) is None, "a shared buffer of keys")
     core = _core(write, query, mask=write.input(4), bias=write.input(5))
@@ -103,7 +103,7 @@ def _one_per_row(mask: gs.Tensor, query: gs.Tensor) -> bool:
 def _biases(
     write: Writer, bias: gs.Tensor | None, query: gs.Tensor, key: gs.Tensor | None, held: gs.Tensor | None
 ) -> list[gs.Tensor | None]:
-    """The bias of queries, keys and values, given as one vector."""
+    """Split the bias vector into the biases of queries, keys and values."""
     if bias is None:
         return [None] * 3
     width = query.shape[-1] if query.shape else None
@@ -114,7 +114,7 @@ def _biases(
 
 
 def _heads(write: Writer, x: gs.Tensor) -> gs.Tensor:
-    """[B, S, N H] as [B, N, S, H]."""
+    """[B, S, N H] split into heads: [B, N, S, H]."""
     count = int(write.attr("num_heads", 0))
     if not count:
         raise Miss("the number of heads is not said")
@@ -130,7 +130,7 @@ def _picked(write: Writer, packed: gs.Tensor, index: int) -> gs.Tensor:
 def _attend(
     write: Writer, core: Core, q: gs.Tensor, k: gs.Tensor, v: gs.Tensor, past: Pair
 ) -> tuple[gs.Tensor, gs.Tensor, gs.Tensor]:
-    """softmax(scale q k' + masks) v as [B, S, N H], and all keys and values."""
+    """softmax(scale q k' + masks) v as [B, S, N H]; also all keys and values."""
     if past[0] is not None and past[1] is not None:
         k, v = write("Concat", past[0], k, axis=2), write("Concat", past[1], v, axis=2)
     scores = write("MatMul", q, write("Transpose", k, perm=[0, 1, 3, 2]))
@@ -162,7 +162,7 @@ def _scale(write: Writer, core: Core, q: gs.Tensor) -> gs.Tensor:
 
 
 def _masked(write: Writer, mask: gs.Tensor, k: gs.Tensor, masked: float) -> gs.Tensor:
-    """What is added to the scores for a mask of keys [B, T], of pairs [B, S, T] or of lengths [B]."""
+    """The term added to the scores for a mask of keys [B, T], of pairs [B, S, T] or of lengths [B]."""
     rank = len(mask.shape)
     if rank == 1:
         places = write("Range", write.number(0, np.int32), _length(write, k), write.number(1, np.int32))
@@ -183,7 +183,7 @@ def _length(write: Writer, k: gs.Tensor) -> gs.Tensor:
 
 
 def _causal(write: Writer, q: gs.Tensor, k: gs.Tensor) -> gs.Tensor:
-    """The lowest number for keys behind the query, whose last one is the last key."""
+    """A term with the lowest number for keys after the query; the last query matches the last key."""
     zero, one = write.number(0, np.int32), write.number(1, np.int32)
     keys, queries = _length(write, k), _length(write, q)
     columns = write("Range", zero, keys, one)

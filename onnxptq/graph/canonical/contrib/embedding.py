@@ -1,4 +1,4 @@
-"""The sum of embeddings that begins a text encoder."""
+"""Expand EmbedLayerNormalization: the sum of embeddings at the start of a text encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxptq.graph.canonical.contrib.writer import Expansion, Writer
 
 
 def _embed(write: Writer) -> list[gs.Tensor | None]:
-    """LayerNormalization of word, position and segment embeddings; the length of each row of the mask; the sum."""
+    """LayerNormalization of word, position and segment embeddings; length of each mask row; the sum."""
     ids, segments, positions = write.required(0), write.input(1), write.input(8)
     total = write("Gather", write.required(2), ids, axis=0)
     if positions is not None:
@@ -28,7 +28,7 @@ def _embed(write: Writer) -> list[gs.Tensor | None]:
 
 
 def _lengths(write: Writer, ids: gs.Tensor) -> gs.Tensor:
-    """How many tokens of each row count; 0 without a mask."""
+    """The number of unmasked tokens in each row; 0 without a mask."""
     mask = write.input(7)
     whole = onnx.TensorProto.INT32
     if mask is None:

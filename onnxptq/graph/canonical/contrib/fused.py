@@ -1,4 +1,4 @@
-"""Products with what was fused onto them: transpositions, factors, biases, activations."""
+"""Expand products with fused transpositions, factors, biases and activations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAIN = frozenset({"Relu", "Tanh", "Sigmoid", "HardSwish", "Softplus"})
 
 
 def _matmul(write: Writer) -> list[gs.Tensor]:
-    """alpha A' B', where ' may swap the last two axes, or bring the first one behind the batch."""
+    """alpha A' B', where ' may swap the last two axes or move the first axis after the batch axes."""
     operands = []
     flags = [(write.attr(f"trans{o}", 0), write.attr(f"transBatch{o}", 0)) for o in "AB"]
     ranks = [write.rank(write.required(i)) if any(flags[i]) else 0 for i in (0, 1)]
@@ -30,7 +30,7 @@ def _matmul(write: Writer) -> list[gs.Tensor]:
 
 
 def _gemm(write: Writer) -> list[gs.Tensor]:
-    """Gemm, then an activation."""
+    """Gemm with a fused activation."""
     parameters = [write.attr(f"activation_{name}", None) for name in ("alpha", "beta", "gamma")]
     finish = _activation(write, [p for p in parameters if p is not None])
     kept = {key: write.attr(key, None) for key in ("alpha", "beta", "transA", "transB")}
@@ -39,7 +39,7 @@ def _gemm(write: Writer) -> list[gs.Tensor]:
 
 
 def _conv(write: Writer) -> list[gs.Tensor]:
-    """Conv, plus a residual, then an activation."""
+    """Conv with a fused residual sum and activation."""
     finish = _activation(write, write.attr("activation_params", []))
     keys = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     kept = _given({key: write.attr(key, None) for key in keys})
@@ -79,7 +79,7 @@ def _bias_softmax(write: Writer) -> list[gs.Tensor]:
 
 
 def _activation(write: Writer, parameters: list[float]) -> Any:
-    """The function that applies the node's activation."""
+    """The function that writes the node's activation."""
     op = write.attr("activation", "")
     if op in ("", "Identity"):
         return lambda y: y

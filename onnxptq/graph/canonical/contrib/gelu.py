@@ -1,4 +1,4 @@
-"""Gelu and its kin."""
+"""Expand Gelu variants."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _quick(write: Writer) -> list[gs.Tensor]:
 
 
 def _split(write: Writer) -> list[gs.Tensor]:
-    """First half of x + bias, times Gelu of the second."""
+    """First half of x + bias times Gelu of the second half."""
     both = write("Split", _biased(write), axis=-1, num_outputs=2)
     made = both.inputs[0]
     gate = gs.Variable(f"{both.name}_gate")

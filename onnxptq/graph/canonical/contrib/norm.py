@@ -1,4 +1,4 @@
-"""Normalizations, with the residual sums fused into them."""
+"""Expand normalizations with fused residual sums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _root_mean_square(
 
 
 def _residual(write: Writer, bias: gs.Tensor | None) -> gs.Tensor:
-    """input + skip + bias, where the bias belongs to the product among the two."""
+    """input + skip + bias; the bias is added to whichever of the two comes from a product."""
     x, skip = write.required(0), write.required(1)
     if bias is not None:
         made = producer(skip)
@@ -39,7 +39,7 @@ def _residual(write: Writer, bias: gs.Tensor | None) -> gs.Tensor:
 
 
 def _skip_layer(write: Writer) -> list[gs.Tensor | None]:
-    """LayerNormalization of a residual sum, which is an output too."""
+    """LayerNormalization of a residual sum; the sum is an output too."""
     total = _residual(write, write.input(4))
     epsilon = write.attr("epsilon", 1e-12)
     y = write("LayerNormalization", total, write.required(2), write.input(3), axis=-1, epsilon=epsilon)
@@ -47,13 +47,13 @@ def _skip_layer(write: Writer) -> list[gs.Tensor | None]:
 
 
 def _skip_simplified(write: Writer) -> list[gs.Tensor | None]:
-    """The same with a root mean square."""
+    """RMS normalization of a residual sum; the sum is an output too."""
     total = _residual(write, write.input(3))
     return [_root_mean_square(write, total, write.required(2), write.attr("epsilon", 1e-12)), None, None, total]
 
 
 def _group(write: Writer) -> list[gs.Tensor]:
-    """GroupNormalization, with channels last or first, then SiLU where asked for."""
+    """GroupNormalization with channels last or first, optionally followed by SiLU."""
     x, last = write.required(0), bool(write.attr("channels_last", 1))
     need(write.rank(x) == 4, "not of four axes")
     y = write("Transpose", x, perm=[0, 3, 1, 2]) if last else x

@@ -1,4 +1,4 @@
-"""Rotary position embedding with tables of cosines and sines."""
+"""Expand rotary position embedding with tables of cosines and sines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxptq.graph.canonical.rewrite import Miss, need
 
 
 def _rotary(write: Writer) -> list[gs.Tensor]:
-    """Pairs of channels rotated by the angle of their position; x is [B, S, N H] or [B, N, S, H]."""
+    """Rotate pairs of channels by the angle of their position; x is [B, S, N H] or [B, N, S, H]."""
     x, positions, cosines, sines = (write.required(i) for i in range(4))
     need(not write.attr("is_packed_batching", 0), "packed batches")
     need(float(write.attr("scale", 1.0)) == 1.0, "scaled positions")
@@ -19,7 +19,7 @@ def _rotary(write: Writer) -> list[gs.Tensor]:
     need(not part or heads or rank == 4, "the number of heads is not said")
     lengths = write.rank(positions) == 1
     rows = write("Reshape", x, write.ints(0, 0, heads or -1, -1 if heads else 2 * half)) if rank == 3 else x
-    # The tables' rows stand beside the heads: axis 2 of [B, S, N, H], axis 1 of [B, N, S, H].
+    # The tables' rows broadcast over the heads: axis 2 of [B, S, N, H], axis 1 of [B, N, S, H].
     axis = 2 if rank == 3 else 1
     if lengths:
         count = write("Squeeze", write("Shape", rows, start=1 if rank == 3 else 2, end=2 if rank == 3 else 3))
@@ -42,8 +42,7 @@ def _rotary(write: Writer) -> list[gs.Tensor]:
 def _turned(
     write: Writer, x: gs.Tensor, cosine: gs.Tensor, sine: gs.Tensor, half: int, *, interleaved: bool
 ) -> gs.Tensor:
-    """(a, b) -> (a cos - b sin, a sin + b cos), where a and b are the halves of the channels, or their even and odd
-    ones."""
+    """(a, b) -> (a cos - b sin, a sin + b cos); a and b are halves of the channels, or even and odd channels."""
     if interleaved:
         ends, steps = write.ints(2**62), write.ints(2)
         a, b = (write("Slice", x, write.ints(first), ends, write.ints(-1), steps) for first in (0, 1))
@@ -65,7 +64,7 @@ def _width(table: gs.Tensor) -> int:
 
 
 def _last(x: gs.Tensor, rank: int, heads: int) -> int:
-    """The channels of a head, 0 if unknown."""
+    """The width of a head, 0 if unknown."""
     width = x.shape[-1]
     return 0 if not isinstance(width, int) else width if rank == 4 else width // heads if heads else 0
 

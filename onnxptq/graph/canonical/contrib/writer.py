@@ -1,4 +1,4 @@
-"""What an expansion sees of its node, and how it writes others."""
+"""Writer: reads a node's inputs and attributes and creates the ops that replace it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ DOMAIN = "com.microsoft"
 
 
 class Writer:
-    """One node to be written out: its inputs by position, and a function call for each op written."""
+    """One node to expand: its inputs by position, and a function call for each new op."""
 
     def __init__(self, model: Model, node: gs.Node) -> None:
         self._model, self.node = model, node
         self._names = model.names()
 
     def __call__(self, op: str, *inputs: gs.Tensor | None, **attrs: Any) -> gs.Tensor:
-        """The first output of a new node."""
+        """Create a node; return its first output."""
         return append(self._model, op, _plain(inputs), base=f"{self.node.name}/{op}", **attrs)
 
     def split(self, x: gs.Tensor, sizes: Sequence[int], axis: int) -> list[gs.Tensor]:
-        """Parts of ``x`` of these sizes."""
+        """Split ``x`` into parts of these sizes."""
         first = append(self._model, "Split", [x, self.ints(*sizes)], base=f"{self.node.name}/Split", axis=axis)
         made = producer(first)
         assert made is not None
@@ -42,20 +42,20 @@ class Writer:
         return gs.Constant(fresh(f"{self.node.name}/constant", self._names), np.asarray(x, dtype))
 
     def ints(self, *numbers: int) -> gs.Constant:
-        """A constant vector of integers, as axes and shapes are."""
+        """A constant vector of integers, for axes and shapes."""
         return self.number(numbers, np.int64)
 
     def like(self, x: gs.Tensor, number: float) -> gs.Tensor:
-        """A number of the type of ``x``."""
+        """A constant of the type of ``x``."""
         return self("CastLike", self.number(number), x)
 
     def input(self, index: int) -> gs.Tensor | None:
-        """An input, where it is given."""
+        """An optional input, or None."""
         inputs = self.node.inputs
         return inputs[index] if index < len(inputs) and inputs[index].name else None
 
     def required(self, index: int) -> gs.Tensor:
-        """An input that every such node has."""
+        """A required input."""
         tensor = self.input(index)
         if tensor is None:
             raise Miss(f"input {index} is missing")
@@ -66,30 +66,30 @@ class Writer:
         return self.node.attrs.get(name, default)
 
     def rank(self, x: gs.Tensor) -> int:
-        """The number of axes of ``x``; a Miss where it is not known."""
+        """The number of axes of ``x``; Miss if unknown."""
         if x.shape is None:
             raise Miss("an input of unknown rank")
         return len(x.shape)
 
     def array(self, x: gs.Tensor) -> NDArray[Any]:
-        """The values of a constant; a Miss where ``x`` is none."""
+        """The values of a constant; Miss where ``x`` is not constant."""
         held = value(x)
         if held is None:
             raise Miss(f"{x.name} is not constant")
         return held
 
     def wants(self, index: int) -> bool:
-        """Whether somebody reads an output."""
+        """Whether an output has readers."""
         outputs = self.node.outputs
         return index < len(outputs) and bool(outputs[index].name)
 
 
 Expansion = Callable[[Writer], Sequence[gs.Tensor | None]]
-"""The outputs of a node written out, None for those that it does not write; raises Miss where it cannot."""
+"""Returns the outputs of an expansion, None for outputs it does not write; raises Miss where it cannot expand."""
 
 
 def _plain(inputs: Sequence[gs.Tensor | None]) -> list[gs.Tensor]:
-    """Inputs with empty tensors for those left out, none at the end."""
+    """Inputs with empty tensors for absent ones, and none at the end."""
     kept = list(inputs)
     while kept and kept[-1] is None:
         kept.pop()

@@ -1,4 +1,4 @@
-"""Equivalence passes: exact in real arithmetic, each verified by running before and after."""
+"""Equivalence passes: exact in real arithmetic, each verified by outputs before and after."""
 
 from __future__ import annotations
 

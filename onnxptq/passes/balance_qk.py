@@ -1,4 +1,4 @@
-"""balance-qk: q . k = (q d) . (k / d) for any factor of each channel, so both can be given equal ranges."""
+"""balance-qk: q . k = (q d) . (k / d) for any factor of each channel, so both can have equal ranges."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from onnxptq.structure import Attention, Source, Structure
 
 
 class BalanceQueriesKeys(Pass):
-    """Scale each channel of queries and keys to the geometric mean of their ranges, in the linears that make them.
+    """Scale each channel of queries and keys to the geometric mean of their ranges, in the linears that produce them.
 
     1. Queries and keys are outputs of one linear each, and nothing else reads those channels.
-    2. A key channel that several heads share takes the widest of its queries.
+    2. A key channel shared by several heads takes the widest range of its queries.
     """
 
     name = "balance-qk"
     options: ClassVar[Mapping[str, Any]] = {"quantile": 0.002, "limit": 20.0}
-    """``quantile``: ranges lie between it and 1 - it. ``limit``: no factor is larger, or smaller than 1 / limit."""
+    """``quantile``: ranges are from ``quantile`` to 1 - ``quantile``. ``limit``: factors are in [1 / limit, limit]."""
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49), "limit": (1, 1e6)}
     reads = moves = frozenset({"query", "key"})
 
@@ -59,7 +59,7 @@ class BalanceQueriesKeys(Pass):
 def _factors(
     queries: NDArray[np.float64], keys: NDArray[np.float64], q: Source, k: Source, limit: float
 ) -> NDArray[np.float64]:
-    """For each output of the linear that makes the keys, what its query channels are to be multiplied by."""
+    """The factor of each output channel of the linear that produces the keys; queries are multiplied by it."""
     meeting = np.zeros(len(keys))
     np.maximum.at(meeting, k.channels, queries[q.channels])
     factor = np.ones(len(keys))
@@ -69,7 +69,7 @@ def _factors(
 
 
 def _pair(model: Model, structure: Structure, attention: Attention) -> tuple[Source, Source] | str:
-    """Where queries and keys come from, or which rule of the class is broken."""
+    """The sources of queries and keys, or the violated rule of the class."""
     q = operand(model, structure, attention, "q", zeros=True)
     k = operand(model, structure, attention, "k", zeros=True)
     if isinstance(q, str) or isinstance(k, str):

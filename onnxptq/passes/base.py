@@ -1,4 +1,4 @@
-"""What a pass is, and how passes are run: statistics first, then the change, then the proof that outputs stayed."""
+"""The Pass interface, and how passes run: statistics first, then the change, then the proof that outputs stayed."""
 
 from __future__ import annotations
 
@@ -19,60 +19,61 @@ REGISTRY: dict[str, Pass] = {}
 Asking = Generator[Mapping[str, Request], Mapping[str, Statistic], list["Change"]]
 Discover = Callable[[Model], Structure]
 Fill = Callable[[Model, Mapping[str, Request], str], Mapping[str, Statistic]]
-"""One walk over the samples with the model as it is now: (model, requests, stage name) -> the filled statistics. No
-name comes twice."""
+"""One walk over the samples with the current model: (model, requests, stage name) -> filled statistics.
+
+No name comes twice.
+"""
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing a pass did, or (``done`` False) why it left a place alone; for the report."""
+    """One change by a pass, or (``done`` False) the reason why it left a place alone; for the report."""
 
     pass_name: str
     where: str
     what: str
     done: bool = True
     data: Mapping[str, Any] = field(default_factory=dict)
-    """Plain numbers and lists behind the decision, for drawing."""
+    """Numbers and lists that led to the decision, for plots."""
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What the passes did, the structure of the model as it is now, and how far each output moved."""
+    """Changes by the passes, the structure of the current model, and the drift of each output."""
 
     changes: tuple[Change, ...]
     structure: Structure
     drift: Mapping[str, float] = field(default_factory=dict)
-    """Output name -> signal to difference, dB (inf: not a bit moved). Empty where nothing was changed, so nothing was
-    run."""
+    """Output name -> signal to difference, dB (inf: equal to the last bit). Empty if no pass changed anything."""
     warnings: tuple[str, ...] = ()
-    """Passes that were left out because their proof failed."""
+    """Passes omitted because their proof failed."""
 
 
 class Pass(ABC):
     """An equivalence pass. Subclasses are registered by being defined.
 
-    ``run`` is a generator: it may yield requests for statistics (name -> which tensor, which empty statistic), is
-    answered with the filled statistics, changes the model in place, and returns its changes; [] means there was nothing
-    to do. Up to its first request it only reads; what it needs to know of weights and biases it reads from the model
-    after the answer.
+    ``run`` is a generator: it may yield requests for statistics (name -> tensor, empty statistic), receives the filled
+    statistics, changes the model in place, and returns its changes ([] for none). It changes nothing before its first
+    request, and reads weights and biases only after the answer.
     """
 
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
     """Option names with defaults; set by recipes and ``--set``."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """The values an option may take, where they can be listed."""
+    """Allowed values of options, where they can be listed."""
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """The lowest and the highest value of options that are numbers."""
+    """Lowest and highest value of numeric options."""
     reads: ClassVar[frozenset[str]] = frozenset()
-    """Kinds of tensors it asks statistics of: any of ``query``, ``key``, ``value``, ``norm`` (what a LayerNormalization
-    puts out)."""
+    """Kinds of tensors it requests statistics of: ``query``, ``key``, ``value``, ``norm`` (a norm's output)."""
     moves: ClassVar[frozenset[str]] = frozenset()
-    """Kinds of tensors whose values it changes. Passes that read nothing an earlier one moves share a walk over the
-    samples."""
+    """Kinds of tensors whose values it changes.
+
+    Passes share a walk over the samples if none reads a kind that an earlier one changes.
+    """
     restructures: ClassVar[bool] = False
-    """Whether nodes that the structure names may be gone afterwards."""
+    """Whether it may remove nodes that the structure names."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -87,11 +88,11 @@ class Pass(ABC):
         """Change ``model``; see the class. ``options`` holds every option."""
 
     def left(self, where: str, why: str) -> Change:
-        """The entry of a place left alone."""
+        """The entry for a place left alone."""
         return Change(self.name, where, f"left alone: {why}", done=False)
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All options, defaults filled in; a wrong one is an InputError."""
+        """All options, defaults filled in; an InputError for a wrong one."""
         return checked(f"pass {self.name!r}", given, self.options, choices=self.choices, limits=self.limits)
 
 
@@ -106,9 +107,9 @@ def run_passes(
 ) -> Passed:
     """Run the passes ``chosen`` (name -> options, in order) on ``model``, in place, and prove that its outputs stayed.
 
-    The outputs before and after are compared once for all passes. Only when they differ by more than ``tolerance`` of
-    an output's maximum is the guilty pass searched for, by halving: it is left out with a warning, and the passes after
-    it run again without it. Nothing is run where nothing changed.
+    The outputs before and after are compared once for all passes. If an output differs by more than ``tolerance`` of
+    its maximum, bisection finds the pass to blame. It is left out with a warning, and later passes run again.
+    Nothing is run if nothing changed.
     """
     from onnxptq.passes import passes
 
@@ -144,7 +145,7 @@ def run_passes(
 
 
 def _batches(chosen: Sequence[Pass]) -> Iterator[list[Pass]]:
-    """Runs of passes whose statistics can be taken in one walk, before any of them changes the model."""
+    """Groups of consecutive passes whose statistics one walk can collect before any of them changes the model."""
     batch: list[Pass] = []
     moved: frozenset[str] = frozenset()
     for one in chosen:
@@ -160,7 +161,7 @@ def _batches(chosen: Sequence[Pass]) -> Iterator[list[Pass]]:
 def _run_batch(
     batch: Sequence[Pass], model: Model, structure: Structure, settings: Mapping[str, Mapping[str, Any]], fill: Fill
 ) -> Iterator[tuple[Pass, list[Change]]]:
-    """Each pass with its changes, the first requests of all answered together."""
+    """Each pass with its changes; one walk answers all first requests."""
     running = {one.name: Coroutine(one.run(model, structure, settings[one.name])) for one in batch if one.reads}
     first = asked(running)
     together = {f"{name}:{key}": request for name, requests in first.items() for key, request in requests.items()}
@@ -180,7 +181,7 @@ def _finished(
     fill: Fill,
     walk: int,
 ) -> list[Change]:
-    """The changes of one pass, driven to its end."""
+    """Run one pass to its end; return its changes."""
     while not running.done:
         requests = running.asked
         running.send(fill(model, requests, f"{name}, walk {walk}") if requests else {})

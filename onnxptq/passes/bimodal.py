@@ -1,4 +1,4 @@
-"""bimodal: keys that lie in two modes are mirrored into one (Bimodal Integration of PTQ4SAM, section 3.2)."""
+"""bimodal: keys with two modes are mirrored into one (Bimodal Integration of PTQ4SAM, section 3.2)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from onnxptq.structure import Attention, Source, Structure
 
 
 class Bimodal(Pass):
-    """Where the density of an attention's keys has exactly two peaks, turn the key channels whose mean is negative, and
-    the queries'.
+    """Where the density of keys has exactly two peaks, negate key channels of negative mean, and the queries' alike.
 
     1. Scores stay: sign times sign is one. A mean of zero counts as positive; a sign of zero would erase the channel.
-    2. Queries and keys are outputs of one linear each, and nothing else reads those channels (relative position reads
-       the queries of SAM's encoder, and one table serves all heads: there the fold would not be exact).
-    3. Faithful: attention of tokens to the image alone, first prompt of the first image. More images vote by majority.
+    2. Queries and keys are outputs of one linear each, and nothing else reads those channels. (In SAM's encoder
+       relative position reads the queries, and all heads share one table: the fold would not be exact.)
+    3. As published: token-to-image attention only, first prompt of the first image. More images vote by majority.
     """
 
     name = "bimodal"
     options: ClassVar[Mapping[str, Any]] = {"scope": "token_to_image", "images": 1}
-    """``scope``: which attentions are looked at. ``images``: how many of the first samples vote."""
+    """``scope``: attentions to examine. ``images``: number of first samples that vote."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("token_to_image", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"images": (1, 1e6)}
     reads = frozenset({"key"})
@@ -90,7 +89,7 @@ class Bimodal(Pass):
 
 
 def _pair(model: Model, structure: Structure, attention: Attention) -> tuple[Source, Source] | str:
-    """Where queries and keys come from, or why they cannot be mirrored."""
+    """The sources of queries and keys, or why they cannot be mirrored."""
     k = operand(model, structure, attention, "k", zeros=True)
     q = operand(model, structure, attention, "q", zeros=True)
     if isinstance(k, str) or isinstance(q, str):

@@ -1,5 +1,4 @@
-"""center-keys: softmax(q . (k - c) + b) = softmax(q . k + b), so every key channel can be put around zero for
-nothing."""
+"""center-keys: softmax(q . (k - c) + b) = softmax(q . k + b), so key channels can be centred on zero for free."""
 
 from __future__ import annotations
 
@@ -16,9 +15,9 @@ from onnxptq.structure import Attention, Source, Structure
 
 
 class CenterKeys(Pass):
-    """Take each key channel's centre out of the bias of the linear that makes the keys.
+    """Subtract each key channel's centre from the bias of the linear that produces the keys.
 
-    q . c is one number for all keys of a row, and a softmax does not see what is added to its whole row. Tokens that
+    q . c is one number for all keys of a row, and a softmax ignores a constant added to its whole row. Tokens that
     pad a window are zeros before the linear, so their keys carry the bias too, and lose the same c.
 
     1. Every key is an output of one linear, and nothing else reads those channels.
@@ -27,8 +26,10 @@ class CenterKeys(Pass):
 
     name = "center-keys"
     options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
-    """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean (which can widen a
-    skewed channel)."""
+    """``centre``: the middle of the range from ``quantile`` to 1 - ``quantile``, or the mean.
+
+    The mean can widen a skewed channel.
+    """
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49)}
     reads = moves = frozenset({"key"})
@@ -60,7 +61,7 @@ class CenterKeys(Pass):
 
 
 def _keys(model: Model, structure: Structure, attention: Attention) -> Source | str:
-    """Where the keys come from, or which rule of the class is broken."""
+    """The source of the keys, or the violated rule of the class."""
     if not attention.fusable:
         return "its scores go elsewhere than straight to the softmax"
     return operand(model, structure, attention, "k")

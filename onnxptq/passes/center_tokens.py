@@ -1,5 +1,4 @@
-"""center-tokens: InstanceNormalization takes the mean over tokens away, so a linear in front of it need not be given
-that mean."""
+"""center-tokens: InstanceNormalization removes token means, so the linear before it can read centred inputs."""
 
 from __future__ import annotations
 
@@ -16,8 +15,9 @@ from onnxptq.structure import Structure
 
 
 class CenterTokens(Pass):
-    """W x + b and W (x - mean x) differ by what is the same for all tokens of a sample; codes of x - mean x need not
-    span the mean.
+    """Replace W x + b by W (x - mean x) before an InstanceNormalization; codes of x - mean x need not span the mean.
+
+    The two differ by a constant for all tokens of a sample.
 
     1. The linear's output [B, N, C] is transposed to [B, C, N], and an InstanceNormalization alone reads that.
     """

@@ -1,5 +1,4 @@
-"""center-values: the rows of a softmax sum to 1, so A V = A (V - 1c') + 1c', and c can go through the output
-projection."""
+"""center-values: softmax rows sum to 1, so A V = A (V - 1c') + 1c', and the output projection can absorb c."""
 
 from __future__ import annotations
 
@@ -25,18 +24,16 @@ class _Fold:
 
 
 class CenterValues(Pass):
-    """Take each value channel's centre out of the bias of the linear that makes the values, and give the projection
-    what it was worth.
+    """Subtract each value channel's centre from the values' bias, and add it back through the projection.
 
     1. Every value is an output of one linear, and nothing else reads those channels.
-    2. The probabilities are what the softmax puts out: rows that something zeroes afterwards (fully masked ones) do not
-       sum to 1.
+    2. The probabilities are the softmax's own output: rows zeroed afterwards (fully masked ones) do not sum to 1.
     3. The output goes to one linear and nowhere else, with nothing but copies between.
     """
 
     name = "center-values"
     options: ClassVar[Mapping[str, Any]] = {"centre": "range", "quantile": 0.002}
-    """``centre``: the middle of the range between ``quantile`` and 1 - ``quantile``, or the mean."""
+    """``centre``: the middle of the range from ``quantile`` to 1 - ``quantile``, or the mean."""
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"centre": ("range", "mean")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"quantile": (0, 0.49)}
     reads = moves = frozenset({"value"})
@@ -69,7 +66,7 @@ class CenterValues(Pass):
 
 
 def _values(model: Model, structure: Structure, attention: Attention) -> _Fold | str:
-    """What takes part in the fold, or which rule of the class is broken."""
+    """The tensors of the fold, or the violated rule of the class."""
     source = operand(model, structure, attention, "v")
     if isinstance(source, str):
         return source

@@ -1,5 +1,4 @@
-"""Whether a tensor's values lie in two modes: a kernel density on 128 points, its peaks, and the statistic that takes
-them."""
+"""Bimodality of a tensor's values: a kernel density on 128 points, its peaks, and the statistic that collects them."""
 
 from __future__ import annotations
 
@@ -20,9 +19,9 @@ BINS = 2**20
 def density(values: NDArray[Any]) -> tuple[float, float, F64]:
     """Lowest and highest value, and the Gaussian kernel density on POINTS points between them.
 
-    Scott's bandwidth n^(-1/5) times the sample deviation, n being all values. The values of a bin of 1/64 of the
-    bandwidth share one kernel at their mean, which moves the density by 1e-5 of itself. All zeros where all values are
-    one.
+    The bandwidth is Scott's, n^(-1/5) times the sample deviation, with n the number of values. Values are binned at
+    1/64 of the bandwidth, with one kernel per bin at its mean; this changes the density by 1e-5 of itself. The density
+    is all zeros if all values are equal.
     """
     x = np.asarray(values, np.float64).reshape(-1)
     if not x.size:
@@ -41,11 +40,10 @@ def density(values: NDArray[Any]) -> tuple[float, float, F64]:
 
 
 def peaks(y: F64, *, height: float = HEIGHT, distance: int = DISTANCE) -> NDArray[np.int64]:
-    """Where the density peaks: interior maxima of at least ``height`` of its sum, each ``distance`` or more from a
-    taller one.
+    """Peaks of the density: interior maxima of at least ``height`` of its sum, ``distance`` or more from taller peaks.
 
-    A plateau counts at its middle, the ends never. Of two that are too close the lower goes, the tallest being asked
-    first.
+    A plateau counts at its middle, the ends never. Of two peaks that are too close the lower is dropped, starting from
+    the tallest.
     """
     found = _maxima(y)
     found = found[y[found] >= height * y.sum()]
@@ -59,7 +57,7 @@ def peaks(y: F64, *, height: float = HEIGHT, distance: int = DISTANCE) -> NDArra
 
 
 def _maxima(y: F64) -> NDArray[np.int64]:
-    """Middles of the runs of equal values that are higher than both neighbours."""
+    """Middles of runs of equal values that are higher than both neighbours."""
     starts = np.flatnonzero(np.r_[True, y[1:] != y[:-1]])
     ends = np.r_[starts[1:], len(y)] - 1
     heights = y[starts]
@@ -71,7 +69,7 @@ def _maxima(y: F64) -> NDArray[np.int64]:
 class Densities:
     """For each of the first ``images`` samples: the density of the chosen channels, and each channel's mean.
 
-    ``prompt``: the density is of the first entry of the leading axis alone (the first prompt of an image).
+    ``prompt``: use the first entry of the leading axis alone (the first prompt of an image) for the density.
     """
 
     def __init__(self, images: int, channels: NDArray[np.int64], *, prompt: bool) -> None:
@@ -93,7 +91,7 @@ class Densities:
         self._append(np.array([[low, high]]), curve[None], mean[None])
 
     def merge(self, other: Densities) -> Densities:
-        """Those of both, this one's first."""
+        """The densities of both, this one's first."""
         both = Densities(self.images, self.channels, prompt=self.prompt)
         both._append(self.ranges, self.curves, self.means)
         both._append(other.ranges, other.curves, other.means)

@@ -1,4 +1,4 @@
-"""fold-bn: a BatchNormalization directly behind a convolution or a linear becomes part of its weight and bias."""
+"""fold-bn: fold a BatchNormalization directly after a convolution or linear into its weight and bias."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ F64 = NDArray[np.float64]
 
 
 class FoldBatchNorm(Pass):
-    """y = (x - mean) * gamma / sqrt(var + eps) + beta is a scale and a shift per channel; the layer before it takes
-    both.
+    """Fold y = (x - mean) * gamma / sqrt(var + eps) + beta, a scale and a shift per channel, into the layer before it.
 
-    1. The convolution or linear is read by the BatchNormalization alone.
-    2. Behind a linear, a Reshape to [rows, channels] or a Transpose that moves channels to axis 1 may lie between.
+    1. Only the BatchNormalization reads the convolution or linear.
+    2. After a linear, a Reshape to [rows, channels] or a Transpose that moves channels to axis 1 may lie between.
     """
 
     name = "fold-bn"
@@ -76,7 +75,7 @@ def _fold(model: Model, norm: gs.Node, linears: Mapping[str, Linear], convs: Map
 
 
 def _source(model: Model, norm: gs.Node) -> tuple[gs.Tensor, str]:
-    """The tensor the BatchNormalization really reads, rule 2 applied, and why it cannot be changed ('' if it can)."""
+    """The tensor before the moves of rule 2, and why it cannot be changed ('' if it can)."""
     tensor = norm.inputs[0]
     channels = norm.inputs[1].shape[0]
     direct = True
@@ -130,7 +129,7 @@ def _fold_conv(model: Model, conv: gs.Node, scale: F64, shift: F64) -> None:
 
 
 def _bypass(model: Model, norm: gs.Node) -> None:
-    """Take the node out; the name of its output stays, so that a graph output keeps it."""
+    """Remove the node; its output keeps its name, as a graph output must."""
     source, output = norm.inputs[0], norm.outputs[0]
     maker = source.inputs[0]
     place = next(i for i, tensor in enumerate(maker.outputs) if tensor is source)

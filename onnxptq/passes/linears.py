@@ -1,5 +1,4 @@
-"""Editing constants of linears: a constant that something else reads too is cloned, and no array is ever written
-into."""
+"""Edit constants of linears: shared constants are cloned, and arrays are never written in place."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ F64 = NDArray[np.float64]
 
 
 def bias_slot(model: Model, linear: Linear) -> tuple[gs.Node, int] | None:
-    """The Add that puts the bias on, and which of its inputs the bias is; read off the graph as it is now."""
+    """The Add of the bias, and the position of the bias among its inputs, in the current graph."""
     product = model.nodes()[linear.name].outputs[0]
     if len(product.outputs) != 1 or is_output(model, product) or product.outputs[0].op != "Add":
         return None
@@ -31,13 +30,12 @@ def bias_slot(model: Model, linear: Linear) -> tuple[gs.Node, int] | None:
 
 
 def weight(model: Model, linear: Linear) -> F64:
-    """The weight [K, N] as it is now."""
+    """The current weight [K, N]."""
     return np.asarray(value(model.nodes()[linear.name].inputs[1]), np.float64)
 
 
 def shift_output(model: Model, linear: Linear, shift: ArrayLike) -> None:
-    """Add ``shift`` [N] to the bias; a linear without one gets one. Names stay: ``linear.output`` is still what its
-    readers read."""
+    """Add ``shift`` [N] to the bias, or create the bias. Readers still read ``linear.output`` by its name."""
     moved = np.asarray(shift, np.float64)
     slot = bias_slot(model, linear)
     if slot is not None:
@@ -55,7 +53,7 @@ def shift_output(model: Model, linear: Linear, shift: ArrayLike) -> None:
 
 
 def scale_output(model: Model, linear: Linear, factor: ArrayLike) -> None:
-    """Multiply every output channel by its ``factor`` [N]: weight and bias."""
+    """Multiply weight and bias of every output channel by its ``factor`` [N]."""
     scale = np.asarray(factor, np.float64)
     set_constant(model, model.nodes()[linear.name], 1, weight(model, linear) * scale)
     slot = bias_slot(model, linear)
@@ -66,12 +64,12 @@ def scale_output(model: Model, linear: Linear, factor: ArrayLike) -> None:
 
 
 def scale_input(model: Model, linear: Linear, factor: ArrayLike) -> None:
-    """Multiply the weights that read each input channel by its ``factor`` [K]."""
+    """Multiply the weights of each input channel by its ``factor`` [K]."""
     set_constant(model, model.nodes()[linear.name], 1, weight(model, linear) * np.asarray(factor, np.float64)[:, None])
 
 
 def padding(node: gs.Node) -> float | None:
-    """The number a Pad fills in, or None where it adds nothing, or only copies. NaN where that is not known."""
+    """The fill value of a Pad; None where it adds nothing or only copies; NaN where unknown."""
     amounts = value(node.inputs[1])
     if (amounts is not None and not amounts.any()) or node.attrs.get("mode", "constant") != "constant":
         return None
@@ -82,8 +80,10 @@ def padding(node: gs.Node) -> float | None:
 
 
 def obstacle(model: Model, source: str, target: str, *, zeros: bool) -> str | None:
-    """Why not every number in ``target`` is one of ``source``, or None where each is (zeros that a Pad adds allowed if
-    ``zeros``)."""
+    """Why not every number in ``target`` is one of ``source``; None where each is.
+
+    ``zeros`` allows zeros that a Pad adds.
+    """
     pending = [model.tensor(target)]
     seen: set[str] = set()
     while pending:
@@ -105,10 +105,10 @@ def obstacle(model: Model, source: str, target: str, *, zeros: bool) -> str | No
 def operand(
     model: Model, structure: Structure, attention: Attention, which: Literal["q", "k", "v"], *, zeros: bool = False
 ) -> Source | str:
-    """The linear that alone makes an attention's queries, keys or values and whose channels nothing else reads, or why
-    there is none.
+    """The linear that alone produces an attention's queries, keys or values, or why there is none.
 
-    ``zeros``: tokens of zeros may have been added behind the linear (harmless where channels are only scaled).
+    Nothing else reads those channels. ``zeros``: zero tokens may be added after the linear (harmless where channels are
+    only scaled).
     """
     word = {"q": "queries", "k": "keys", "v": "values"}[which]
     source: Source | None = getattr(attention, f"{which}_source")
@@ -120,7 +120,7 @@ def operand(
 
 
 def unmatched(q: Source, k: Source) -> str | None:
-    """Why query and key channels are not partners one to one in what meets in a score, or None where they are."""
+    """Why query and key channels do not match one to one in the scores; None where they do."""
     partner = np.full(int(q.channels.max()) + 1, -1)
     partner[q.channels] = k.channels
     return (

@@ -1,5 +1,4 @@
-"""ln-reparam: what a quantizer per channel would do to a LayerNormalization's output becomes part of its scale and bias
-(RepQ-ViT)."""
+"""ln-reparam: fold a per-channel quantizer of a LayerNormalization's output into its scale and bias (RepQ-ViT)."""
 
 from __future__ import annotations
 
@@ -20,22 +19,20 @@ F64 = NDArray[np.float64]
 ROWS = 2048
 PERCENTILES = (0.999, 0.9999, 0.99999)
 LIMIT = 20.0
-"""No channel is scaled by more, or less than its inverse; without one, a dead channel would be blown up."""
+"""Maximum factor of a channel, and inverse of the minimum: without a limit, dead channels would be blown up."""
 
 
 class ReparameterizeLayerNorm(Pass):
-    """Channel c goes out as x / r - m, so that one scale and zero-point fit all, and the linears behind take r and m
-    back.
+    """Output x / r - m in each channel, so that one scale and zero-point fit all; undo r and m in the linears.
 
     1. The LayerNormalization's output goes to linears alone, channels in order.
-    2. Rule ``repq``: r and m make the affine quantizers of the channels (range by percentile, least squared error) one:
-       r = s_c / mean s, m = mean s (mean z - z_c), the mean of z made a code (RepQ-ViT, equations 7 to 10).
+    2. Rule ``repq``: r and m make the affine quantizers of the channels (percentile range, least squared error) equal:
+       r = s_c / mean s, m = mean s (mean z - z_c), with the mean of z rounded to a code (RepQ-ViT, equations 7 to 10).
     3. Rule ``balanced``: m is the middle of the robust range, r the square root of deviation over weight.
-    4. Where something else reads the output too (the residual stream of a post-norm encoder does), linears get a
-       normalization
-       of their own: those that ``copies`` names.
-    5. Tokens of zeros that pad windows have to become -m: with ``padded`` = ``add`` an addition in front of the linears
-       sees to it, with ``scale`` such a normalization gets its r and no m.
+    4. If the output has other readers too (the residual stream of a post-norm encoder), the linears named by ``copies``
+       get their own normalization.
+    5. Zero tokens that pad windows have to become -m. With ``padded`` = ``add`` an addition before the linears does
+       this; with ``scale`` the linears' own normalization gets r and no m.
     """
 
     name = "ln-reparam"
@@ -90,7 +87,7 @@ class ReparameterizeLayerNorm(Pass):
 
 
 def repq(rows: F64, bits: int) -> tuple[F64, F64]:
-    """r and m of rule ``repq`` for rows of channels."""
+    """r and m of rule ``repq``, from rows of channels."""
     levels = 2**bits - 1
     steps, lows, errors = [], [], []
     for share in PERCENTILES:
@@ -111,7 +108,7 @@ def repq(rows: F64, bits: int) -> tuple[F64, F64]:
 
 
 def balanced(rows: F64, weights: F64, quantile: float) -> tuple[F64, F64]:
-    """r and m of rule ``balanced``, given the norm of what each channel is multiplied with."""
+    """r and m of rule ``balanced``, from the norm of each channel's weights."""
     low, high = np.quantile(rows, (quantile, 1 - quantile), axis=0)
     deviation = rows.std(axis=0)
     alive = (deviation > 0) & (weights > 0)

@@ -1,5 +1,4 @@
-"""mix-qk: q . k = (q A) . (k inv(A)') for any matrix A, so queries and keys can be given equal second moments, and even
-channels."""
+"""mix-qk: q . k = (q A) . (k inv(A)') for any matrix A: equal second moments and even channels for queries and keys."""
 
 from __future__ import annotations
 
@@ -28,21 +27,22 @@ class _Pair:
 
 
 class MixQueriesKeys(Pass):
-    """Multiply each head's queries by A and its keys by the inverse's transpose, in the linears that make them.
+    """Multiply each head's queries by A, and its keys by the transposed inverse of A, in the linears that produce them.
 
     A is the geometric mean of the inverse of the queries' second moments and of the keys', times a Hadamard matrix with
-    random signs: both then have the same moments, and no channel stands out.
+    random signs: then both have the same moments, and no channel stands out.
 
     1. Queries and keys are outputs of one linear each, one to one, and no two heads share any.
-    2. Nothing else reads the keys. What else reads the queries multiplies them by constants, as Segment Anything's
-       relative
-       positions do: these take the inverse too, and all heads the same A.
+    2. Nothing else reads the keys. Other readers of the queries multiply them by constants, as the relative positions
+       of Segment Anything do: these constants absorb the inverse too, and all heads have the same A.
     """
 
     name = "mix-qk"
     options: ClassVar[Mapping[str, Any]] = {"ridge": 1e-3, "scope": "fused"}
-    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with queries and keys of one
-    linear, or all."""
+    """``ridge``: share of the mean second moment that is added to each.
+
+    ``scope``: attentions with queries and keys of one linear, or all.
+    """
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("fused", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ridge": (1e-9, 1.0)}
     reads = moves = frozenset({"query", "key"})
@@ -79,7 +79,7 @@ class MixQueriesKeys(Pass):
 
 
 def _matrices(q: F64, k: F64, pair: _Pair, ridge: float) -> F64:
-    """A of each head; the same for all where tables of positions are read by all."""
+    """A of each head; one A for all heads where position tables are shared."""
     heads = list(zip(pair.q.channels, pair.k.channels, strict=True))
     if pair.tables:
         together = np.concatenate([q[:, a] for a, _ in heads]), np.concatenate([k[:, b] for _, b in heads])
@@ -88,7 +88,7 @@ def _matrices(q: F64, k: F64, pair: _Pair, ridge: float) -> F64:
 
 
 def _pair(model: Model, structure: Structure, attention: Attention, tracer: Tracer, scope: str) -> _Pair | str:
-    """What takes part in the fold, or which rule of the class is broken."""
+    """The tensors of the fold, or the violated rule of the class."""
     k = operand(model, structure, attention, "k", zeros=True)
     q = attention.q_source
     if isinstance(k, str):

@@ -1,5 +1,4 @@
-"""mix-values: P v W = P (v A) (inv(A) W) for any matrix A of each head, so values and their projection can share the
-difficulty evenly."""
+"""mix-values: P v W = P (v A) (inv(A) W) for any matrix A of each head: values and projection share the difficulty."""
 
 from __future__ import annotations
 
@@ -27,10 +26,10 @@ class _Fold:
 
 
 class MixValues(Pass):
-    """Multiply each head's values by A where they are made, and what the projection multiplies them by by its inverse.
+    """Multiply each head's values by A in their linear, and the projection's weight by the inverse of A.
 
     A is the geometric mean of the inverse of the values' second moments and of the projection's weights', times a
-    Hadamard matrix with random signs: the error of coded values then weighs the same whatever the channel.
+    Hadamard matrix with random signs: then the error of quantized values weighs the same in every channel.
 
     1. Every value is an output of one linear, nothing else reads those channels, and no two heads share any.
     2. The output goes to one linear and nowhere else, with nothing but copies between.
@@ -38,8 +37,10 @@ class MixValues(Pass):
 
     name = "mix-values"
     options: ClassVar[Mapping[str, Any]] = {"ridge": 1e-2, "scope": "fused"}
-    """``ridge``: part of the mean second moment added to each. ``scope``: attentions with keys and values of one
-    linear, or all."""
+    """``ridge``: share of the mean second moment that is added to each.
+
+    ``scope``: attentions with keys and values of one linear, or all.
+    """
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scope": ("fused", "all")}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ridge": (1e-9, 1.0)}
     reads = moves = frozenset({"value"})
@@ -76,7 +77,7 @@ class MixValues(Pass):
 
 
 def _values(model: Model, structure: Structure, attention: Attention, scope: str) -> _Fold | str:
-    """What takes part in the fold, or which rule of the class is broken."""
+    """The tensors of the fold, or the violated rule of the class."""
     source = operand(model, structure, attention, "v", zeros=True)
     if isinstance(source, str):
         return source

@@ -1,5 +1,4 @@
-"""Mixing the channels of a head by a matrix, undone where they are read: which matrix, and how it enters the
-weights."""
+"""Mix the channels of a head by a matrix and undo it in their readers: the matrix, and edits of the weights."""
 
 from __future__ import annotations
 
@@ -17,15 +16,17 @@ I64 = NDArray[np.int64]
 
 
 def moment(rows: F64, ridge: float) -> F64:
-    """Second moments of the columns, scaled to 1 on average, and a ridge."""
+    """Second moments of the columns, scaled to 1 on average, plus a ridge."""
     found = rows.T @ rows
     mean = float(np.diag(found).mean())
     return (found / mean if mean > 0 else np.zeros_like(found)) + ridge * np.eye(len(found))
 
 
 def balancing(a: F64, b: F64) -> F64:
-    """A with A' a A and inv(A) b inv(A)' equal: the root of the geometric mean of inv(a) and b, and a rotation that
-    evens channels out."""
+    """A with A' a A and inv(A) b inv(A)' equal.
+
+    The root of the geometric mean of inv(a) and b, times a rotation that evens out the channels.
+    """
     inverse, root = power(a, -0.5), power(a, 0.5)
     middle = inverse @ power(root @ b @ root, 0.5) @ inverse
     return power((middle + middle.T) / 2, 0.5) @ rotation(len(a))
@@ -38,7 +39,7 @@ def power(a: F64, exponent: float) -> F64:
 
 
 def rotation(n: int, seed: int = 0) -> F64:
-    """Hadamard with random signs; where n is no power of two, the cosine transform instead."""
+    """Hadamard with random signs; a cosine transform where n is no power of two."""
     if n & (n - 1):
         place = np.arange(n)
         mixed = np.sqrt(2 / n) * np.cos(np.pi * (place[None] + 0.5) * place[:, None] / n)
@@ -53,7 +54,7 @@ def rotation(n: int, seed: int = 0) -> F64:
 
 
 def mix_outputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> None:
-    """Let each head's output channels [heads, dim] be themselves times its matrix: weight and bias."""
+    """Multiply each head's output channels [heads, dim] by its matrix: weight and bias."""
     held = weight(model, linear)
     mixed = held.copy()
     for places, matrix in zip(channels, matrices, strict=True):
@@ -70,7 +71,7 @@ def mix_outputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> N
 
 
 def mix_inputs(model: Model, linear: Linear, channels: I64, matrices: F64) -> None:
-    """Let each head's input channels [heads, dim] be read as if they were themselves times its matrix."""
+    """Multiply the weights of each head's input channels [heads, dim] by its matrix."""
     held = weight(model, linear)
     mixed = held.copy()
     for places, matrix in zip(channels, matrices, strict=True):

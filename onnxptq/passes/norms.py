@@ -1,5 +1,4 @@
-"""LayerNormalizations whose output goes to linears alone: finding them, and moving factors and offsets between the
-two."""
+"""LayerNormalizations that only linears read: find them, and move factors and offsets between norm and linears."""
 
 from __future__ import annotations
 
@@ -20,26 +19,25 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reading:
-    """A LayerNormalization over the last axis, and the linears that read its output, channel by channel as it is."""
+    """A LayerNormalization over the last axis, and the linears that read its channels in order."""
 
     name: str
     output: str
     linears: tuple[Linear, ...]
     padded: bool
-    """Whether tokens of zeros are added on the way (windows that do not fill the image)."""
+    """Whether zero tokens are added in between (windows that do not fill the image)."""
     shared: bool = False
-    """Whether something else reads the output too, so that the linears need a normalization of their own."""
+    """Whether the output has other readers, so that the linears need their own normalization."""
 
     def columns(self, model: Model) -> F64:
-        """What the linears multiply each channel with: [channels, all their outputs]."""
+        """The weights of each channel: [channels, outputs of all linears]."""
         return np.concatenate([weight(model, linear) for linear in self.linears], axis=1)
 
 
 def readings(model: Model, structure: Structure, *, own: Collection[str] = ()) -> dict[str, Reading | str]:
-    """For each LayerNormalization the linears behind it, or why it cannot be changed.
+    """The linears after each LayerNormalization, or why it cannot be changed.
 
-    ``own``: linears that may get a normalization of their own, where they read the output itself and something else
-    reads it too.
+    ``own``: linears that may get their own normalization, if they read the output itself and it has other readers.
     """
     return {name: _reading(model, structure, norm, own) for name, norm in structure.norm_readers.items()}
 
@@ -71,10 +69,10 @@ def _reading(model: Model, structure: Structure, norm: Norm, own: Collection[str
 
 
 def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
-    """Let the normalization put out x / factor - offset instead of x, and its linears take that back.
+    """Let the normalization output x / factor - offset instead of x, and undo it in its linears.
 
-    Tokens of zeros added on the way are zeros divided by the factor, and have to become -offset: where there are such,
-    the offset is subtracted in front of the linears, for one addition, instead of in the normalization.
+    Added zero tokens are zeros divided by the factor, and have to become -offset: if there are any, one Sub before the
+    linears subtracts the offset instead of the normalization.
     """
     if read.shared:
         read = _split(model, read)
@@ -109,8 +107,7 @@ def fold(model: Model, read: Reading, factor: F64, offset: F64) -> None:
 
 
 def _split(model: Model, read: Reading) -> Reading:
-    """Give the linears of a ``shared`` normalization a copy of it; what else reads the output keeps the one there
-    is."""
+    """Give the linears of a ``shared`` normalization a copy of it; other readers keep the original."""
     norm = model.nodes()[read.name]
     output = norm.outputs[0]
     own = gs.Variable(model.unique(f"{output.name}_linears"), dtype=output.dtype, shape=output.shape)
@@ -124,7 +121,7 @@ def _split(model: Model, read: Reading) -> Reading:
 
 
 def _shifted(model: Model, reader: gs.Node, tensor: gs.Tensor, by: F64) -> gs.Tensor:
-    """``tensor`` plus a constant, computed in front of its first reader."""
+    """``tensor`` plus a constant, computed before its first reader."""
     moved = gs.Variable(model.unique(f"{tensor.name}_shifted"), dtype=tensor.dtype, shape=tensor.shape)
     constant = gs.Constant(model.unique(f"{tensor.name}_shift"), by.astype(tensor.dtype or np.float32))
     add = gs.Node("Add", model.unique(f"{reader.name}_shift"), inputs=[tensor, constant], outputs=[moved])

@@ -1,4 +1,4 @@
-"""pointwise: a convolution of kernel 1 over tokens is a linear, and as one its input can be coded token by token."""
+"""pointwise: rewrite a convolution of kernel 1 over tokens as a linear, whose input can be quantized token by token."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ PLAIN = {"auto_pad": "NOTSET", "group": 1, "strides": [1], "pads": [0, 0]}
 
 
 class PointwiseConvolutions(Pass):
-    """Conv of [B, C, N] becomes a MatMul of [B, N, C] between transpositions; one that stands in front already is
-    undone instead.
+    """Conv of [B, C, N] becomes a MatMul of [B, N, C] between Transposes; a Transpose before it is removed instead.
 
-    1. The kernel is 1, so are stride and groups, nothing is padded, weight and bias are constant.
+    1. Kernel, stride and groups are 1, there is no padding, weight and bias are constant.
     """
 
     name = "pointwise"

@@ -1,4 +1,4 @@
-"""Proof that passes kept what the model computes: outputs before and after, and the pass to blame where they differ."""
+"""Proof that passes keep the model's outputs: compare them before and after, and find the pass to blame."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from onnxptq.graph.model import Model
 from onnxptq.running.metrics import Accumulator, decibels
 
 Outputs = Callable[[Model], Sequence[Mapping[str, NDArray[Any]]]]
-"""The model's outputs on the samples that prove a pass, one mapping a sample."""
+"""The model's outputs on the samples of the proof, one mapping per sample."""
 
 
 HALF_UNITS = 2
-"""Units in the last place by which the rounding of an output to half precision may differ before and after."""
+"""Units in the last place by which half-precision rounding of an output may differ before and after."""
 
 
 @dataclass(frozen=True)
 class Blame:
-    """The first state whose outputs were found to differ from the model's, and by how much."""
+    """The first state whose outputs differ from the model's, and the size of the difference."""
 
     state: int
     output: str
@@ -36,8 +36,8 @@ class Blame:
 def prove(
     states: Sequence[tuple[str, Model]], outputs: Outputs, tolerance: float
 ) -> tuple[dict[str, float], Blame | None]:
-    """Drift of the last state in dB by output, and the first state to blame where an output moved too far."""
-    # Copies: a view of an output would keep all the memory of its session beside that of the next.
+    """Drift of the last state in dB by output, and the first state in which an output moved too far."""
+    # Copies: views of outputs would keep all memory of their session beside that of the next.
     reference = [{name: np.array(array) for name, array in sample.items()} for sample in outputs(states[0][1])]
     moved, worst = drift(reference, outputs(states[-1][1]))
     if worst[1] <= tolerance:
@@ -56,12 +56,11 @@ def prove(
 def drift(
     reference: Sequence[Mapping[str, NDArray[Any]]], other: Sequence[Mapping[str, NDArray[Any]]]
 ) -> tuple[dict[str, float], tuple[str, float]]:
-    """Signal to difference in dB by output, and the output that moved most with the largest difference relative to its
-    maximum.
+    """Signal to difference in dB by output, and the output with the largest difference relative to its maximum.
 
-    Outputs that are no floats (class numbers, masks) step where a float output moves a hair: of them the share that
-    differs counts. An output in half precision is rounded after the last layer: what that rounding alone may move
-    is no difference.
+    Integer and boolean outputs (class numbers, masks) jump when a float moves slightly: for them the share of differing
+    elements counts. Half-precision outputs are rounded after the last layer: a difference that this rounding alone may
+    cause does not count.
     """
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Constants that queries are multiplied by besides keys: tables of relative positions."""
+"""Constants other than keys that queries are multiplied by: tables of relative positions."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from onnxptq.structure import Attention, Source
 
 @dataclass(frozen=True)
 class Table:
-    """A constant [..., d, n] that a product takes as its right operand, or [..., d] behind some moves."""
+    """A constant [..., d, n] that is the right operand of a product, or [..., d] moved into that form."""
 
     node: str
-    """What reads the constant."""
+    """The node that reads the constant."""
     index: int
-    """As which input."""
+    """The index of its input."""
     direct: bool
-    """Whether channels are its last axis but one, as the product wants them; else the last."""
+    """Whether channels are the last axis but one, as in the product; otherwise the last."""
 
     def mix(self, model: Model, inverse: NDArray[np.float64]) -> None:
-        """Let it be what gives the same product with queries that were multiplied by the inverse's inverse."""
+        """Let the product stay the same for queries multiplied by the transposed inverse of ``inverse``."""
         node = model.nodes()[self.node]
         held = np.asarray(value(node.inputs[self.index]), np.float64)
         set_constant(model, node, self.index, inverse @ held if self.direct else held @ inverse.T)
 
 
 def tables(model: Model, attention: Attention, source: Source, start: str, tracer: Tracer) -> tuple[Table, ...] | str:
-    """All that reads an attention's queries besides the scores, or why one of them is no product with a constant."""
+    """All readers of an attention's queries besides the scores, or why one of them is no product with a constant."""
     origin = model.tensor(start)
     mine = source.channels + 1
     found: list[Table] = []
@@ -57,7 +57,7 @@ def tables(model: Model, attention: Attention, source: Source, start: str, trace
 
 
 def _whole(rows: Numbers, heads: NDArray[np.int64]) -> bool:
-    """Whether each row that is not all zero is one of ``heads`` [heads, dim], which share no channel."""
+    """Whether each row that is not all zero equals one of ``heads`` [heads, dim], which share no channel."""
     if rows.shape[1] != heads.shape[1]:
         return not rows.any()
     behind = np.zeros((max(int(rows.max()), int(heads.max())) + 1, heads.shape[1]), rows.dtype)
@@ -66,7 +66,7 @@ def _whole(rows: Numbers, heads: NDArray[np.int64]) -> bool:
 
 
 def _leads_to(node: gs.Node, product: str) -> bool:
-    """Whether a node is the product, or a factor in front of it."""
+    """Whether a node is the product, or a factor before it."""
     while node.name != product:
         if not scaling(node) or len(node.outputs[0].outputs) != 1:
             return False
@@ -75,8 +75,7 @@ def _leads_to(node: gs.Node, product: str) -> bool:
 
 
 def _table(node: gs.Node, tracer: Tracer) -> Table | None:
-    """The constant right operand of a product, as it is or behind moves that bring its last axis to the last but
-    one."""
+    """The constant right operand of a product, as it is, or before moves of its last axis to the last but one."""
     right = node.inputs[1]
     if value(right) is not None:
         return Table(node.name, 1, True)

@@ -1,5 +1,4 @@
-"""smooth: outlying channels of a LayerNormalization's output are divided down, its linears multiplied up
-(SmoothQuant)."""
+"""smooth: divide outlier channels of a LayerNormalization's output, and multiply its linears (SmoothQuant)."""
 
 from __future__ import annotations
 
@@ -17,17 +16,16 @@ from onnxptq.structure import Structure
 
 
 class Smooth(Pass):
-    """Divide channel j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), w over all linears that read it (SmoothQuant,
-    equation 4).
+    """Divide channel j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), w over all linears (SmoothQuant, equation 4).
 
-    1. The LayerNormalization's output goes to linears alone, channels in order; in a model that adds it to something
-       as well (post-norm text encoders) it cannot be changed.
-    2. Zeros that pad a window stay zeros, so padding does no harm.
+    1. The LayerNormalization's output goes to linears alone, channels in order. Models that also add it to another
+       tensor (post-norm text encoders) cannot be changed.
+    2. Zeros that pad a window stay zeros, so padding is harmless.
     """
 
     name = "smooth"
     options: ClassVar[Mapping[str, Any]] = {"alpha": 0.5}
-    """How much of the difficulty goes from the activations to the weights, 0 to 1."""
+    """Share of the difficulty moved from the activations to the weights, 0 to 1."""
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0, 1)}
     reads = moves = frozenset({"norm"})
 

@@ -1,5 +1,4 @@
-"""Spread: where the values of each channel lie, read off a sample of tokens; what the passes that centre and balance go
-by."""
+"""Spread: the location of each channel's values on sampled tokens, for passes that centre and balance."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from onnxptq.calibration.statistics.rows import RowSample
 
 F64 = NDArray[np.float64]
 ROWS = 1024
-"""Tokens kept of all samples together: any centre and any factor is exact, so a good guess will do."""
+"""Tokens kept of all samples together: any centre and factor is exact, so an estimate suffices."""
 
 
 def ask(tensor: str) -> Request:
-    """A request for tokens of ``tensor``, whose last axis is the channels."""
+    """A request for tokens of ``tensor``; its last axis counts channels."""
     return Request(tensor, RowSample(ROWS))
 
 
@@ -33,8 +32,10 @@ class Spread:
 
     @classmethod
     def of(cls, answer: Statistic, quantile: float, channels: NDArray[Any] | None = None) -> Spread | None:
-        """The spread of the chosen ``channels`` (None: all) in what ``ask`` was answered, between ``quantile`` and 1 -
-        ``quantile``."""
+        """The spread of the chosen ``channels`` (None: all) of an answer to ``ask``.
+
+        Ranges are from ``quantile`` to 1 - ``quantile``.
+        """
         rows = cast(RowSample, answer).sample
         if not rows.size:
             return None

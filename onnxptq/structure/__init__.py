@@ -1,4 +1,4 @@
-"""Structure found in a canonical graph: linears, convolutions, attentions, and the sites where a quantizer can sit."""
+"""Structure of a canonical graph: linears, convolutions, attentions, and the sites for quantizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attentions of a canonical graph, with the linears their operands come from."""
+"""Attentions of a canonical graph, and the linears that produce their operands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxptq.structure.types import Attention, Linear, Source
 
 @dataclass(frozen=True)
 class Addition:
-    """What is added to the scores, and whether a fused attention could do it."""
+    """The factor and terms applied to the scores, and whether a fused attention can apply them."""
 
     factor: float
     additive: tuple[str, ...]
@@ -78,7 +78,7 @@ def _attention(
 
 
 def _apart(model: Model, path: Scores, added: Addition, q: Operand, k: Operand) -> str:
-    """Why one fused op cannot do it; empty where it can."""
+    """Why one fused op cannot compute the attention; empty where it can."""
     if not added.fusable:
         return "something else than scale, bias and relative position lies between product and softmax"
     if path.thinned:
@@ -93,12 +93,12 @@ def _static(shape: list[int | str | None]) -> int | None:
 
 
 def _leading(shape: list[int | str | None]) -> int:
-    """Heads of an operand that comes from no linear: the axis before the last two."""
+    """The number of heads of an operand that no linear produces: the axis before the last two."""
     return shape[-3] if len(shape) > 3 and isinstance(shape[-3], int) else 1
 
 
 def _additions(path: Scores) -> Addition:
-    """Scalar factors and terms between the product and the softmax, and whether that is all there is."""
+    """Scalar factors and additive terms between product and softmax, and whether there is nothing else."""
     factor = 1.0
     terms: list[str] = []
     rows: gs.Tensor | None = None
@@ -110,7 +110,7 @@ def _additions(path: Scores) -> Addition:
         other = next((t for t in step.inputs if t is not here), None)
         if scaled is not None:
             factor *= scaled[1]
-            # A scaled sum would scale the terms as well.
+            # Scaling a sum would scale its terms as well.
             fusable &= not terms and not grid
         elif step.op == "Reshape":
             grid = not grid
@@ -140,7 +140,7 @@ def _additions(path: Scores) -> Addition:
 
 
 def _broadcasts(term: gs.Tensor, result: gs.Tensor) -> bool:
-    """Whether a term leaves the shape of the scores as it is."""
+    """Whether the scores keep their shape when a term is added."""
     if term.shape is None or result.shape is None or len(term.shape) > len(result.shape):
         return False
     return all(
@@ -159,7 +159,7 @@ def _is_relative(term: gs.Tensor, result: gs.Tensor) -> bool:
 
 
 def _alone(model: Model, path: Scores, q: Operand, k: Operand) -> bool:
-    """Whether nothing else reads what lies between q, k and the output."""
+    """Whether the tensors between q, k and the output have no other readers."""
     nodes = [
         path.qk,
         *path.steps,
@@ -174,7 +174,7 @@ def _alone(model: Model, path: Scores, q: Operand, k: Operand) -> bool:
 
 
 def _read(k: Operand) -> gs.Tensor:
-    """The keys as the first node reads them that is more than a move."""
+    """The keys as read by the first node that does more than move elements."""
     if k.transpose is not None and k.transpose.inputs[0] is k.tensor:
         transposed: gs.Tensor = k.transpose.outputs[0]
         return transposed
@@ -184,7 +184,10 @@ def _read(k: Operand) -> gs.Tensor:
 def _source(
     tensor: gs.Tensor, read: gs.Tensor, product: gs.Node, by_output: dict[str, Linear], tracer: Tracer
 ) -> Source | None:
-    """The linear that makes an operand (``read`` by the product or what scales it), and where its channels go."""
+    """The linear that produces an operand, and the position of its channels.
+
+    ``read`` is the tensor that the product or its scaling reads.
+    """
     origin = tracer.origin(tensor)
     line = by_output.get(origin[0].name) if len(origin) == 1 else None
     if line is None:
@@ -204,14 +207,14 @@ def _source(
 
 
 def _present(numbers: NDArray[np.int32], count: int) -> set[int]:
-    """The channels (from 0) among ``numbers``; faster than sorting them."""
+    """The distinct channels (from 0) among ``numbers``; faster than sorting them."""
     mark = np.zeros(count + 1, dtype=bool)
     mark[numbers.reshape(-1)] = True
     return set(np.flatnonzero(mark[1:]).tolist())
 
 
 def _leads_to(node: gs.Node, product: gs.Node) -> bool:
-    """Whether a node is the product itself, or a scalar factor or transposition that ends there and nowhere else."""
+    """Whether a node is the product, or a scalar factor or transposition that leads only there."""
     for _ in range(8):
         if node is product:
             return True
@@ -224,7 +227,7 @@ def _leads_to(node: gs.Node, product: gs.Node) -> bool:
 def _projection(
     model: Model, output: gs.Tensor, count: int, lines: dict[str, Linear], tracer: Tracer
 ) -> tuple[str | None, NDArray[np.int64] | None]:
-    """The one linear that reads all of an attention's output, and at which input channels."""
+    """The one linear that reads the whole output of an attention, and at which input channels."""
     readers = tracer.readers(output)
     shape = tracer.shape(output)
     if len(readers) != 1 or readers[0].node is None or shape is None or len(shape) < 2:

@@ -1,4 +1,4 @@
-"""``discover``: the whole structure of a canonical graph, and the sites in it."""
+"""``discover``: the structure of a canonical graph and its sites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxptq.structure.types import Attention, Conv, Linear, Part, Role, Site, S
 
 
 def discover(model: Model, *, mask: str | None = None, roles: Mapping[str, str] | None = None) -> Structure:
-    """Everything found in a canonical model, from its structure alone, never from names.
+    """Find the structure of a canonical model from its graph alone, never from names.
 
     ``mask`` names the mask input (or is ``none``); ``roles`` maps a part's name, or ``token-to-image``, to a regular
     expression over node names.
@@ -66,7 +66,7 @@ def _sites(
     where: Mapping[str, Part],
     skipped: Collection[str],
 ) -> tuple[Site, ...]:
-    """Sites in graph order."""
+    """All sites in graph order."""
     scores = {a.qk: a for a in found.values()}
     values = {a.av: a for a in found.values()}
     tensors = model.graph.tensors()
@@ -111,7 +111,7 @@ def _sites(
 
 
 def _input_role(node: gs.Node, role: Role, tracer: Tracer) -> Role:
-    """GELU where nothing but moves lies between a Gelu and the layer."""
+    """GELU if only moves lie between a Gelu and the layer."""
     origin = tracer.origin(node.inputs[0])
     gelus = [t for t in origin if (made := producer(t)) is not None and made.op == "Gelu"]
     return Role.GELU if origin and len(gelus) == len(origin) else role

@@ -66,7 +66,7 @@ def _ranges(node: gs.Node) -> str:
 
 
 def norms(model: Model, lines: dict[str, Linear], tracer: Tracer) -> dict[str, Norm]:
-    """LayerNormalization nodes over the last axis, by name, with the linears that read them channel by channel."""
+    """LayerNormalization nodes over the last axis, by name, with the linears that read their channels in order."""
     found: dict[str, Norm] = {}
     for node in model.graph.nodes:
         if node.op != "LayerNormalization":

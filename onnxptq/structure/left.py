@@ -1,5 +1,4 @@
-"""What stays in float because of its structure, and why: products no attention claims, softmaxes, bodies of If and
-Loop."""
+"""Ops that structure keeps in float, and why: products outside attentions, softmaxes, bodies of If and Loop."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 def products(
     model: Model, claimed: Collection[str], found: Mapping[str, Attention], varying: set[str]
 ) -> dict[str, str]:
-    """Products of the main graph that are in ``claimed`` neither as layers nor as attention, and why."""
+    """Products of the main graph outside the ``claimed`` layers and attentions, and why they stay in float."""
     softmaxes = {
         n.name: str(recognised(n, varying)) for n in model.graph.nodes if n.op == "Softmax" and n.name not in found
     }
@@ -56,7 +55,7 @@ def _neighbours(product: gs.Node) -> Iterator[str]:
 
 
 def hidden(model: Model) -> dict[str, int]:
-    """How many layers and products lie in bodies of If, Loop and Scan, by op."""
+    """Number of layers and products in bodies of If, Loop and Scan, by op."""
     counts: Counter[str] = Counter()
     for node in model.graph.nodes:
         inside = sum(_inside(body) for body in node.attrs.values() if isinstance(body, gs.Graph))

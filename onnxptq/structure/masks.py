@@ -1,4 +1,4 @@
-"""Mask inputs: integers or booleans that reach a softmax only as something added to (or chosen for) its scores."""
+"""Mask inputs: integers or booleans that affect a softmax only by terms added to its scores, or by selecting scores."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SIMPLE = MOVES | {
     "ReduceMax",
     "ReduceMin",
 }
-"""What may be done to a mask on its way."""
+"""Ops allowed between a mask input and the scores."""
 LAYERS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "If", "LayerNormalization", "Loop", "MatMul", "Scan"})
-"""What reads data, never a mask."""
+"""Ops that read data, never a mask."""
 INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "bool"})
 
 
 def masks(model: Model, found: dict[str, Attention], *, override: str | None) -> tuple[dict[str, str], frozenset[str]]:
-    """Mask inputs with the token input each belongs to, and the tensors that are made of masks alone.
+    """Mask inputs with the token input of each, and the tensors that depend on masks alone.
 
     ``override`` names the mask input, or is ``none``.
     """
@@ -67,7 +67,7 @@ def is_integer(tensor: gs.Tensor) -> bool:
 
 
 def _derived(model: Model, tensor: gs.Tensor, changing: set[str]) -> set[str]:
-    """Tensors that depend on this input alone, through nothing but simple ops."""
+    """Tensors that depend on this input alone, through simple ops only."""
     found = {tensor.name}
     for node in model.graph.nodes:
         alive = [t.name for t in node.inputs if t.name in changing]
@@ -83,12 +83,12 @@ def _derived(model: Model, tensor: gs.Tensor, changing: set[str]) -> set[str]:
 
 
 def _is_index(node: gs.Node, names: set[str]) -> bool:
-    """Whether a gather is told by one of these tensors where to look."""
+    """Whether one of these tensors is the index of a gather."""
     return node.op.startswith("Gather") and node.inputs[1].name in names
 
 
 def _otherwise_used(model: Model, names: set[str]) -> bool:
-    """Whether one of the tensors is an index, or the operand of a layer."""
+    """Whether one of the tensors is an index or the operand of a layer."""
     return any(
         (node.op in LAYERS and any(t.name in names for t in node.inputs)) or _is_index(node, names)
         for node in model.graph.nodes
@@ -96,7 +96,7 @@ def _otherwise_used(model: Model, names: set[str]) -> bool:
 
 
 def _tokens(model: Model, mask: gs.Tensor) -> str:
-    """The integer input of the mask's shape that looks up a table; '' where there is none."""
+    """The integer input of the mask's shape that indexes a table; '' where there is none."""
     for tensor in model.graph.inputs:
         if (
             tensor is mask

@@ -1,4 +1,4 @@
-"""What a model's first output says: scores of classes, of yes and no, or features."""
+"""The likelihood of a model's first output: class scores, yes/no scores, or features."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ Likelihood = Literal["gaussian", "categorical", "bernoulli"]
 
 
 def likelihood(model: Model, structure: Structure) -> Likelihood:
-    """How the first output is read: scores of classes along axis 1, a score of yes for each element, or numbers of
-    equal weight.
+    """How to read the first output: class scores along axis 1, a yes/no score per element, or equally weighted numbers.
 
-    Masks of a promptable decoder are yes or no. Otherwise a model with an output layer (the default scope leaves it in
-    float) is a classifier or segmenter, one without is an encoder of features.
+    Masks of a promptable decoder are yes/no scores. Otherwise a model with an output layer (which the default scope
+    leaves in float) is a classifier or segmenter; a model without one is an encoder of features.
     """
     if any(attention.token_to_image for attention in structure.attentions.values()):
         return "bernoulli"

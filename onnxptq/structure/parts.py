@@ -1,4 +1,4 @@
-"""Parts of a multi-modal model, from what each node depends on; and token-to-image attention."""
+"""Parts of a multi-modal model, by the inputs each node depends on; and token-to-image attention."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def parts(
 ) -> dict[str, Part]:
     """Part of each layer, softmax and product of two activations, by node name.
 
-    Text depends on integer inputs alone. Fusion is an attention of image queries over text keys, with the projections
-    next to it and its gate. The decoder is the convolutions behind the last attention. All else is visual.
+    Text depends on integer inputs alone. Fusion is an attention of image queries over text keys, with its adjacent
+    projections and its gate. The decoder is the convolutions after the last attention. Everything else is visual.
     """
     marks = reached(model, {t.name: TEXT if _is_text(t) else OTHER for t in model.graph.inputs})
     behind = {t for t, mark in reached(model, {a.output: 1 for a in found.values()}).items() if mark}
@@ -57,8 +57,7 @@ def _is_text(tensor: gs.Tensor) -> bool:
 
 
 def _fusion(model: Model, nodes: Mapping[str, gs.Node], attention: Attention) -> list[str]:
-    """The attention's own nodes, the layers that make its operands, and those behind it up to the next
-    LayerNormalization."""
+    """The attention's nodes, the layers of its operands, and the layers after it up to the next LayerNormalization."""
     found = {attention.name, attention.qk, attention.av}
     tensors = model.graph.tensors()
     for name in (attention.q, attention.k, attention.v):
@@ -74,7 +73,7 @@ def _fusion(model: Model, nodes: Mapping[str, gs.Node], attention: Attention) ->
             found.add(node.name)
         queue += node.outputs[0].outputs
     for node in model.graph.nodes:
-        # The other side of a product that gates what was gathered: its projection belongs here too.
+        # The other operand of a gating product: its projection belongs to fusion too.
         if node.op == "Mul" and node.outputs[0].name in inside and any(t.name in inside for t in node.inputs):
             for tensor in node.inputs:
                 if tensor.name not in inside:
@@ -83,7 +82,7 @@ def _fusion(model: Model, nodes: Mapping[str, gs.Node], attention: Attention) ->
 
 
 def _behind(tensor: gs.Tensor) -> set[str]:
-    """The first linears or convolutions that make a tensor."""
+    """The first linears or convolutions upstream of a tensor."""
     found: set[str] = set()
     stack, seen = [tensor], set()
     while stack:
@@ -100,14 +99,14 @@ def _behind(tensor: gs.Tensor) -> set[str]:
 
 
 def _spatial(node: gs.Node) -> bool:
-    """Whether a convolution looks at neighbours."""
+    """Whether a convolution has a kernel larger than 1."""
     return node.op in ("Conv", "ConvTranspose") and any(k > 1 for k in node.inputs[1].shape[2:])
 
 
 def token_to_image(
     found: dict[str, Attention], lines: dict[str, Linear], tracer: Tracer, where: Mapping[str, Part]
 ) -> dict[str, Attention]:
-    """Mark attentions whose queries and keys come from different tensors, and which have more keys than queries."""
+    """Mark attentions whose queries and keys come from different tensors and which have more keys than queries."""
     out = {}
     tensors = tracer.model.graph.tensors()
     for name, attention in found.items():

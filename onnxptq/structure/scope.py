@@ -1,5 +1,4 @@
-"""What the default scope leaves in float: the first convolution, the output layer, and the head of a promptable
-decoder."""
+"""Layers that the default scope leaves in float: first convolution, output layer, head of a promptable decoder."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ BARRIERS = frozenset(
         "Sub",
     }
 )
-"""Ops behind which a layer makes features, not predictions: norms, whole or spelled out."""
+"""Ops after which a layer gives features, not predictions: norms, fused or decomposed."""
 PICTURE = 4
-"""Channels that a picture has at most."""
+"""Maximum number of channels of a picture."""
 FIRST, LAST, HEAD = "first layer", "output layer", "prompt encoder or head of a promptable decoder"
 
 
@@ -39,7 +38,7 @@ def in_float(
     found: Mapping[str, Attention],
     tracer: Tracer,
 ) -> dict[str, str]:
-    """Linears and convolutions that the default scope does not quantize, and why."""
+    """Linears and convolutions that the default scope leaves in float, and why."""
     layers = {n: (x.input, x.output) for n, x in lines.items()} | {n: (x.input, x.output) for n, x in convs.items()}
     order = [node.name for node in model.graph.nodes if node.name in layers]
     out = {name: FIRST for name in order if _is_first(model, name, layers, convs)}
@@ -47,7 +46,7 @@ def in_float(
     if _is_promptable(model, found, tracer):
         head = _promptable(model, order, layers, convs, found)
         out |= {name: HEAD for name in order if name in head and name not in out}
-    # A model of one or two layers would have nothing left.
+    # A model of one or two layers would keep no layer to quantize.
     return out if len(out) < len(order) else {}
 
 
@@ -65,18 +64,17 @@ def _is_first(model: Model, name: str, layers: Mapping[str, tuple[str, str]], co
 
 
 def _is_picture(tensor: gs.Tensor) -> bool:
-    """Whether an input may hold a picture: it has no more channels than one, before or behind, as far as is known."""
+    """Whether an input may hold a picture: few channels, first or last, as far as its shape is known."""
     shape = tensor.shape
     return shape is None or len(shape) != 4 or any(not isinstance(n, int) or n <= PICTURE for n in (shape[1], shape[3]))
 
 
 def _last(model: Model, layers: Mapping[str, tuple[str, str]], convs: Mapping[str, Conv]) -> set[str]:
-    """Layers whose result reaches an output of the graph without another layer, a norm, a product of two activations,
-    or the sum of a skip connection.
+    """Layers with a path to an output free of other layers, norms, products of activations and skip sums.
 
-    So the head of a classifier or segmenter is one. The last layer of a feature encoder (neck of Segment Anything's
-    encoder, last block of BERT) is not, nor are the two sides of a product that makes masks, nor a convolution that
-    gives as many channels as it reads: a level of a feature pyramid.
+    So the head of a classifier or segmenter is one. These are none: the last layer of a feature encoder (neck of
+    Segment Anything's encoder, last block of BERT), both operands of a product that makes masks, and a convolution with
+    as many output as input channels (a level of a feature pyramid).
     """
     by_output = {output: name for name, (_, output) in layers.items()}
     found: set[str] = set()
@@ -99,7 +97,7 @@ def _last(model: Model, layers: Mapping[str, tuple[str, str]], convs: Mapping[st
 
 
 def _keeps_width(model: Model, conv: Conv) -> bool:
-    """Whether a convolution gives at least as many channels as it reads, and more than a picture has."""
+    """Whether a convolution has at least as many output as input channels, and more than a picture has."""
     weight = model.tensor(conv.weight)
     group = int(next(n.attrs.get("group", 1) for n in weight.outputs if n.name == conv.name))
     first, second = int(weight.shape[0]), int(weight.shape[1]) * group
@@ -108,14 +106,14 @@ def _keeps_width(model: Model, conv: Conv) -> bool:
 
 
 def _skips(node: gs.Node) -> bool:
-    """Whether a sum has an operand that something else reads too."""
+    """Whether an operand of a sum has another reader."""
     return node.op in ("Add", "Sum") and any(len(t.outputs) > 1 for t in node.inputs if not isinstance(t, gs.Constant))
 
 
 def _is_promptable(model: Model, found: Mapping[str, Attention], tracer: Tracer) -> bool:
-    """Whether tokens look at the image and the image looks back at as many tokens, as in Segment Anything's decoder.
+    """Whether tokens attend to the image and the image attends to as many tokens, as in Segment Anything's decoder.
 
-    In a detector's decoder (DETR) queries look at the image, which never looks at them.
+    In a detector's decoder (DETR) queries attend to the image, but the image never attends to them.
     """
 
     def sizes(one: Attention) -> tuple[int, int] | None:
@@ -136,9 +134,9 @@ def _promptable(
 ) -> set[str]:
     """Prompt encoder and heads of Segment Anything's decoder.
 
-    Layers before the first attention that lead to one but feed none directly; and linears and transposed convolutions
-    with none behind them, but for an attention's own output projection and what ends in the sum of a skip connection
-    (the last block's MLP). Other convolutions (those SAM-HQ adds) make features.
+    Prompt encoder: layers before the first attention that lead to one but feed none directly. Heads: linears and
+    transposed convolutions with no such layer after them, except an attention's output projection and a layer whose
+    result ends in a skip sum (the last block's MLP). Other convolutions (SAM-HQ adds some) give features.
     """
     behind = reached(model, {a.output: 1 for a in found.values()})
     before = leading_to(model, [a.probabilities for a in found.values()])

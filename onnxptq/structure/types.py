@@ -1,4 +1,4 @@
-"""What is found in a canonical graph, as data."""
+"""The structure of a canonical graph, as data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Role(StrEnum):
-    """What a tensor is to the operation that reads it."""
+    """The role of a tensor in the operation that reads it."""
 
     WEIGHT = "weight"
     LINEAR_INPUT = "linear_input"
@@ -20,13 +20,13 @@ class Role(StrEnum):
     VALUE = "value"
     SOFTMAX = "softmax"
     GELU = "gelu"
-    """A linear or conv input that is the output of a GELU, moved at most."""
+    """Input of a linear or convolution that is the output of a GELU, moved at most."""
     MATMUL_INPUT = "matmul_input"
-    """An operand of a product of two activations that is no attention."""
+    """Operand of a product of two activations outside attentions."""
 
 
 class Part(StrEnum):
-    """The part of a multi-modal model a site belongs to."""
+    """The part of a multi-modal model that a site belongs to."""
 
     VISUAL = "visual"
     TEXT = "text"
@@ -36,10 +36,10 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """One place a quantizer can sit: ``tensor`` as read by node ``consumer``. Hashable, and its ``key`` is unique.
+    """A place for a quantizer: ``tensor`` as read by node ``consumer``. Hashable; its ``key`` is unique.
 
-    Queries and keys are the tensors of ``Attention.q`` and ``k``: the product that is their consumer may read them
-    through a scalar factor or the transposition of the keys.
+    Queries and keys are the tensors of ``Attention.q`` and ``k``: their consumer, the product, may read them through a
+    scalar factor or the transposition of the keys.
     """
 
     tensor: str
@@ -51,11 +51,11 @@ class Site:
     axis: int = -1
     """The channel axis."""
     default: bool = True
-    """Whether the default scope quantizes it; first convolution and output layer are False."""
+    """Whether the default scope quantizes it: False for first convolution and output layer."""
     partner: str = ""
-    """Of an attention's operands and of weights: the tensor it is multiplied by."""
+    """For an attention's operands and for weights: the tensor it is multiplied by."""
     output: str = ""
-    """What the consumer makes of it."""
+    """The output of the consumer."""
 
     @property
     def key(self) -> str:
@@ -65,7 +65,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Linear:
-    """MatMul with a constant [K, N] weight, and the Add of its bias where there is one. ``name`` is the MatMul's."""
+    """MatMul with a constant [K, N] weight, and the Add of its bias if it has one. ``name`` is the MatMul's."""
 
     name: str
     input: str
@@ -88,20 +88,21 @@ class Conv:
     output: str
     transpose: bool = False
     ranges: str = ""
-    """Of what its input may have a range each at run time: a ``pixel``, a ``channel`` or a ``sample``. Empty where no
-    op takes it so."""
+    """Units that its input can have run-time ranges for: ``pixel``, ``channel``, ``sample``; empty if no op can."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The linear that makes the q, k or v of an attention, and which of its output channels sits at (head, dim)."""
+    """The linear that produces q, k or v of an attention, and its output channel for each (head, dim)."""
 
     linear: str
     channels: NDArray[np.int64]
     """[heads, dim] -> output channel of the linear."""
     exclusive: bool
-    """Whether nothing but this attention operand reads those channels (q of SAM's encoder feeds relative position too:
-    False)."""
+    """Whether only this attention operand reads those channels.
+
+    False for q of SAM's encoder, which relative position reads too.
+    """
 
     def __hash__(self) -> int:
         return hash((self.linear, self.channels.tobytes()))
@@ -116,7 +117,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(scale * q k^T + additive terms) v, written out in standard ops.
+    """softmax(scale * q k^T + additive terms) v, in standard ops.
 
     ``q`` and ``k`` are the tensors before any scalar scale and before the transposition of k: [..., N, d]; ``v``
     likewise.
@@ -142,17 +143,19 @@ class Attention:
     k_source: Source | None = None
     v_source: Source | None = None
     o_linear: str | None = None
-    """The linear that reads the attention's output (every channel of it and nothing else does), if there is one."""
+    """The linear that alone reads the attention's output, all channels of it, if there is one."""
     o_channels: NDArray[np.int64] | None = field(default=None, compare=False)
     """[heads, dim] -> input channel of ``o_linear``."""
     additive: tuple[str, ...] = ()
-    """Tensors added to the scores, in order, each broadcasting against [..., Nq, Nk] as it stands."""
+    """Tensors added to the scores, in order; each broadcasts against [..., Nq, Nk]."""
     rel_h: str | None = None
-    """Decomposed relative position terms [..., Nq, H] and [..., Nq, W], where the graph adds them that way."""
+    """Decomposed relative position terms [..., Nq, H] and [..., Nq, W], where the graph adds them in this form."""
     rel_w: str | None = None
     apart: str = ""
-    """Why one fused op cannot do it: empty where scores go to the softmax through nothing but scale, additive terms and
-    relative position, with no other reader."""
+    """Why one fused op cannot compute it.
+
+    Empty if only scale, additive terms and relative position lie between scores and softmax, with no other reader.
+    """
     masked: bool = False
     """Whether an additive term comes from a mask input."""
     token_to_image: bool = False
@@ -163,13 +166,13 @@ class Attention:
 
     @property
     def fusable(self) -> bool:
-        """Whether one fused op can do it."""
+        """Whether one fused op can compute it."""
         return not self.apart
 
 
 @dataclass(frozen=True)
 class Norm:
-    """LayerNormalization and the linears that read what it makes."""
+    """LayerNormalization and the linears that read its output."""
 
     name: str
     input: str
@@ -179,27 +182,27 @@ class Norm:
     readers: tuple[str, ...] = ()
     """Linears whose input channel c is the norm's channel c at every token."""
     exclusive: bool = False
-    """Whether nothing but ``readers`` reads the norm's output."""
+    """Whether only ``readers`` read the norm's output."""
     padded: bool = False
     """Whether zero tokens are added between the norm and a reader (windows of Swin and Segment Anything)."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Everything ``discover`` finds, in graph order."""
+    """The structure that ``discover`` finds, in graph order."""
 
     linears: dict[str, Linear] = field(default_factory=dict)
     convs: dict[str, Conv] = field(default_factory=dict)
     attentions: dict[str, Attention] = field(default_factory=dict)
     matmuls: tuple[str, ...] = ()
-    """Names of MatMul nodes of two activations that belong to no attention."""
+    """Names of MatMul nodes of two activations outside attentions."""
     sites: tuple[Site, ...] = ()
     masks: dict[str, str] = field(default_factory=dict)
     """Mask input name -> the token input whose padding it marks ('' if unknown)."""
     norms: tuple[str, ...] = ()
     """LayerNormalization nodes."""
     norm_readers: dict[str, Norm] = field(default_factory=dict)
-    """The same by name, with their readers."""
+    """LayerNormalization nodes by name, with their readers."""
     parts: dict[str, Part] = field(default_factory=dict)
     """Part of each Linear, Conv, Softmax and product of two activations, by node name."""
     batch_norms: tuple[str, ...] = ()
@@ -207,15 +210,14 @@ class Structure:
     left: dict[str, str] = field(default_factory=dict)
     """Layers and products that the default scope leaves in float, by node name, and why."""
     hidden: dict[str, int] = field(default_factory=dict)
-    """Layers and products in bodies of If, Loop and Scan, which stay in float: how many by the op that holds them."""
+    """Number of layers and products in bodies of If, Loop and Scan, by op; they stay in float."""
 
     def is_layer(self, name: str) -> bool:
         """Whether a node is a linear or a convolution."""
         return name in self.linears or name in self.convs
 
     def blocks(self) -> dict[str, list[int]]:
-        """For each linear that makes queries, keys or values, which of these each output channel belongs to (-1:
-        none)."""
+        """For each linear that produces q, k or v: which of the three each output channel belongs to (-1: none)."""
         found: dict[str, list[int]] = {}
         for attention in self.attentions.values():
             for number, source in enumerate((attention.q_source, attention.k_source, attention.v_source)):

@@ -1,4 +1,4 @@
-"""Checkpoint: what the walks have found so far, in a folder beside the output, so that a killed run can go on."""
+"""Checkpoint: statistics of the walks so far, in a folder beside the output, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _NAMES = re.compile(r"(run\.json|walk-\d{3,}\.npz)(\.tmp)?")
 
 @dataclass(frozen=True)
 class State:
-    """How many samples each statistic of a walk has seen, and what it holds."""
+    """The number of samples each statistic of a walk has seen, and its content."""
 
     seen: tuple[int, ...]
     arrays: tuple[Arrays, ...]
 
 
 class Checkpoint:
-    """A folder with one file a walk, each replaced as a whole; ``identity`` says what makes two runs the same.
+    """A folder with one file per walk, each replaced atomically; ``identity`` identifies the run.
 
-    Opened with ``resume`` it gives back what an interrupted run of the same identity left; otherwise it starts empty.
-    What is damaged is found anew; ``warnings`` says so.
+    With ``resume`` it continues an interrupted run of the same identity; otherwise it starts empty. Damaged files are
+    computed again, with a note in ``warnings``.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Checkpoint:
         self.resumed = True
 
     def _before(self) -> dict[str, Any] | None:
-        """The identity of the run that left the folder; None where there is none, or none that can be read."""
+        """The identity of the run that left the folder; None if there is none or it cannot be read."""
         if not (self.folder / _MANIFEST).exists() or not _ours(self.folder):
             return None
         try:
@@ -83,7 +83,7 @@ class Checkpoint:
             return None
 
     def load(self, walk: int, signature: str) -> State | None:
-        """What is known of a walk; None where it never got to its first checkpoint, or that is damaged."""
+        """The saved state of a walk; None if it was never saved or is damaged."""
         path = self._file(walk)
         if not self.resumed or not path.is_file():
             return None
@@ -105,11 +105,13 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether the interval has passed since the last save, and saving takes less than a twentieth of the time.
-        Interval 0: always."""
+
+        With interval 0: always.
+        """
         return not self._interval or time.monotonic() - self._saved >= max(self._interval, 20 * self._cost)
 
     def save(self, walk: int, signature: str, seen: Sequence[int], arrays: Sequence[Arrays]) -> None:
-        """Replace what is known of a walk."""
+        """Save the state of a walk."""
         start = time.monotonic()
         held = {f"{index}/{name}": np.asarray(array) for index, one in enumerate(arrays) for name, array in one.items()}
         held |= {"signature": np.array(signature), "seen": np.array(seen, np.int64)}
@@ -124,7 +126,7 @@ class Checkpoint:
         return self.folder / f"walk-{walk:03d}.npz"
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
-        """The whole file or nothing, also when the machine stops in between."""
+        """Write a whole file or nothing, even if the machine stops in between."""
         temporary = self.folder / f"{name}.tmp"
         with open(temporary, "wb") as file:
             file.write(data)
@@ -140,13 +142,13 @@ class Checkpoint:
             raise InputError(f"{self.folder}: cannot write the checkpoint: {error.strerror or error}") from error
 
     def remove(self) -> None:
-        """Remove the folder: the run is complete."""
+        """Remove the folder after a complete run."""
         discard(self.folder)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within, no other process works in ``folder``, which is made, and removed in the end if it is empty then."""
+    """Lock ``folder`` against other processes; it is created, and removed at the end if empty."""
     if sys.platform == "win32":
         yield
     else:
@@ -180,20 +182,19 @@ def _lock(folder: Path) -> int:
 
 
 def holds(folder: Path) -> bool:
-    """Whether a run has found anything that it could go on from."""
+    """Whether the folder holds a state to resume from."""
     return any(folder.glob("**/walk-*.npz"))
 
 
 def discard(folder: Path) -> None:
-    """Remove a checkpoint; a folder that is none is left alone."""
+    """Remove a checkpoint; other folders are left alone."""
     with suppress(InputError, OSError):
         empty(folder)
         folder.rmdir()
 
 
 def empty(folder: Path) -> None:
-    """Remove what checkpoints have left in a folder, those in folders of it as well; what is not theirs is an
-    InputError."""
+    """Remove all checkpoints in a folder and its subfolders; an InputError if it holds other files."""
     if not _ours(folder):
         raise InputError(f"{folder}: needed for the checkpoint, but holds something else; move it away")
     for entry in folder.iterdir():
@@ -205,7 +206,7 @@ def empty(folder: Path) -> None:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint, perhaps a damaged one, and nothing else."""
+    """Whether a folder holds only a checkpoint, damaged or not."""
     entries = list(folder.iterdir())
     known = all(
         not entry.is_symlink() and (_ours(entry) if entry.is_dir() else bool(_NAMES.fullmatch(entry.name)))

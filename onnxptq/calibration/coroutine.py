@@ -1,4 +1,4 @@
-"""Generators that ask for statistics: searches and passes yield requests, are sent answers, and return a result."""
+"""Generators that request statistics: searches and passes yield requests, receive answers, and return a result."""
 
 from __future__ import annotations
 

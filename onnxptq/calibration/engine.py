@@ -32,7 +32,7 @@ from onnxptq.running import sessions as runtime
 
 T = TypeVar("T")
 _SHARE = 4
-"""Without a limit, fetched tensors may take this part of the available memory."""
+"""Share of the available memory that fetched tensors may take if no limit is set."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class Walk:
     stage: str
     seconds: float
     forwards: int
-    """Forward passes run (of the whole model or of its first part)."""
+    """Number of forward passes (of the whole model or of its first part)."""
     tapped: int
-    """Statistics computed inside the graph."""
+    """Number of statistics computed inside the graph."""
     fetched: int
-    """Statistics computed on tensors fetched from it."""
+    """Number of statistics computed on fetched tensors."""
 
 
 class Engine:
     """Fills statistics by running a model on samples.
 
-    Tensors are reduced where they are by in-graph observers if the op library is there and the statistic offers one;
-    others are fetched in groups that stay within ``memory_limit`` bytes, with a forward pass for each group. Samples
-    are folded in order, so the answer does not depend on groups, threads or interruptions. ``gradients`` gives the
-    partners that are gradients; what it needs for that, it takes beside the limit.
+    In-graph observers reduce tensors where the op library is available and the statistic offers one. Other tensors are
+    fetched in groups of at most ``memory_limit`` bytes, with one forward pass per group. Samples are folded in order,
+    so results do not depend on groups, threads or interruptions. ``gradients`` computes partners that are gradients; its
+    memory is not counted in the limit.
     """
 
     def __init__(
@@ -86,8 +86,7 @@ class Engine:
         self._count = first
 
     def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Statistic]:
-        """The statistics of the requests, filled in at most one walk; ``model`` (by default the engine's) as it is
-        now."""
+        """Fill the statistics of the requests in at most one walk of ``model`` as it is now (by default the engine's)."""
         model = self.model if model is None else model
         jobs = jobs_of(requests, token_axes(model, self.masks) if self.masks else {})
         tensors, nodes = model.graph.tensors(), model.nodes()
@@ -99,7 +98,7 @@ class Engine:
         return {name: request.statistic for name, request in requests.items()}
 
     def drive(self, searches: Mapping[str, Generator[Request, Statistic, T]], *, stage: str) -> dict[str, T]:
-        """Advance all searches in lock-step, one walk a round, and return what each returns."""
+        """Advance all searches in lock-step, one walk per round, and return their results."""
         running = {name: Coroutine(search) for name, search in searches.items()}
         number = 0
         while requests := asked(running):
@@ -110,7 +109,7 @@ class Engine:
         return {name: one.result for name, one in running.items()}
 
     def _walk(self, model: Model, jobs: list[Job], stage: str) -> None:
-        """Fold every sample into every job, in as many sessions as memory asks for."""
+        """Fold every sample into every job, in as many sessions as memory requires."""
         start, forwards, number, mark = time.monotonic(), 0, self._count, signature(jobs)
         self._count += 1
         state = self._checkpoint.load(number, mark) if self._checkpoint is not None else None
@@ -137,8 +136,10 @@ class Engine:
         self._checkpoint.save(number, mark, [job.seen for job in jobs], [job.statistic.arrays() for job in jobs])
 
     def _groups(self, model: Model, jobs: list[Job], total: int) -> Iterator[list[Job]]:
-        """Jobs that share a session: equally far, with as far to go, and fetching no more than the limit allows, in
-        graph order."""
+        """Jobs that share a session, in graph order.
+
+        They have the same progress and the same end, and fetch no more than the limit allows.
+        """
         limit = self._limit if self._limit is not None else machine.available() // _SHARE
         position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
         for stretch in sorted({(job.seen, job.end(total)) for job in jobs}, reverse=True):
@@ -158,7 +159,7 @@ class Engine:
             yield group
 
     def _fetches(self, job: Job) -> tuple[str, ...]:
-        """The tensors a job needs outside of the runtime."""
+        """The tensors of a job that have to be fetched."""
         return job.partners if self._observing and can_observe(job) else (job.tensor, *job.partners)
 
     def _sizes(self, model: Model, names: list[str]) -> dict[str, int]:
@@ -180,7 +181,7 @@ class Engine:
         return self._sized
 
     def _session(self, model: Model, changed: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ort.InferenceSession:
-        """A session of the model as ``changed`` leaves it."""
+        """A session of the model after ``changed`` has edited it."""
         try:
             return runtime.session(
                 lambda: changed(model.to_proto()),
@@ -199,7 +200,7 @@ class Engine:
         return {i.name: sample[i.name] for i in session.get_inputs()}
 
     def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
-        """Fold the samples not yet seen into a group of jobs; yields after each."""
+        """Fold the remaining samples into a group of jobs; yield after each."""
         wires = wired(group, observers=self._observing)
         runs = needed(wires, {tensor.name for tensor in model.graph.inputs})
         session = self._session(model, partial(instrument, wires=wires)) if runs else None
@@ -226,7 +227,7 @@ class Engine:
             ) from error
 
     def _fold(self, wires: list[Wire], values: dict[str, Any], sample: Sample, index: int) -> None:
-        """Fold one sample's outputs in; each fetched tensor is copied out, used, and let go."""
+        """Fold one sample's outputs in; each fetched tensor is copied, used and released."""
         readers = Counter(name for wire in wires for name in wire.outputs)
         arrays: dict[str, NDArray[Any]] = {}
         for wire in wires:

@@ -1,7 +1,6 @@
-"""Gradients as partners of requests: how searches ask for them, and how the engine gets them from whoever computes
-them.
+"""Gradients as partners of requests: searches ask for them, a provider computes them for the engine.
 
-``onnxptq.learn.fisher`` computes some; it is handed in, since it needs torch and nothing here does.
+The provider of ``onnxptq.learn.fisher`` is passed in, since it needs torch and nothing here does.
 """
 
 from __future__ import annotations
@@ -23,34 +22,33 @@ Take = Callable[[Sample, int], Mapping[str, F32]]
 
 
 class NoGradient(InputError):
-    """No gradient reaches a tensor, or it is zero everywhere: as the weight of an error it would call every error
-    nothing."""
+    """A tensor has no gradient, or one of zeros, which would give every error a weight of zero."""
 
 
 class Gradients(Protocol):
     """A source of gradients of some loss."""
 
     def at(self, model: Model, tensors: Sequence[str]) -> Take:
-        """What gives the gradients at these tensors of ``model`` as it is now."""
+        """A function that computes the gradients at these tensors of ``model`` in its current state."""
 
 
 def gradient_of(tensor: str) -> str:
-    """The name under which a request's ``partners`` ask for the gradient at ``tensor``."""
+    """The name by which ``partners`` of a request refer to the gradient at ``tensor``."""
     return _PREFIX + tensor
 
 
 def is_gradient(name: str) -> bool:
-    """Whether a name asks for a gradient."""
+    """Whether a name refers to a gradient."""
     return name.startswith(_PREFIX)
 
 
 def subject(name: str) -> str:
-    """The tensor a name is about: itself, or the one whose gradient it asks for."""
+    """The tensor of a name: the named one, or the one whose gradient is named."""
     return name.removeprefix(_PREFIX)
 
 
 class Weights:
-    """The gradients that some names ask for, sample by sample, and the proof that none was zero throughout."""
+    """The gradients that some names refer to, sample by sample, and the check that none is always zero."""
 
     def __init__(self, source: Gradients | None, model: Model, names: Iterable[str]) -> None:
         self._names = {subject(name): name for name in names if is_gradient(name)}
@@ -63,7 +61,7 @@ class Weights:
         self._zero = set(self._names)
 
     def __call__(self, sample: Sample, index: int) -> dict[str, F32]:
-        """The gradients on one sample, under the names that asked for them."""
+        """The gradients on one sample, by the names that refer to them."""
         found = self._take(sample, index) if self._take is not None else {}
         self._zero -= {tensor for tensor, gradient in found.items() if np.any(gradient)}
         return {self._names[tensor]: gradient for tensor, gradient in found.items()}

@@ -1,5 +1,4 @@
-"""Jobs: what a walk has to find out, equal requests brought together, and how one sample's tensor becomes a
-statistic."""
+"""Jobs of a walk: equal requests merged, and one sample's tensor folded into a statistic."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from onnxptq.graph.model import value
 
 @dataclass
 class Job:
-    """One tensor and one statistic to fill with it; ``twins`` are equal ones that get the same answer."""
+    """One tensor and one statistic to fill with it; ``twins`` are equal statistics that get the same answer."""
 
     tensor: str
     statistic: Statistic
@@ -29,12 +28,12 @@ class Job:
     partners: tuple[str, ...] = ()
     twins: list[Statistic] = field(default_factory=list)
     seen: int = 0
-    """Samples folded in so far."""
+    """Number of samples folded in so far."""
     samples: int | None = None
-    """How many of the first samples are wanted; None: all."""
+    """Number of first samples wanted; None: all."""
 
     def end(self, total: int) -> int:
-        """How many of ``total`` samples it takes."""
+        """The number of samples it takes, out of ``total``."""
         return total if self.samples is None else min(total, self.samples)
 
     def fold(self, value: NDArray[Any], partners: list[NDArray[Any]], sample: Mapping[str, NDArray[Any]]) -> None:
@@ -50,13 +49,13 @@ class Job:
         self.statistic.update(*held)
 
     def answer(self) -> None:
-        """Hand what was found to the twins."""
+        """Copy the result to the twins."""
         for twin in self.twins:
             twin.load(self.statistic.arrays())
 
 
 def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) -> list[Job]:
-    """The jobs behind some requests, in order of first mention; statistics of several parts are taken apart."""
+    """The jobs of some requests, in order of first mention; statistics of several parts are split."""
     jobs: dict[Hashable, Job] = {}
     for request in requests.values():
         padding = Padding(request.mask, request.rows) if request.mask is not None else paddings.get(request.tensor)
@@ -74,7 +73,7 @@ def jobs_of(requests: Mapping[str, Request], paddings: Mapping[str, Padding]) ->
 
 
 def constant(job: Job, tensor: gs.Tensor | None, node: gs.Node | None) -> bool:
-    """Answer a job on a constant, or on the constant operand of a node, without a walk; False where neither is one."""
+    """Answer a job on a constant, or on a node's constant operand, without a walk; False for other jobs."""
     if tensor is None:
         operands = [one for one in node.inputs[:2] if value(one) is not None] if node is not None else []
         if not operands:
@@ -88,7 +87,7 @@ def constant(job: Job, tensor: gs.Tensor | None, node: gs.Node | None) -> bool:
 
 
 def signature(jobs: list[Job]) -> str:
-    """Equal for two lists of jobs that ask the same, across processes."""
+    """Equal for two lists of jobs with equal requests, across processes."""
     text = "\n".join(
         repr(
             (
@@ -105,7 +104,7 @@ def signature(jobs: list[Job]) -> str:
 
 
 def not_finite(job: Job, label: str) -> InputError:
-    """The error of a tensor that holds NaN or infinity."""
+    """The error for a tensor that holds NaN or infinity."""
     return InputError(
         f"calibration {label}: tensor {job.tensor!r} holds NaN or infinity; leave this sample out, or check the "
         f"model on it in FP32"

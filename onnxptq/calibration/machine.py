@@ -1,4 +1,4 @@
-"""How much memory and how many cores there are to work with."""
+"""Available memory and cores."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _FALLBACK = 4 * 2**30
 
 
 def available() -> int:
-    """Bytes that could be allocated now without swapping: what the machine or the container has left."""
+    """Bytes that can be allocated without swapping, on the machine or in the container."""
     found = [_meminfo(), _cgroup()]
     known = [n for n in found if n is not None]
     return min(known) if known else _FALLBACK
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,5 +1,4 @@
-"""Observers: what is added to a graph so that one run of it yields the statistics' ingredients, and nothing else is
-computed."""
+"""Observers: nodes added to a graph so that one run computes the inputs of the statistics, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class Wire:
     job: Job
     outputs: tuple[str, ...]
     observer: tuple[onnx.NodeProto, ...] = ()
-    """The nodes that observe the job's tensor; without them it is fetched whole."""
+    """The nodes that observe the job's tensor; if empty, the tensor is fetched whole."""
 
     def fold(self, values: list[NDArray[Any]], sample: Mapping[str, NDArray[Any]]) -> None:
         """Fold the outputs of one run in."""
@@ -45,7 +44,7 @@ class Wire:
 
 
 def can_observe(job: Job) -> bool:
-    """Whether an in-graph observer can do the job."""
+    """Whether an in-graph observer can serve the job."""
     observer = job.statistic.observer() if isinstance(job.statistic, Observed) else None
     if (
         observer is None
@@ -59,7 +58,7 @@ def can_observe(job: Job) -> bool:
 
 
 def wired(jobs: Sequence[Job], *, observers: bool) -> list[Wire]:
-    """How each job gets what it needs: by an observer where it has one, else by fetching its tensor."""
+    """Connect each job to an observer if it has one, else to its fetched tensor."""
     wires = []
     for number, job in enumerate(jobs):
         observer = (
@@ -75,14 +74,14 @@ def wired(jobs: Sequence[Job], *, observers: bool) -> list[Wire]:
 
 
 def needed(wires: Sequence[Wire], inputs: Collection[str]) -> list[str]:
-    """What has to come out of the graph: neither its inputs nor gradients do."""
+    """The tensors that the graph has to compute; inputs and gradients are excluded."""
     return list(
         dict.fromkeys(name for wire in wires for name in wire.outputs if name not in inputs and not is_gradient(name))
     )
 
 
 def instrument(proto: onnx.ModelProto, wires: Sequence[Wire]) -> onnx.ModelProto:
-    """``proto`` changed to put out what the wires need; nodes, constants and inputs nobody needs are dropped."""
+    """Change ``proto`` to output what the wires need; drop other nodes, constants and inputs."""
     observers: dict[str, list[tuple[onnx.NodeProto, ...]]] = {}
     for wire in wires:
         if wire.observer:
@@ -113,7 +112,7 @@ def _observer(observer: Observer, tensor: str, padding: Padding | None, base: st
 
 
 def _compress(tensor: str, padding: Padding, base: str) -> Iterator[onnx.NodeProto]:
-    """Nodes that make ``base/valid``: the rows of valid tokens, as ``valid_rows`` has them."""
+    """Nodes that compute ``base/valid``: the rows of valid tokens, as in ``valid_rows``."""
 
     def node(op: str, inputs: str, output: str, *outside: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(
@@ -146,14 +145,14 @@ def _compress(tensor: str, padding: Padding, base: str) -> Iterator[onnx.NodePro
 
 
 def _plain(observer: Observer) -> bool:
-    """Whether the op can read the tensor as it stands."""
+    """Whether the op can read the tensor without reshaping."""
     if observer.rows:
         return observer.axis == -1
     return not isinstance(observer.axis, tuple) and (observer.heads is None or observer.axis in (None, -1))
 
 
 def _order(observer: Observer) -> tuple[list[int], list[int]] | None:
-    """How to bring the channels last without knowing the rank: a first shape (-2: size as it is) and a permutation."""
+    """How to move the channels last without knowing the rank: a first shape (-2 keeps a size) and a permutation."""
     if observer.heads is not None and observer.axis in (-3, (-3, -1)):
         return [-1, observer.heads, -2, -2], [0, 2, 3, 1] if observer.axis == -3 else [0, 2, 1, 3]
     if observer.heads is None and observer.axis == -2:
@@ -164,7 +163,7 @@ def _order(observer: Observer) -> tuple[list[int], list[int]] | None:
 
 
 def _matrix(observer: Observer, tensor: str, base: str) -> Iterator[onnx.NodeProto]:
-    """Nodes that make ``base/matrix``, whose last axis counts the channels, rows in their order in the tensor."""
+    """Nodes that compute ``base/matrix``: channels on the last axis, rows in their order in the tensor."""
     order = _order(observer)
     assert order is not None, observer
     first, permutation = order
@@ -183,11 +182,10 @@ def _matrix(observer: Observer, tensor: str, base: str) -> Iterator[onnx.NodePro
 
 
 def _append(graph: onnx.GraphProto, observers: Mapping[str, Sequence[Sequence[onnx.NodeProto]]]) -> None:
-    """Add the observers of each tensor, those of the deepest tensors first.
+    """Append the observers of each tensor, those of the deepest tensors first.
 
-    onnxruntime orders nodes by a depth-first search that starts at the last of the nodes nobody reads. So it comes to
-    the observers of the first tensors first, and each runs as soon as its tensor is there, which can then be freed as
-    early as ever.
+    onnxruntime orders nodes by a depth-first search from the last node without readers. So it reaches the observers of
+    the first tensors first. Each observer runs as soon as its tensor is computed, and the tensor can be freed early.
     """
     depth = {name: index for index, node in enumerate(graph.node) for name in node.output}
     for name in sorted(observers, key=lambda name: depth.get(name, -1), reverse=True):

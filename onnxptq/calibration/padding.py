@@ -1,4 +1,4 @@
-"""Padding: the rows of a tensor that belong to tokens a mask input switches off, left out of every statistic."""
+"""Padding: rows of tokens that a mask input switches off, excluded from every statistic."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from onnxptq.running.runner import Cut, Outputs, Sample
 
 
 def channels_follow(channels: Axes, axis: int) -> bool:
-    """Whether all axes up to the tokens can become one without touching the channels."""
+    """Whether all axes up to the tokens can be merged without affecting the channels."""
     return all(axis < a < 0 for a in ((channels,) if isinstance(channels, int) else channels or ()))
 
 
 def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
     """``x`` without its padded tokens; ``mask`` is [batch, ..., tokens], zero where padded.
 
-    What stands before the tokens is the batch, or the batch times something else (heads). Where tokens and mask do not
-    fit, or where the tokens themselves are the channels, ``x`` is whole. All axes up to the tokens become one, unless
-    channels are among them.
+    The axes before the tokens count the batch, or the batch times something else (heads). ``x`` is returned whole if
+    tokens and mask do not fit, or if tokens are the channels. All axes up to the tokens are merged, unless channels are
+    among them.
     """
     tokens = (mask if mask.ndim > 1 else mask.reshape(1, -1)) != 0
     tokens = tokens.reshape(len(tokens), -1)
@@ -49,8 +49,7 @@ def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
 
 
 def unpadded(model: Model, masks: Mapping[str, str]) -> Cut:
-    """Cuts the padded tokens out of a sample's outputs, or inner tensors: nobody reads them, so no figure should count
-    them."""
+    """Removes the padded tokens of a sample's outputs or inner tensors: nobody reads them, so no figure counts them."""
     paddings = token_axes(model, masks)
 
     def cut(outputs: Outputs, sample: Sample) -> Outputs:

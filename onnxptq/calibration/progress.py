@@ -13,14 +13,14 @@ _SECONDS = 10.0
 
 
 class Progress(Protocol):
-    """Told of each long step and of its parts."""
+    """Receives each long step and its parts."""
 
     def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """A context in which the function it gives is called once for each of ``total`` parts done."""
+        """A context that gives a function to call once for each of ``total`` finished parts."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
@@ -29,7 +29,7 @@ class Silent:
 
 
 class Titled:
-    """Says what another says, with a title before it."""
+    """Adds a title to another Progress."""
 
     def __init__(self, title: str, progress: Progress) -> None:
         self._title, self._progress = title, progress
@@ -40,7 +40,7 @@ class Titled:
 
 
 class Lines:
-    """One line when a step starts, when it ends, and every ten seconds between."""
+    """One line when a step starts, when it ends, and every ten seconds in between."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -65,7 +65,7 @@ class Lines:
 
 
 class Bar:
-    """A bar that vanishes when the step is done."""
+    """A bar that disappears when the step is done."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -88,7 +88,7 @@ class Bar:
 
 
 def progress_on(stream: TextIO | None = None, *, quiet: bool = False) -> Progress:
-    """What suits the stream (standard error by default, so that standard output stays machine-readable)."""
+    """The Progress for a stream (standard error by default, so that standard output stays machine-readable)."""
     stream = sys.stderr if stream is None else stream
     if quiet:
         return Silent()

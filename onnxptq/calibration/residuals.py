@@ -1,4 +1,4 @@
-"""Residual streams: which tensor a linear's output is added to, and which of its rows meets which."""
+"""Residual streams: the tensor a linear's output is added to, and the rows that are added to each other."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Residual:
-    """``output`` goes through nothing but moves to an addition, whose other operand is ``stream``."""
+    """``output`` goes only through moves to an addition; the other operand is ``stream``."""
 
     output: str
     stream: str
     moved: str
-    """The operand of the addition that ``output`` becomes."""
+    """The operand of the addition that comes from ``output``."""
     moves: onnx.ModelProto | None
-    """From ``output`` to ``moved``; None where they are one."""
+    """The nodes from ``output`` to ``moved``; None if they are the same tensor."""
     _known: dict[tuple[int, ...], I64 | None] = field(default_factory=dict, compare=False)
 
     def places(self, shape: tuple[int, ...], stream: tuple[int, ...]) -> I64 | None:
-        """For each row of an output of that shape the row of the stream that it is added to, -1 where it is dropped.
+        """For each row of an output of this shape, the row of the stream that it is added to; -1 where it is dropped.
 
-        None where rows are no longer rows, or do not meet one to one.
+        None where rows do not stay rows, or do not correspond one to one.
         """
         key = (*shape, -1, *stream)
         if key not in self._known:
@@ -74,7 +74,7 @@ class Residuals:
         self._outputs = {output.name for output in proto.graph.output}
 
     def of(self, node: str) -> Residual | None:
-        """The residual stream that the output of a linear is added to, behind its bias."""
+        """The residual stream that the output of a linear is added to, after its bias."""
         output = next(one for one in self._proto.graph.node if one.name == node).output[0]
         behind = self._readers.get(output, [])
         if len(behind) == 1 and behind[0].op_type == "Add" and any(name in self._constants for name in behind[0].input):
@@ -104,7 +104,7 @@ class Residuals:
         return Residual(output, other, moved, moves) if moves is not None else None
 
     def _between(self, start: str, end: str) -> onnx.ModelProto | None:
-        """The nodes that make ``end`` of ``start``, or None where anything else that varies is needed."""
+        """The nodes that compute ``end`` from ``start``; None if they need other varying tensors."""
         nodes: dict[str, onnx.NodeProto] = {}
         pending = [end]
         while pending:

@@ -1,4 +1,4 @@
-"""A graph cut into stages at chosen nodes, and a stream of all samples that is carried from stage to stage."""
+"""A graph cut into stages at chosen nodes, and a stream of all samples carried from stage to stage."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Replaced:
-    """What a node of constant weight multiplies by now, and what is added to its output behind it."""
+    """The new weight of a node, and the term added to its output."""
 
     weight: Array
     shift: Array
 
 
 class Shelf:
-    """Arrays by key: in memory as far as ``limit`` bytes go, the others in a temporary folder."""
+    """Arrays by key: up to ``limit`` bytes in memory, the others in a temporary folder."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
         self._held: dict[tuple[Any, ...], Array | Path] = {}
         self.shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
-        """The shape of everything kept."""
+        """The shapes of all stored arrays."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._count = 0
 
@@ -52,10 +52,10 @@ class Shelf:
             self._folder.cleanup()
 
     def put(self, key: tuple[Any, ...], array: Array) -> None:
-        """Keep an array."""
+        """Store an array."""
         self.shapes[key] = array.shape
         if self._size + array.nbytes <= self._limit:
-            # A copy: a view of a session's output would keep all the memory of the session, gone or not.
+            # A copy: a view of a session's output would keep all memory of the session.
             self._held[key] = np.array(array)
             self._size += array.nbytes
             return
@@ -67,12 +67,12 @@ class Shelf:
         self._held[key] = path
 
     def get(self, key: tuple[Any, ...]) -> Array:
-        """An array kept before."""
+        """Return a stored array."""
         held = self._held[key]
         return np.load(held) if isinstance(held, Path) else held
 
     def drop(self, key: tuple[Any, ...]) -> None:
-        """Let an array go."""
+        """Remove a stored array."""
         held = self._held.pop(key)
         del self.shapes[key]
         if isinstance(held, Path):
@@ -82,11 +82,10 @@ class Shelf:
 
 
 class Stages:
-    """Stage 0 is what needs no target; stage s the targets behind s - 1 others on the longest way, and what follows
-    them up to the next.
+    """Stage 0 needs no target; stage s holds the targets with s - 1 others before them on the longest path.
 
-    What depends on constants alone belongs to every stage that reads it. ``keep`` names inputs that stay to the end, as
-    the graph's outputs do.
+    A stage also holds the nodes up to the next targets. Nodes that depend on constants alone belong to every stage that
+    reads them. ``keep`` names inputs that stay to the end, like the graph's outputs.
     """
 
     def __init__(self, proto: onnx.ModelProto, targets: Iterable[str], *, keep: Iterable[str] = ()) -> None:
@@ -100,10 +99,10 @@ class Stages:
         self._maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
         self._reads = [tuple(reads(node)) for node in graph.node]
         self.of: dict[str, int] = dict.fromkeys(self.inputs, 0)
-        """The stage that makes each tensor that depends on the inputs."""
+        """The stage that computes each varying tensor."""
         self.nodes: list[list[int]] = [[]]
         self.last: dict[str, int] = {}
-        """The last stage that reads each of them."""
+        """The last stage that reads each varying tensor."""
         for index, node in enumerate(graph.node):
             before = [self.of[name] for name in self._reads[index] if name in self.of]
             if not before:
@@ -124,7 +123,7 @@ class Stages:
         return [node.name for index in self.nodes[stage] if (node := self.proto.graph.node[index]).name in self.targets]
 
     def fed(self, stage: int) -> list[str]:
-        """What a stage reads of earlier ones."""
+        """Tensors that a stage reads from earlier ones."""
         made = {name for index in self.nodes[stage] for name in self.proto.graph.node[index].output}
         found = (
             name for index in self._whole(stage) for name in self._reads[index] if name in self.of and name not in made
@@ -132,7 +131,7 @@ class Stages:
         return list(dict.fromkeys(found))
 
     def left(self, stage: int) -> list[str]:
-        """What a stage makes for later ones."""
+        """Tensors that a stage computes for later ones."""
         made = [name for index in self.nodes[stage] for name in self.proto.graph.node[index].output if name]
         return [name for name in (*(self.inputs if stage == 0 else ()), *made) if self.last.get(name, -1) > stage]
 
@@ -150,8 +149,10 @@ class Stages:
     def model(
         self, stage: int, types: Mapping[str, onnx.TypeProto], replaced: Mapping[str, Replaced]
     ) -> onnx.ModelProto:
-        """A stage as a model: inputs of the graph as the graph declares them, other tensors fed of these ``types``; its
-        weights ``replaced`` by node name."""
+        """A stage as a model, with weights ``replaced`` by node name.
+
+        Graph inputs keep their declarations; other inputs have these ``types``.
+        """
         nodes: list[onnx.NodeProto] = []
         constants: dict[str, onnx.TensorProto] = {}
         for index in self._whole(stage):
@@ -182,21 +183,21 @@ class Stages:
 
 
 class Stream:
-    """All samples on their way through the stages of one graph: only what later stages read is kept."""
+    """All samples on their way through the stages of one graph; only tensors that later stages read are kept."""
 
     def __init__(self, name: str, stages: Stages, source: Source, shelf: Shelf, *, threads: int | None = None) -> None:
         self.name, self.stages, self.source, self.shelf, self._threads = name, stages, source, shelf, threads
         self.replaced: dict[str, Replaced] = {}
-        """Weights to multiply by instead of the graph's own, by node name."""
+        """Weights that replace the graph's own, by node name."""
         self._next = 0
         self._held: list[str] = []
 
     def value(self, sample: int, name: str) -> Array:
-        """A tensor of one sample that the stages run so far have left for later ones."""
+        """A tensor of one sample that the finished stages keep for later ones."""
         return self.shelf.get((self.name, sample, name))
 
     def holds(self, name: str) -> bool:
-        """Whether ``value`` has it."""
+        """Whether ``value`` has this tensor."""
         return name in self._held
 
     def shape(self, sample: int, name: str) -> tuple[int, ...]:
@@ -204,7 +205,7 @@ class Stream:
         return self.shelf.shapes[self.name, sample, name]
 
     def advance(self) -> Iterator[None]:
-        """Run the next stage; yields after each sample."""
+        """Run the next stage; yield after each sample."""
         stage, stages = self._next, self.stages
         fed, left = stages.fed(stage), stages.left(stage)
         session, names = None, [name for name in left if name not in stages.inputs]
@@ -230,9 +231,9 @@ class Stream:
         self._next += 1
 
     def _types(self, feed: Mapping[str, Array]) -> dict[str, onnx.TypeProto]:
-        """Types of tensors made by earlier stages, with each size that all samples share.
+        """Types of tensors from earlier stages; a size is declared if all samples share it.
 
-        onnxruntime takes a vector of sizes for an empty one where its length is not declared.
+        onnxruntime reads a vector of sizes as empty if its length is not declared.
         """
         found: dict[str, onnx.TypeProto] = {}
         for name in feed.keys() - self.stages.inputs:

@@ -1,1 +1,1 @@
-"""Where calibration samples come from."""
+"""Sources of calibration samples."""

@@ -20,7 +20,7 @@ from onnxptq.files import Archive, reading
 
 
 class Files(Source):
-    """One sample a file, in the order of the names."""
+    """One sample per file, in the order of the names."""
 
     def __init__(self, paths: Sequence[Path], inputs: Sequence[InputSpec], *, name: str) -> None:
         self.inputs = tuple(inputs)
@@ -109,7 +109,7 @@ def _folder(path: Path, inputs: Sequence[InputSpec], limit: int | None, preproce
 def read_arrays(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz by name; the array of an .npy as the model's one input.
 
-    Names, types and shapes are checked by the headers, before the arrays take any memory.
+    Headers are read first: names, types and shapes are checked before the arrays take any memory.
     """
     archive = Archive(path, most=machine.available() // 2)
     single = archive.headers.keys() == {""}
@@ -130,7 +130,7 @@ def read_arrays(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[An
 
 
 def _stacked(arrays: dict[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> Sequence[dict[str, NDArray[Any]]]:
-    """One sample; or as many as a further first axis, or a first axis longer than the model's, counts."""
+    """One sample, or several along a first axis that is additional or longer than the model's."""
     ranks = {spec.name: len(spec.shape) for spec in inputs}
     lengths = {a.shape[:1] for a in arrays.values()}
     if not arrays or any(name not in arrays for name in ranks) or len(lengths) != 1 or lengths <= {(), (0,)}:
@@ -144,7 +144,7 @@ def _stacked(arrays: dict[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> Se
 
 
 class _Slices(Sequence[dict[str, NDArray[Any]]]):
-    """Samples along a first axis, each made when it is asked for."""
+    """Samples along a first axis, each created on request."""
 
     def __init__(self, count: int, take: Callable[[int], dict[str, NDArray[Any]]]) -> None:
         self._count, self._take = count, take

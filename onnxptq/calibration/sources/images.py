@@ -1,4 +1,4 @@
-"""Images as model inputs: RGB, resized to the input's height and width, and the usual normalisations."""
+"""Images as model inputs: RGB, resized to the input's height and width, and normalised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEVIATION = np.array([58.395, 57.12, 57.375])
 
 
 def normalised(pixels: NDArray[Any], preprocess: str, *, axis: int) -> NDArray[np.float64]:
-    """Pixels of 0 .. 255 as the model was trained on them; ``axis`` counts the colours.
+    """Pixels of 0 .. 255 normalised as in the model's training; ``axis`` counts the colours.
 
     ``imagenet`` and ``sam`` subtract the mean colour and divide by its deviation, ``unit`` gives 0 .. 1, ``raw``
     changes nothing.
@@ -39,7 +39,7 @@ def normalised(pixels: NDArray[Any], preprocess: str, *, axis: int) -> NDArray[n
 
 
 def check_preprocess(preprocess: str) -> None:
-    """An InputError where there is no such preprocessing."""
+    """An InputError for an unknown preprocessing."""
     if preprocess not in PREPROCESS:
         raise InputError(f"--preprocess {preprocess!r}: use one of {', '.join(PREPROCESS)}")
 
@@ -56,7 +56,7 @@ class ImageInput:
 
     @classmethod
     def of(cls, inputs: list[InputSpec]) -> ImageInput:
-        """The image input of a model that takes nothing else; an InputError for other models."""
+        """The image input of a model that has no other; an InputError for other models."""
         if len(inputs) != 1:
             names = ", ".join(s.name for s in inputs)
             raise InputError(
@@ -83,8 +83,10 @@ class ImageInput:
         return cls(spec, height, width, count, colours)
 
     def load(self, path: Path, preprocess: str) -> NDArray[Any]:
-        """The image in a file as the input wants it. ``sam`` keeps the aspect: long side resized, then zeros at the
-        right and bottom."""
+        """Load an image file for the input.
+
+        ``sam`` keeps the aspect: the long side is resized, then zeros are added at the right and bottom.
+        """
         image = read_pixels(path, "RGB" if self.channels == 3 else "L")
         size = (self.width, self.height)
         if preprocess == "sam":

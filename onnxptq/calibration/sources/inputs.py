@@ -1,4 +1,4 @@
-"""What a model says of its inputs, for sources to check samples against and to make synthetic ones."""
+"""Input specifications of a model: sources check samples against them and create synthetic ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from onnxptq.graph.model import Model, value
 
 PASSING = frozenset({"Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"})
 SIZES = {"ConstantOfShape": 0, "Expand": 1, "Range": 1, "Reshape": 1, "Resize": 3, "Slice": 2, "Tile": 1}
-"""The operand of an op that holds sizes, or ends, of its output."""
+"""The operand of an op that holds sizes or ends of its output."""
 
 
 def input_specs(model: Model, masks: Collection[str] = ()) -> list[InputSpec]:
-    """Name, type and shape of every input, the length of the table that an integer input indexes, and whether it is a
-    mask or sizes.
+    """Name, type and shape of every input, length of the table it indexes, and whether it holds a mask or sizes.
 
     An InputError for an input that is no tensor.
     """
@@ -41,7 +40,7 @@ def input_specs(model: Model, masks: Collection[str] = ()) -> list[InputSpec]:
 
 
 def _table(tensor: gs.Tensor) -> int | None:
-    """Length of the shortest constant table that a Gather reads with this tensor as its index."""
+    """Length of the shortest constant table that a Gather indexes with this tensor."""
     lengths: list[int] = []
     for node in tensor.outputs:
         if node.op == "Gather" and len(node.inputs) == 2 and node.inputs[1] is tensor:

@@ -1,4 +1,4 @@
-"""``open_source``: from what a user names as calibration data to a source of samples."""
+"""``open_source``: the source of samples for a user's specification."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ def open_source(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Source:
-    """The source that ``spec`` names: ``synthetic``, a folder of images, of .npz or of .npy, one such file, or samples
-    themselves.
+    """The source for ``spec``: ``synthetic``, a folder of images, .npz or .npy, one such file, or samples themselves.
 
-    Data sets are named in one word: ``zoo:MODEL``, ``sam:IMAGES+INSTANCES.json+ENCODER.onnx``, ``refcoco:FOLDER``.
+    Data sets are one word: ``zoo:MODEL``, ``sam:IMAGES+INSTANCES.json+ENCODER.onnx``, ``refcoco:FOLDER``.
 
-    Samples are an iterable of mappings, or an object with ``get_next`` as onnxruntime's calibration readers have.
+    Samples are an iterable of mappings, or an object with ``get_next`` like onnxruntime's calibration readers.
     """
     if samples is not None and samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")

@@ -1,4 +1,4 @@
-"""Sources: where calibration samples come from, and the checks that make a wrong one an error of one line."""
+"""Sources of calibration samples; unsuitable samples are an error of one line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Sample = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model says of one of its inputs."""
+    """The specification of one model input."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]
-    """Sizes; a name or None where it is dynamic (equal names, equal sizes)."""
+    """Sizes; a name or None for a dynamic one (equal names are equal sizes)."""
     below: int | None = None
-    """For integers: the length of the table they index, where there is one."""
+    """For integers: the length of the table they index, if any."""
     mask: bool = False
     size: bool = False
-    """Whether its numbers become sizes of tensors."""
+    """Whether its numbers are sizes of tensors."""
 
     @property
     def text(self) -> str:
@@ -38,11 +38,11 @@ class InputSpec:
         return f"{self.dtype.name} [{', '.join('?' if n is None else str(n) for n in self.shape)}]"
 
     def takes(self, dtype: np.dtype[Any]) -> bool:
-        """Whether ``cast`` may convert from a type: between floats, and between integers and booleans."""
+        """Whether ``cast`` can convert from a type: between floats, and between integers and booleans."""
         return dtype.kind == self.dtype.kind == "f" or (dtype.kind in "biu" and self.dtype.kind in "biu")
 
     def cast(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array in the model's type and the machine's byte order; as it is where that would change an integer."""
+        """The array in the model's type and the machine's byte order; unchanged if that would alter an integer."""
         if not self.takes(array.dtype):
             return array
         with np.errstate(over="ignore"):
@@ -50,7 +50,7 @@ class InputSpec:
         return converted if self.dtype.kind == "f" or np.array_equal(converted, array) else array
 
     def check(self, array: NDArray[Any], label: str, *, values: bool = True) -> None:
-        """An InputError where ``array`` cannot be fed; without ``values`` its type and shape alone count."""
+        """An InputError if ``array`` cannot be fed; without ``values`` only type and shape are checked."""
         where = f"calibration {label}: input {self.name!r}"
         if array.dtype != self.dtype and (values or not self.takes(array.dtype)):
             raise InputError(
@@ -76,15 +76,15 @@ class InputSpec:
 
 
 class Source(ABC):
-    """Samples that can be walked over again and again, in one order."""
+    """Samples that can be iterated repeatedly, in a fixed order."""
 
     name: str
-    """For the summary of a run."""
+    """The description for a run's summary."""
     inputs: tuple[InputSpec, ...]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What was converted in the samples read so far, one sentence each."""
+        """Conversions in the samples read so far, one sentence each."""
         return []
 
     @abstractmethod
@@ -93,18 +93,18 @@ class Source(ABC):
 
     @abstractmethod
     def label(self, index: int) -> str:
-        """How messages call a sample."""
+        """The name of a sample in messages."""
 
     @abstractmethod
     def _sample(self, index: int) -> Sample:
-        """One sample, not yet checked."""
+        """One sample before checks."""
 
     @abstractmethod
     def digest(self) -> str:
-        """Equal for equal samples, across processes; a resumed run must find the same."""
+        """Hash of the samples, equal across processes; a resumed run must find the same."""
 
     def iterate(self, start: int = 0) -> Iterator[Sample]:
-        """The samples from number ``start`` on, checked."""
+        """The checked samples from number ``start`` on."""
         for index in range(start, len(self)):
             yield checked(self._sample(index), self.inputs, self.label(index), self.notes)
 
@@ -115,10 +115,10 @@ class Source(ABC):
 def checked(
     sample: Any, inputs: Sequence[InputSpec], label: str, notes: list[str] | None = None, *, values: bool = True
 ) -> Sample:
-    """The sample as arrays of the model's types; an InputError where it does not fit the model's inputs.
+    """The sample as arrays of the model's types; an InputError if it does not fit the model's inputs.
 
-    What had to be converted is added to ``notes``. Without ``values`` only names, types and shapes are checked, and the
-    sample is given back as it is.
+    Conversions are added to ``notes``. Without ``values`` only names, types and shapes are checked, and the sample is
+    returned unchanged.
     """
     if not isinstance(sample, Mapping):
         raise InputError(
@@ -153,7 +153,7 @@ def checked(
 
 
 class Listed(Source):
-    """Samples held in memory: a list of mappings, or what an iterator or an onnxruntime-style data reader gave."""
+    """Samples in memory: a list of mappings, or the samples of an iterator or an onnxruntime-style data reader."""
 
     def __init__(
         self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, limit: int | None, name: str = "samples"
@@ -182,7 +182,7 @@ class Listed(Source):
 
 
 class Lazy(Source):
-    """An iterable that makes its samples anew in every walk (a data loader): they never stay in memory."""
+    """An iterable that creates its samples anew in every walk (a data loader): they never stay in memory."""
 
     def __init__(
         self, samples: Iterable[Any], inputs: Sequence[InputSpec], *, length: int, limit: int | None, name: str = ""
@@ -206,7 +206,7 @@ class Lazy(Source):
         return next(self.iterate(index))
 
     def iterate(self, start: int = 0) -> Iterator[Sample]:
-        """The samples from number ``start`` on, checked."""
+        """The checked samples from number ``start`` on."""
         count = 0
         for index, sample in enumerate(itertools.islice(self._samples, start, self._length), start=start):
             count += 1

@@ -1,4 +1,4 @@
-"""Split: consecutive samples of a source; and how samples are split between calibration, selection and the report."""
+"""Split: consecutive samples of a source; and the division of samples among calibration, selection and report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from onnxptq.calibration.sources.source import Sample, Source
 
 REPORTED = 4
-"""Samples kept for the report alone, where there are enough."""
+"""Number of samples reserved for the report, if there are enough."""
 SELECTED = 16
-"""Samples kept for the selection alone, where there are enough."""
+"""Number of samples reserved for the selection, if there are enough."""
 
 
 class Split(Source):
-    """The samples ``start`` to ``stop`` (not included) of another source."""
+    """The samples ``start`` to ``stop`` (exclusive) of another source."""
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
         self._source, self._start, self._stop = source, start, stop
@@ -24,7 +24,7 @@ class Split(Source):
         return self._stop - self._start
 
     def label(self, index: int) -> str:
-        """As the whole source calls it."""
+        """The label in the whole source."""
         return self._source.label(self._start + index)
 
     def _sample(self, index: int) -> Sample:
@@ -37,13 +37,13 @@ class Split(Source):
             yield next(samples)
 
     def digest(self) -> str:
-        """That of the whole source, and the place in it."""
+        """The digest of the whole source, and the bounds."""
         return f"{self._source.digest()}:{self._start}:{self._stop}"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples by what they are for. Where there are too few to keep some apart, all three are the same."""
+    """Samples by purpose. If there are too few to reserve any, all three are the same."""
 
     calibration: Source
     selection: Source
@@ -51,18 +51,21 @@ class Samples:
 
     @property
     def apart(self) -> bool:
-        """Whether the report's samples were seen by nothing before."""
+        """Whether nothing else used the report's samples."""
         return self.report is not self.calibration
 
 
 def extra(limit: int | None, *, selecting: bool) -> int:
-    """How many samples more than ``limit`` to ask a source for: those that selection and report keep for themselves."""
+    """The number of samples beyond ``limit`` to ask a source for: those reserved for selection and report."""
     return 0 if limit is None else min(REPORTED, limit) + (min(SELECTED, limit) if selecting else 0)
 
 
 def split_samples(source: Source, limit: int | None, *, selecting: bool) -> Samples:
-    """The first ``limit`` samples calibrate, as far as those behind them do for the rest; without a limit four fifths
-    calibrate, or three where there is a selection. Fewer than five samples are used for everything."""
+    """Split samples among calibration, selection and report.
+
+    The first ``limit`` samples calibrate, if enough remain for the others. Without a limit four fifths calibrate, or
+    three fifths if there is a selection. Fewer than five samples serve all purposes.
+    """
     count = len(source)
     if limit is not None and count >= limit + 1 + selecting:
         report = min(REPORTED, limit, (count - limit) // 2 if selecting else count - limit)

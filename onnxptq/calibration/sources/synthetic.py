@@ -1,4 +1,4 @@
-"""Synthetic samples: seeded, image-like for images, below the table they index for integers, masks all ones."""
+"""Synthetic samples from a seed: image-like for images, valid indices for integers, masks of ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxptq.calibration.sources.source import InputSpec, Sample, Source
 from onnxptq.errors import InputError
 
 TEXT, OTHER = 32, 64
-"""Sizes of dynamic axes (tokens of text, anything else), and the sizes in inputs that hold some."""
+"""Sizes of dynamic axes (tokens of text, others), and the numbers in inputs that hold sizes."""
 
 
 DEFAULT_COUNT = 8
@@ -50,7 +50,7 @@ class Synthetic(Source):
         return f"synthetic sample {index}"
 
     def digest(self) -> str:
-        """Hash of everything the samples are made from."""
+        """Hash of all parameters of the samples."""
         return hashlib.sha256(
             repr((self.inputs, self._samples, self._preprocess, self._seed, sorted(self.shapes.items()))).encode()
         ).hexdigest()
@@ -80,7 +80,7 @@ class Synthetic(Source):
 
 
 def _sizes(inputs: Sequence[InputSpec], given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """Every input's shape: as given, else its own with dynamic sizes filled in, equal names by equal sizes."""
+    """The shape of every input: as given, else the model's with dynamic sizes filled in (equal names, equal sizes)."""
     for name, shape in given.items():
         spec = next((s for s in inputs if s.name == name), None)
         if spec is None:
@@ -152,8 +152,7 @@ def _stretched(x: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float
 
 
 def _scene(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Something with the statistics of a picture, in 0 .. 255: smooth ground, flat and striped shapes with sharp
-    edges."""
+    """An image-like array in 0 .. 255: smooth background, flat and striped shapes with sharp edges."""
     channels, height, width = shape[1:]
     scene = _field(shape, rng) * 0.8
     rows, columns = np.mgrid[:height, :width]

@@ -1,1 +1,1 @@
-"""Mergeable statistics of tensors, one kind a file."""
+"""Mergeable statistics of tensors, one kind per file."""

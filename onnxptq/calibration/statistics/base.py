@@ -1,4 +1,4 @@
-"""What a statistic is: small, mergeable, checkpointable facts of a tensor; and what searches and passes may ask for."""
+"""The Statistic interface: small, mergeable, serializable facts of a tensor; and the requests of searches and passes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Axes = int | tuple[int, ...] | None
-"""The axes that tell channels apart; None: one number for the whole tensor."""
+"""The axes that index channels; None: one number for the whole tensor."""
 
 
 class Statistic(Protocol):
-    """A statistic that says how it merges. ``merge`` is associative; the property test says so for every one."""
+    """A mergeable statistic. ``merge`` is associative; a property test checks every statistic."""
 
     def update(self, x: F32) -> None:
-        """Fold one sample's tensor in. NotFinite where it holds NaN or infinity."""
+        """Fold one sample's tensor in; NotFinite if it holds NaN or infinity."""
 
     def merge(self, other: Self) -> Self:
         """The statistic of both."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Its whole state, for the checkpoint."""
+        """The whole state, for the checkpoint."""
 
     def load(self, arrays: dict[str, NDArray[Any]]) -> None:
         """The inverse of ``arrays``."""
 
 
 class NotFinite(ValueError):
-    """A sample's tensor holds NaN or infinity. The engine says which."""
+    """A sample's tensor holds NaN or infinity. The engine names both."""
 
 
 @dataclass(frozen=True)
 class Observer:
-    """The in-graph observer that computes one sample's share of a statistic, so that the tensor never leaves the
-    runtime."""
+    """The in-graph observer that computes one sample's share of a statistic; the tensor stays inside the runtime."""
 
     op: str
     """Op type in domain ``onnxptq.calib``."""
@@ -48,17 +47,16 @@ class Observer:
     axis: Axes = None
     heads: int | None = None
     rows: bool = False
-    """Whether the op reads a matrix whose columns are the channels (several axes are then brought together)."""
+    """Whether the op reads a matrix whose columns are the channels (several axes are then merged)."""
     partners: bool = False
     """Whether ``absorb`` also takes the request's partners, which are fetched whole."""
 
 
 class Observed(ABC):
-    """A Statistic the engine knows more about: equal requests are answered once, and in-graph observers may do the
-    work."""
+    """A Statistic that can be shared by equal requests and computed by in-graph observers."""
 
     row_by_row: ClassVar[bool] = False
-    """Whether partners hold a row for each row of the tensor, so that padded tokens can be left out of them as well."""
+    """Whether partners have one row per row of the tensor, so that padded tokens can be removed from both."""
 
     @abstractmethod
     def update(self, x: F32) -> None:
@@ -81,24 +79,23 @@ class Observed(ABC):
         """Equal for two statistics that become equal when they see the same tensors."""
 
     def observer(self) -> Observer | None:
-        """The observer that can stand in for ``update``, if there is one."""
+        """The observer that can replace ``update``, if there is one."""
         return None
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in the outputs of the observer for one sample's tensor of that shape."""
+        """Fold in the observer's outputs for one sample's tensor of this shape."""
         raise NotImplementedError(f"{type(self).__name__} offers no observer")
 
     def parts(self) -> tuple[Observed, ...]:
-        """The statistics it consists of, each filled on its own."""
+        """The statistics it consists of, each filled independently."""
         return (self,)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Fill ``statistic`` with ``tensor``; the name of a node stands for its constant operand (the weight of a linear).
+    """Fill ``statistic`` with ``tensor``; a node's name stands for its constant operand (a linear's weight).
 
-    ``mask`` names a mask input whose zero tokens are left out along axis ``rows``; None: the engine finds out by
-    itself.
+    ``mask`` names a mask input; its zero tokens are left out along axis ``rows``. With None the engine finds both.
     """
 
     tensor: str
@@ -106,17 +103,17 @@ class Request:
     mask: str | None = None
     rows: int = -2
     partners: tuple[str, ...] = field(default=())
-    """Further tensors handed to ``statistic.update`` together with the first (for errors measured on a site's output).
+    """Further tensors for ``statistic.update`` besides the first (for errors measured on a site's output).
 
-    All of them are whole then, unless the statistic takes them ``row_by_row``: tokens that pad are not left out, lest
-    rows no longer belong together.
+    All of them are whole then, unless the statistic takes them ``row_by_row``: padded tokens stay in, so that rows still
+    correspond.
     """
     samples: int | None = None
-    """Only the first so many samples are wanted: the walk stops there if nobody wants more."""
+    """Number of first samples wanted: the walk stops there if no other request needs more."""
 
 
 def arranged(x: F32, axis: Axes, heads: int | None) -> tuple[F32, tuple[int, ...]]:
-    """``x`` in a shape where all axes but those that tell channels apart can be reduced, and these other axes.
+    """``x`` reshaped so that all axes except the channel axes can be reduced, and these other axes.
 
     With ``heads``, axis -3 counts batch times heads, and its index modulo ``heads`` is the head.
     """
@@ -128,7 +125,7 @@ def arranged(x: F32, axis: Axes, heads: int | None) -> tuple[F32, tuple[int, ...
 
 
 class Several(Observed):
-    """Some statistics of one tensor, asked for together so that one walk fills all."""
+    """Several statistics of one tensor, requested together so that one walk fills all."""
 
     def __init__(self, *members: Observed) -> None:
         self.members = members
@@ -139,7 +136,7 @@ class Several(Observed):
             member.update(x)
 
     def merge(self, other: Self) -> Self:
-        """Each with its fellow."""
+        """Merge each with its counterpart."""
         return type(self)(*(a.merge(b) for a, b in zip(self.members, other.members, strict=True)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -156,5 +153,5 @@ class Several(Observed):
         return ("Several", *(member.kind() for member in self.members))
 
     def parts(self) -> tuple[Observed, ...]:
-        """Those of the members."""
+        """The parts of all members."""
         return tuple(part for member in self.members for part in member.parts())

@@ -1,4 +1,4 @@
-"""Histogram: counts in bins that grow by powers of two, so that no range need be known first and merging is exact."""
+"""Histogram: bins that grow by powers of two, so no range need be known first and merging is exact."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def exponent_of(magnitude: float) -> int:
 class Histogram(Observed):
     """Counts of a tensor's values in ``bins`` equal bins over [-2^e, 2^e), with e as small as the values allow.
 
-    When a larger value comes, pairs of bins around zero are added up: the counts are those of one pass with the larger
-    range, whatever the order. Values are thought of as spread evenly over their bin.
+    For a larger value, pairs of bins around zero are merged: the counts equal those of one pass with the larger range,
+    in any order. Values are assumed to be uniform within a bin.
     """
 
     def __init__(self, bins: int = 4096) -> None:
@@ -43,14 +43,13 @@ class Histogram(Observed):
         scale = 2.0 ** (self.bins.bit_length() - 2 - self.exponent)
         values = x.reshape(-1)
         for start in range(0, values.size, _CHUNK):
-            # float64: a negative value whose product underflowed would land in the bin above zero
+            # float64: a negative value whose product underflows would fall in the bin above zero
             place = np.floor(values[start : start + _CHUNK] * np.float64(scale)).astype(np.int64) + self.bins // 2
             self.counts += np.bincount(place, minlength=self.bins)
         self._extend(low, high, values.size)
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in what op ``Histogram`` says of one sample: counts, and low, high, exponent, count, number of bad
-        values."""
+        """Fold in the output of op ``Histogram``: counts, and low, high, exponent, count, number of bad values."""
         low, high, exponent, count, bad = (float(v) for v in outputs[1])
         if bad:
             raise NotFinite
@@ -70,7 +69,7 @@ class Histogram(Observed):
         self.counts = self.counts + coarsened(counts, self.exponent - exponent)
 
     def merge(self, other: Self) -> Self:
-        """The histogram of both, exactly."""
+        """The exact histogram of both."""
         both = type(self)(self.bins)
         for one in (self, other):
             both._add(one.counts, one.exponent)
@@ -113,8 +112,7 @@ class Histogram(Observed):
         return float(np.clip(np.interp(share * self.count, below, self.edges), self.low, self.high))
 
     def points(self, per_bin: int = 4) -> tuple[F32, F64]:
-        """Values and their weights that stand for all values seen: ``per_bin`` evenly spaced ones in each bin with
-        counts."""
+        """Values and weights that represent all values seen: ``per_bin`` evenly spaced ones in each nonempty bin."""
         filled = np.flatnonzero(self.counts)
         inside = (np.arange(per_bin) + 0.5) / per_bin
         values = ((filled - self.bins // 2)[:, None] + inside) * self.width

@@ -20,7 +20,7 @@ def flat(x: NDArray[Any], axis: Axes) -> F64:
 
 @dataclass(eq=False)
 class Range(Observed):
-    """Extrema of the whole tensor (numbers) or of each channel (vectors), and the number of elements a channel has."""
+    """Extrema of the whole tensor (numbers) or of each channel (vectors), and the number of elements per channel."""
 
     axis: Axes = None
     heads: int | None = None
@@ -46,7 +46,7 @@ class Range(Observed):
         self.rank = len(shape)
 
     def _sums(self, view: F32, others: tuple[int, ...]) -> None:
-        """What a derived statistic adds up besides."""
+        """The additional sums of a subclass."""
 
     def merge(self, other: Self) -> Self:
         """The range of both."""
@@ -83,7 +83,7 @@ class Range(Observed):
         self._absorb_sums(total, squares)
 
     def _absorb_sums(self, total: F64, squares: F64) -> None:
-        """What a derived statistic adds up besides."""
+        """The additional sums of a subclass."""
 
 
 @dataclass(eq=False)
@@ -132,7 +132,7 @@ class Moments(Range):
 
 @dataclass(eq=False)
 class AverageRange(Observed):
-    """Extrema of each sample, averaged: their sums and their number, so that it merges."""
+    """The mean of the extrema over samples, stored as sums and count, so that it merges."""
 
     axis: Axes = None
     heads: int | None = None
@@ -161,7 +161,7 @@ class AverageRange(Observed):
         self._add(one)
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in what op ``Range`` says of one sample."""
+        """Fold in the output of op ``Range`` for one sample."""
         one = Range(self.axis, self.heads)
         one.absorb(outputs, shape)
         self._add(one)

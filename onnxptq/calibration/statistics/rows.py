@@ -1,4 +1,4 @@
-"""RowSample: a bounded sample of a tensor's rows, for errors that need whole rows; Whole: a constant as it is."""
+"""RowSample: a bounded sample of a tensor's rows, for errors that need whole rows. Whole: a constant, unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def split_mix(z: U64) -> U64:
 
 
 def spread_rows(rows: int, wanted: int, seed: int) -> NDArray[np.int64]:
-    """One row of each of ``wanted`` equal stretches: a fixed stride could meet the period of windows or image rows."""
+    """One row of each of ``wanted`` equal sections: a fixed stride could match the period of windows or image rows."""
     taken = min(rows, wanted)
     edges = np.array([k * rows // taken for k in range(taken + 1)], np.int64)
     noise = split_mix((seed + np.arange(taken)).astype(np.uint64))
@@ -33,11 +33,10 @@ def spread_rows(rows: int, wanted: int, seed: int) -> NDArray[np.int64]:
 
 
 class RowSample(Observed):
-    """At most ``rows`` rows of everything seen: from each sample evenly spread ones, of these the ones with the least
-    hash.
+    """At most ``rows`` rows of all samples: evenly spread ones of each sample, and among these the rows of least hash.
 
-    The hash is of the row's content, so neither order nor grouping of the samples matters. Columns are the channels of
-    ``axis`` (several axes: all their combinations). Where rows differ in length, as over texts, shorter ones end in
+    The hash covers the row's content, so the order and grouping of samples do not matter. Columns are the channels of
+    ``axis`` (several axes: all their combinations). If rows differ in length (texts), shorter ones are filled with
     zeros.
     """
 
@@ -57,7 +56,7 @@ class RowSample(Observed):
         self._add(matrix[spread_rows(len(matrix), self.rows, self.seed)], len(matrix))
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in the rows that op ``SampleRows`` chose."""
+        """Fold in the rows from op ``SampleRows``."""
         if 0 not in shape:
             self._add(outputs[0], math.prod(shape) // outputs[0].shape[1])
 
@@ -72,7 +71,7 @@ class RowSample(Observed):
         self.seen += seen
 
     def _keep(self, more: F32, hashes: U64) -> None:
-        """Of the rows held and these, those with the least hash."""
+        """Keep the rows of least hash among the held and the new ones."""
         width = max(self.sample.shape[1], more.shape[1])
         together = np.concatenate([np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (self.sample, more)])
         both = np.concatenate([self.hashes, hashes])
@@ -109,11 +108,10 @@ class RowSample(Observed):
 
 
 class AttentionRows(Observed):
-    """Base of what is measured on evenly spread rows of attention weights [..., queries, keys]; partners, if any, come
-    whole."""
+    """Base of statistics of evenly spread rows of attention weights [..., queries, keys]; partners come whole."""
 
     taken: int
-    """Rows of each sample."""
+    """Number of rows per sample."""
     seed: int
 
     def update(self, x: F32, *partners: F32) -> None:
@@ -122,7 +120,7 @@ class AttentionRows(Observed):
             self._add(x.reshape(-1, x.shape[-1])[self._chosen(x.shape)], x.shape, *partners)
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in the rows that op ``SampleRows`` chose."""
+        """Fold in the rows from op ``SampleRows``."""
         if 0 not in shape:
             self._add(outputs[0], shape, *partners)
 
@@ -131,26 +129,26 @@ class AttentionRows(Observed):
         return Observer("SampleRows", 1, {"rows": self.taken, "seed": self.seed}, -1, rows=True, partners=True)
 
     def _chosen(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """Which of the rows are taken of weights of that shape."""
+        """Indices of the sampled rows for weights of this shape."""
         return spread_rows(math.prod(shape[:-1]), self.taken, self.seed)
 
     @abstractmethod
     def _add(self, rows: F32, shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold the rows taken of one sample in; ``shape`` is that of all its weights."""
+        """Fold in the sampled rows of one sample; ``shape`` is that of all its weights."""
 
 
 class Whole(Observed):
-    """The tensor itself, for constants: the last one seen."""
+    """The last tensor seen, for constants."""
 
     def __init__(self) -> None:
         self.value: F32 = np.zeros(0, np.float32)
 
     def update(self, x: F32) -> None:
-        """Keep it."""
+        """Store the tensor."""
         self.value = x
 
     def merge(self, other: Self) -> Self:
-        """The other one, where it has seen any."""
+        """The other one, if it has seen any."""
         return other if other.value.size else self
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Placement: choices on the sites of a model, checked against what calibrators and schemes can do there."""
+"""Placement: choices for the sites of a model, checked against the abilities of calibrators and schemes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from onnxptq.structure import Role, Site, Structure
 
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
 FOUND = frozenset({"heads", "blocks", "norm", "errors", "ranges"})
-"""Options that are not set but found out."""
+"""Options that are derived, not set."""
 GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block", "pixel", "sample")
 
 
 def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site, Choice]:
-    """Choices not yet made, with what calibrators have to know of the place: heads, blocks of a weight, and of what
-    a convolution takes ranges at run time."""
+    """Choices before calibration, with facts of their place for calibrators.
+
+    The facts: heads, blocks of a weight, and the units of run-time ranges of a convolution.
+    """
     heads = {consumer: one.heads for one in structure.attentions.values() for consumer in (one.qk, one.av)}
     blocks = structure.blocks()
     placed = {}
@@ -38,7 +40,7 @@ def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site
 
 
 def applied(plan: Plan, structure: Structure) -> Plan:
-    """A plan from a file, on the sites of a model; an InputError where it does not fit them."""
+    """A plan from a file, applied to the sites of a model; an InputError if it does not fit."""
     sites = {site.key: site for site in structure.sites}
     every: list[Configurable] = [*calibrators().values(), *weight_calibrators().values()]
     known = {option for one in every for option in one.options} | FOUND
@@ -64,7 +66,7 @@ def applied(plan: Plan, structure: Structure) -> Plan:
 
 
 def _require_fit(site: Site, choice: Choice) -> None:
-    """An InputError where parameters have another width or shape than the site."""
+    """An InputError if parameters have another width or shape than the site."""
     if choice.params is None:
         return
     heads = int(choice.options.get("heads", 1))
@@ -79,13 +81,13 @@ def _require_fit(site: Site, choice: Choice) -> None:
 
 
 def for_weights() -> dict[str, Configurable]:
-    """The calibrators that weights may have."""
+    """The calibrators for weights."""
     joint: dict[str, Configurable] = {name: one for name, one in calibrators().items() if isinstance(one, Joint)}
     return {**weight_calibrators(), **joint}
 
 
 def check_choice(site: Site, choice: Choice) -> None:
-    """An InputError where a choice cannot be made for a site of its kind."""
+    """An InputError for an invalid choice for a kind of site."""
     weight = site.role is Role.WEIGHT
     what, known = ("weights", for_weights()) if weight else ("activations", dict[str, Configurable](calibrators()))
     if choice.calibrator not in known:

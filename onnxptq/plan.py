@@ -1,4 +1,4 @@
-"""Plan: which scheme, width and parameters each site gets. Data: it can be printed, saved, edited and re-applied."""
+"""Plan: the scheme, width and parameters of each site, as data that can be printed, saved, edited and re-applied."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from onnxptq.structure import Part, Role, Site
 
 FORMAT = 2
 FLOAT = "float"
-"""Instead of a scheme: the site stays as it is."""
+"""The pseudo-scheme of a site that stays in float."""
 READABLE = 16
-"""Numbers of an array up to which it is written out; a longer one is written in base64, with its range."""
+"""Maximum number of elements of an array written as numbers; longer ones are base64, with their range."""
 DTYPES = ("float32", "uint8", "int8")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How one site is quantized. ``params`` is None until calibration has run (or for ever, where the scheme is
-    dynamic)."""
+    """How one site is quantized. ``params`` is None before calibration, and always for dynamic schemes."""
 
     scheme: str
     calibrator: str
@@ -46,7 +45,7 @@ class Choice:
 
 
 class Plan(Mapping[str, Choice]):
-    """Choices by site key, in graph order, with the sites themselves and what they were made for."""
+    """Choices by site key, in graph order, with the sites and the request they were made for."""
 
     def __init__(
         self,
@@ -61,9 +60,9 @@ class Plan(Mapping[str, Choice]):
         self.sites = {site.key: site for site in choices}
         self._choices = {site.key: choice for site, choice in choices.items()}
         self.recipe, self.bits, self.model, self.notes = recipe, bits, model, notes
-        """``model`` is the digest of the model before its folds, ``notes`` say what of a file was not taken."""
+        """``model`` is the digest of the model before its folds; ``notes`` name the ignored parts of a file."""
         self.passes = dict(passes or {})
-        """The folds under which the parameters were found, with their options."""
+        """The folds, with options, under which the parameters were found."""
 
     def __getitem__(self, key: str) -> Choice:
         return self._choices[key]
@@ -75,12 +74,12 @@ class Plan(Mapping[str, Choice]):
         return len(self._choices)
 
     def about(self, **facts: Any) -> Plan:
-        """The same choices with other facts: ``recipe``, ``bits``, ``passes``, ``model``, ``notes``."""
+        """The same choices with other values of ``recipe``, ``bits``, ``passes``, ``model``, ``notes``."""
         held = {name: getattr(self, name) for name in ("recipe", "bits", "passes", "model", "notes")}
         return Plan({self.sites[key]: choice for key, choice in self._choices.items()}, **held | facts)
 
     def without(self, keys: Collection[str]) -> Plan:
-        """A plan that leaves these sites in float."""
+        """A plan with these sites in float."""
         plan = self.about()
         plan.sites = {key: site for key, site in self.sites.items() if key not in keys}
         plan._choices = {key: choice for key, choice in self._choices.items() if key not in keys}
@@ -93,8 +92,10 @@ class Plan(Mapping[str, Choice]):
         return plan
 
     def override(self, pattern: str, **changes: Any) -> Plan:
-        """A plan in which every site whose key matches the regular expression has the given fields changed; its
-        parameters are found anew."""
+        """A plan with the given fields changed in every site whose key matches the regular expression.
+
+        The parameters of these sites are found anew.
+        """
         matching = {
             key: replace(choice, **{"params": None, **changes})
             for key, choice in self._choices.items()
@@ -105,7 +106,7 @@ class Plan(Mapping[str, Choice]):
         return self.replace(matching)
 
     def to_json(self) -> str:
-        """JSON text, one line a site; ``from_json`` gives the same plan back, bit for bit."""
+        """JSON text, one line per site; ``from_json`` restores the same plan, bit for bit."""
         facts = {"recipe": self.recipe, "bits": self.bits, "model": self.model, "passes": self.passes}
         lines = []
         for key, choice in self._choices.items():
@@ -118,9 +119,9 @@ class Plan(Mapping[str, Choice]):
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "plan") -> Plan:
-        """The plan of ``to_json``; anything else is an InputError that says where.
+        """The plan of ``to_json``; for other text an InputError that names the place.
 
-        Parameters of sites that were edited since are left out, so that they are found anew; ``notes`` say so.
+        Parameters of sites that were edited since are dropped, so that they are found anew; ``notes`` name them.
         """
         with reading(name, "not a plan written by onnxptq"):
             data = require(parse_json(text), dict, f"{name}: not a plan written by onnxptq")
@@ -159,7 +160,7 @@ class Plan(Mapping[str, Choice]):
 
 
 def _site_json(site: Site) -> dict[str, Any]:
-    """What tells a site from others, and what is not the default."""
+    """The fields that identify a site, and those that are not the default."""
     return {f.name: getattr(site, f.name) for f in fields(site) if getattr(site, f.name) != f.default}
 
 
@@ -198,7 +199,7 @@ def _choice(entry: Mapping[str, Any], where: str) -> Choice:
 
 
 def _mark(facts: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
-    """What parameters depend on: another mark, and they are stale."""
+    """A mark of everything parameters depend on: if it differs, they are stale."""
     held = json.dumps([facts["model"], facts["passes"], entry], sort_keys=True, default=str)
     return hashlib.sha256(held.encode()).hexdigest()[:16]
 
@@ -208,7 +209,7 @@ def _params_json(params: Params) -> dict[str, Any]:
 
 
 def _packed(value: Any) -> Any:
-    """Short arrays as numbers, float32 by their shortest digits; long ones in base64, with their range for the eye."""
+    """Short arrays as numbers, float32 by their shortest digits; long ones in base64, with their range for readers."""
     if not isinstance(value, np.ndarray):
         return value
     if value.size > READABLE:

@@ -1,4 +1,4 @@
-"""Recipe: which scheme and calibrator each role gets. Data in TOML, plus overrides from the command line."""
+"""Recipe: the scheme and calibrator of each role. Data in TOML, plus overrides from the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxptq.recipe_text import DEFAULT, Guard, Rule, check_options, extend, par
 from onnxptq.structure import Role, Site, Structure
 
 ROUNDED = "rounded"
-"""At the gate: the recipe itself, without its weights found together."""
+"""Selection entry: the recipe itself with weights solved independently."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,11 @@ class Recipe:
     pass_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     gate: tuple[str, ...] = ()
-    """What the recipe is measured against, and gives way to where that is better: ``rounded``, and what ``baseline``
-    reads."""
+    """Baselines, which the selection keeps where they score better: ``rounded``, and names that ``baseline`` reads."""
     guard: Guard | None = None
-    """Limits for what codes of convolutions may cost; None: no guard."""
+    """Limits for the error of quantized convolutions; None: no guard."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Named settings of this recipe: setting -> value -> the recipe sections it adds."""
+    """Settings of this recipe: setting -> value -> the recipe sections it adds."""
 
     @classmethod
     def names(cls) -> list[str]:
@@ -71,8 +70,10 @@ class Recipe:
         return extend(self, data)
 
     def baseline(self, entry: str) -> Recipe:
-        """What an entry of the gate stands for: a recipe, or this one with other settings (``NAME+KEY=VALUE+..``,
-        ``+KEY=VALUE``)."""
+        """The recipe of a selection entry.
+
+        A recipe, or this one with other settings (``NAME+KEY=VALUE+..``, ``+KEY=VALUE``).
+        """
         name, settings = named(entry)
         if not name:
             return Recipe.load(replace(self, gate=()), settings)
@@ -81,8 +82,11 @@ class Recipe:
         return self if entry == ROUNDED else Recipe.load(name, settings)
 
     def set(self, key: str, value: str) -> Recipe:
-        """``--set key=value``: a switch, ``passes``, ``gate``, ``guard.LIMIT``, ``pass.NAME.OPTION``, or
-        ``weights|activations|ROLE . FIELD``."""
+        """Apply ``--set key=value``.
+
+        A key is a switch, ``passes``, ``gate``, ``guard.LIMIT``, ``pass.NAME.OPTION`` or
+        ``weights|activations|ROLE . FIELD``.
+        """
         if key in self.switches:
             if value not in self.switches[key]:
                 raise InputError(
@@ -106,14 +110,13 @@ class Recipe:
         )
 
     def suited(self, format: str) -> dict[str, str]:
-        """Settings that a format asks for: the codes it can say, so that weights make up for the errors of just
-        these."""
+        """The settings for a format: schemes that it can express, so that weights correct the errors of these."""
         return {"codes": "standard"} if format == "qdq" and "codes" in self.switches else {}
 
     def plan(
         self, structure: Structure, bits: Bits, *, exclude: Sequence[str] = (), include: Sequence[str] = ()
     ) -> tuple[Plan, list[str]]:
-        """A choice for every site in scope, and warnings about patterns that matched nothing."""
+        """A choice for every site in scope, and warnings about patterns without a match."""
         hits = dict.fromkeys((*exclude, *include), 0)
 
         def any_match(patterns: Sequence[str], site: Site) -> bool:
@@ -141,8 +144,7 @@ class Recipe:
         return Plan(choices, recipe=self.name, bits=str(bits), passes=folds), warnings
 
     def of(self, plan: Plan) -> Recipe:
-        """The recipe that a plan stands for: its folds. Rules count where a format asks for other codes than the plan
-        has."""
+        """The recipe of a plan, with its folds. Its rules matter if a format needs other schemes than the plan's."""
         if not plan.recipe:
             return self
         found = self
@@ -152,7 +154,7 @@ class Recipe:
         return replace(found, passes=(), pass_options={}).extend(given)
 
     def choice(self, site: Site, bits: int) -> Choice:
-        """What the rules say about one site."""
+        """The choice of the rules for one site."""
         choice = Choice(
             scheme="uniform",
             calibrator=DEFAULT,
@@ -168,7 +170,7 @@ class Recipe:
 
 
 def named(text: str) -> tuple[str, dict[str, str]]:
-    """The name of a recipe and the settings written behind it: ``NAME+KEY=VALUE+..``."""
+    """The name of a recipe and the settings after it: ``NAME+KEY=VALUE+..``."""
     name, *settings = text.split("+")
     for one in settings:
         if "=" not in one:
@@ -177,7 +179,7 @@ def named(text: str) -> tuple[str, dict[str, str]]:
 
 
 def plain_value(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself."""
+    """The TOML value of a text, or the text itself if it is none."""
     try:
         held = tomllib.loads(f"v = {text}")
     except (ValueError, RecursionError):

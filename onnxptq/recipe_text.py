@@ -1,4 +1,4 @@
-"""Recipes as TOML: sections become rules, and what a recipe cannot mean is an error that names it."""
+"""Recipes as TOML: sections become rules; an invalid entry is an error that names it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 CHOICE_FIELDS = {f.name for f in fields(Choice)} - {"params", "options"}
 DEFAULT = "minmax"
-"""The calibrator where no rule names one."""
+"""The calibrator if no rule names one."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Fields of Choice for the sites it matches; later rules win."""
+    """Fields of Choice for matching sites; later rules win."""
 
     changes: Mapping[str, Any]
     roles: frozenset[Role] = frozenset()
@@ -39,12 +39,12 @@ class Rule:
     pattern: str = ""
 
     def overlaps(self, other: Rule) -> bool:
-        """Whether some site may match both, as far as roles and parts say."""
+        """Whether a site may match both, by roles and parts."""
         roles, parts = self.roles & other.roles, self.parts & other.parts
         return bool((roles or not self.roles or not other.roles) and (parts or not self.parts or not other.parts))
 
     def matches(self, site: Site) -> bool:
-        """Whether the rule speaks of this site."""
+        """Whether the rule applies to this site."""
         return (
             (not self.roles or site.role in self.roles)
             and (not self.parts or site.part in self.parts)
@@ -54,12 +54,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Guard:
-    """How much the inputs of convolutions may cost the outputs, dB."""
+    """Limits for the error that quantized inputs of convolutions may cause in the outputs, dB."""
 
     below: float = 6.0
-    """They may be so far below the model with these inputs relieved."""
+    """Maximum loss against the model with these inputs relieved."""
     enough: float = 38.0
-    """At 8 bits the guard does nothing from this SQNR on, at fewer from 6 dB less for each bit."""
+    """SQNR above which the guard does nothing at 8 bits; 6 dB less for each bit fewer."""
 
     def enough_at(self, bits: int) -> float:
         """``enough`` at another width."""
@@ -67,7 +67,7 @@ class Guard:
 
 
 def parse(text: str, name: str, blank: Callable[..., Recipe]) -> Recipe:
-    """The recipe in a TOML text; ``blank`` makes the one to which its sections are added."""
+    """The recipe in a TOML text; ``blank`` creates the recipe to which its sections are added."""
     with reading(f"recipe {name}", "not valid TOML"):
         data = tomllib.loads(text)
     switches = require(data.pop("settings", {}), dict, f"recipe {name}: settings")
@@ -85,8 +85,7 @@ def parse(text: str, name: str, blank: Callable[..., Recipe]) -> Recipe:
 
 
 def extend(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
-    """A recipe with the sections ``passes``, ``pass``, ``gate``, ``guard``, ``weights``, ``activations``, ``roles`` and
-    ``rules`` added."""
+    """Add sections: ``passes``, ``pass``, ``gate``, ``guard``, ``weights``, ``activations``, ``roles``, ``rules``."""
     known = {"passes", "pass", "gate", "guard", "weights", "activations", "roles", "rules"}
     for key in data:
         if key not in known:
@@ -148,7 +147,7 @@ def _named(recipe: Recipe) -> Iterator[None]:
 
 
 def check_options(recipe: Recipe) -> None:
-    """An InputError for an option that no calibrator takes which the recipe can give to the same sites."""
+    """An InputError for an option that no calibrator takes that the recipe can give to the same sites."""
     for rule in recipe.rules:
         given = rule.changes["options"]
         takers = _takers(recipe, rule) if given else []
@@ -167,7 +166,7 @@ def check_options(recipe: Recipe) -> None:
 
 
 def _takers(recipe: Recipe, rule: Rule) -> list[Configurable]:
-    """The calibrators that sites of a rule may get from any rule, and their candidates."""
+    """Calibrators that any rule may give to sites of a rule, and their candidates."""
     near = [one for one in recipe.rules if one.overlaps(rule)]
     names = {one.changes["calibrator"] for one in near if "calibrator" in one.changes} or {DEFAULT}
     for one in near:
@@ -179,7 +178,7 @@ def _takers(recipe: Recipe, rule: Rule) -> list[Configurable]:
 
 
 def _guarded(recipe: Recipe, given: Mapping[str, Any]) -> Guard | None:
-    """The limits with those ``given`` changed; ``on = false`` takes the guard away."""
+    """The limits with the ``given`` ones changed; ``on = false`` disables the guard."""
     limits = {f.name: f.default for f in fields(Guard)} | (vars(recipe.guard) if recipe.guard else {})
     for key, limit in given.items():
         if key not in (*limits, "on"):

@@ -54,8 +54,8 @@ class Engine:
 
     In-graph observers reduce tensors where the op library is available and the statistic offers one. Other tensors are
     fetched in groups of at most ``memory_limit`` bytes, with one forward pass per group. Samples are folded in order,
-    so results do not depend on groups, threads or interruptions. ``gradients`` computes partners that are gradients; its
-    memory is not counted in the limit.
+    so results do not depend on groups, threads or interruptions. ``gradients`` computes partners that are gradients;
+    its memory is not counted in the limit.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Engine:
         self._count = first
 
     def fill(self, requests: Mapping[str, Request], *, stage: str, model: Model | None = None) -> dict[str, Statistic]:
-        """Fill the statistics of the requests in at most one walk of ``model`` as it is now (by default the engine's)."""
+        """Fill the statistics of the requests in at most one walk of ``model`` (by default the engine's)."""
         model = self.model if model is None else model
         jobs = jobs_of(requests, token_axes(model, self.masks) if self.masks else {})
         tensors, nodes = model.graph.tensors(), model.nodes()

@@ -1,6 +1,7 @@
-"""What needs gradients: ONNX graphs run in torch, and the Fisher information of their inner tensors. Extra ``[learn]``.
+"""Gradients: ONNX graphs run in torch, and the Fisher information of their inner tensors. Extra ``[learn]``.
 
-Importing this package loads no torch; its modules do, so import them inside functions once ``available`` says yes.
+Importing this package loads no torch, but importing its modules does: import them inside functions after a check of
+``available``.
 """
 
 from __future__ import annotations

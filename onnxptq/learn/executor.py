@@ -1,6 +1,6 @@
-"""Executor: runs an ONNX graph in torch, so that gradients can be taken through it.
+"""Executor: runs an ONNX graph in torch to compute gradients through it.
 
-Ops of domain ``onnxptq`` run as the function bodies their models carry, which is the torch face of each of them.
+Ops of domain ``onnxptq`` run as the function bodies that their models carry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnxptq.learn.straight import straight
 from onnxptq.learn.tensors import from_array, to_array
 
 OPSET = 21
-"""The version of the standard ops whose meaning the kernels have."""
+"""The opset version that the kernels implement."""
 STANDARD = ("", "ai.onnx")
 Key = tuple[str, str, str]
 
@@ -31,9 +31,8 @@ Key = tuple[str, str, str]
 class Executor:
     """A model ready to run in torch.
 
-    Ops named in ``straight_through`` (``Round``, ``Clip``) pass gradients on as if they were not there. Whether
-    gradients are kept is the caller's to say, as anywhere in torch: nothing here needs any until an input or a hook
-    does.
+    Ops named in ``straight_through`` (``Round``, ``Clip``) pass gradients on as if they were identities. The caller
+    decides whether gradients are kept, as always in torch: none are needed unless an input or a hook asks for them.
     """
 
     def __init__(
@@ -57,10 +56,10 @@ class Executor:
         *,
         hooks: Mapping[str, Hook] | None = None,
     ) -> dict[str, Tensor]:
-        """Values by name, by default the outputs of the graph; only what they need is run.
+        """Values by name, by default the outputs of the graph; only the nodes they need are run.
 
-        ``feeds`` may name any value, a constant or an inner one: it takes that value's place. A hook is called with the
-        value of its name once that is made, and what it returns is what the rest of the graph sees.
+        ``feeds`` may replace any value by name, including constants and inner values. A hook is called with its
+        value once that is computed; the rest of the graph sees the hook's result.
         """
         hooks = hooks or {}
         given = {name: x if isinstance(x, Tensor) else from_array(x) for name, x in feeds.items()}
@@ -71,14 +70,14 @@ class Executor:
         return dict(zip(wanted, self._program.run(values, wanted, hooks), strict=True))
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        """The same as arrays, without gradients."""
+        """Run the graph without gradients; return arrays."""
         with torch.no_grad():
             found = self(feeds, outputs)
         return {name: to_array(value, self._types.get(name) or None) for name, value in found.items()}
 
 
 class _Compiler:
-    """Makes programs of graphs and functions."""
+    """Compiles graphs and functions to programs."""
 
     def __init__(
         self, functions: Mapping[Key, onnx.FunctionProto], straight_through: frozenset[str], device: torch.device
@@ -91,11 +90,11 @@ class _Compiler:
         self.functions, self.straight_through, self.device = functions, straight_through, device
 
     def constant(self, array: NDArray[Any]) -> Tensor:
-        """An array as a tensor where it is wanted."""
+        """An array as a tensor on its device."""
         return self.placed(from_array(array))
 
     def placed(self, x: Tensor) -> Tensor:
-        """On the device, but for short lists of integers: these are shapes and indices, and stay on the CPU."""
+        """Move a tensor to the device; short integer lists (shapes and indices) stay on the CPU."""
         return x if x.ndim < 2 and not x.is_floating_point() else x.to(self.device)
 
     def program(
@@ -104,7 +103,7 @@ class _Compiler:
         opsets: Iterable[onnx.OperatorSetIdProto],
         constants: Mapping[str, Tensor],
     ) -> Program:
-        """The nodes as steps; constants among them are made at once."""
+        """The nodes as steps; constants among them are computed at once."""
         for opset in opsets:
             if opset.domain in STANDARD and opset.version < OPSET:
                 raise InputError(
@@ -153,7 +152,7 @@ class _Compiler:
         return list(held) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else held
 
     def _function(self, function: onnx.FunctionProto, node: onnx.NodeProto) -> Callable[..., list[Tensor]]:
-        """The body with the node's attributes put in."""
+        """The function body with the node's attributes inserted."""
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
         body = [_with_attributes(inner, given) for inner in function.node]
         program = self.program(body, function.opset_import, {})
@@ -167,7 +166,7 @@ class _Compiler:
 
 
 def _with_attributes(node: onnx.NodeProto, given: Mapping[str, AttributeProto]) -> onnx.NodeProto:
-    """A node of a function with attributes in place of references to the function's."""
+    """A node of a function with attribute values in place of references to the function's attributes."""
     if not any(a.ref_attr_name for a in node.attribute):
         return node
     held = onnx.NodeProto()

@@ -29,13 +29,12 @@ LIKELIHOODS = ("gaussian", "categorical", "bernoulli")
 
 
 class Fisher:
-    """Gradients at a model's tensors, one draw of labels for each sample. Implements
-    ``calibration.gradients.Gradients``.
+    """Gradients at a model's tensors, one draw of labels per sample: a ``calibration.gradients.Gradients``.
 
     ``output`` (by default the first) is read as ``categorical``: scores of classes along ``class_axis``, a label for
     each place of the other axes; ``bernoulli``: each element the score of a yes; ``gaussian``: means of unit variance,
-    for features or where nothing is known: then a change counts by how far it moves the output. Labels are drawn by
-    NumPy from seed and sample number, so they are the same on every machine and device.
+    for features or unknown outputs, so a change counts by how far it moves the output. NumPy draws the labels from seed
+    and sample number, so they are the same on every machine and device.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Fisher:
         self.device, self.threads = device, threads
 
     def at(self, model: Model, tensors: Sequence[str]) -> Take:
-        """What gives the gradients at these tensors of ``model`` as it is now."""
+        """A function that computes the gradients at these tensors of ``model`` in its current state."""
         executor = Executor(model, device=self.device)
         output = self.output or executor.outputs[0]
         if output not in executor.outputs:
@@ -96,7 +95,7 @@ class Fisher:
         return {name: held[name] for name in tensors}
 
     def _score(self, output: Tensor, index: int) -> Tensor:
-        """The gradient of -log p(y) at the output itself, for labels drawn from it."""
+        """The gradient of -log p(y) at the output, for labels drawn from it."""
         z = output.detach().double().cpu().numpy()
         source = np.random.default_rng((self.seed, index))
         match self.likelihood:
@@ -124,7 +123,7 @@ class Fisher:
 
 @contextmanager
 def _on(threads: int | None) -> Iterator[None]:
-    """With so many threads of torch, which knows one number for everything."""
+    """Use this number of torch threads temporarily; torch has one global number."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -141,14 +140,14 @@ def _sigmoid(z: F64) -> F64:
 def gradients(
     model: Model, values: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, index: int = 0, **options: Any
 ) -> dict[str, F32]:
-    """The gradients at ``values`` on one sample; ``index`` numbers the draw, ``options`` are those of ``Fisher``."""
+    """Gradients at ``values`` on one sample; ``index`` numbers the draw, ``options`` are those of ``Fisher``."""
     found = dict(Fisher(**options).at(model, values)(feeds, index))
     _require_any(found)
     return found
 
 
 def _require_any(found: Mapping[str, NDArray[Any]]) -> None:
-    """Raise NoGradient where everything is zero."""
+    """Raise NoGradient if all gradients are zero."""
     for name, values in found.items():
         if not values.any():
             raise NoGradient(f"fisher: the gradient at tensor {name!r} is zero everywhere")

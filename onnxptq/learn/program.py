@@ -1,5 +1,4 @@
-"""Programs: the nodes of a graph or of a function body as steps in torch, run in order with no value kept longer than
-it is read."""
+"""Programs: the nodes of a graph or function body as torch steps; each value is freed after its last use."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ class Step:
     """Positions of inputs that the call takes as plain numbers."""
 
     def __call__(self, values: Values, device: torch.device) -> None:
-        """Read from ``values`` and write there."""
+        """Read the inputs from ``values`` and write the outputs there."""
         given = [values[name] if name else None for name in self.inputs]
         tensors = [x for i, x in enumerate(given) if i not in self.plain and x is not None]
         if device.type != "cpu" and any(x.device == device for x in tensors):
@@ -55,7 +54,7 @@ class Program:
         self._plans: dict[Any, list[tuple[Step, list[str]]]] = {}
 
     def run(self, values: Values, outputs: Sequence[str], hooks: Mapping[str, Hook]) -> list[Tensor]:
-        """The ``outputs``; ``values`` holds what is known, and other values are let go after their last use."""
+        """Compute ``outputs``; ``values`` holds the known values, and others are freed after their last use."""
         fed = frozenset(values)
         key = (fed, tuple(outputs))
         if key not in self._plans:
@@ -78,7 +77,7 @@ class Program:
         return [value for value in found if value is not None]
 
     def _plan(self, fed: Collection[str], outputs: Sequence[str]) -> list[tuple[Step, list[str]]]:
-        """The steps that matter, each with the values nobody reads after it."""
+        """The required steps, each with the values that have no later reader."""
         needed, chosen = set(outputs) - set(fed), []
         for step in reversed(self.steps):
             if needed & set(step.outputs):
@@ -100,5 +99,5 @@ class Program:
 
 
 def _numbers(x: Tensor | None) -> Any:
-    """The numbers of a tensor, in a list."""
+    """The elements of a tensor as a list."""
     return None if x is None else x.reshape(-1).tolist()

@@ -1,4 +1,4 @@
-"""Straight-through gradients: the value of a function, the gradient of its first argument."""
+"""Straight-through gradients: the value of a function with the gradient of its first argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class _Straight(torch.autograd.Function):
-    """(x, y) -> y, exactly, with the gradient going to x."""
+    """(x, y) -> y, exactly; the gradient goes to x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -19,12 +19,12 @@ class _Straight(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        """As if y were x."""
+        """The gradient of x, as if y were x."""
         return gradients[0], None
 
 
 def straight(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``call`` with the gradient of the identity in its first argument, and none in others."""
+    """``call`` with the identity's gradient in its first argument, and no gradient in others."""
 
     def passed(x: Tensor, *others: Tensor | None) -> Tensor:
         with torch.no_grad():

@@ -1,7 +1,6 @@
-"""Arrays and element types of ONNX as torch holds them.
+"""Conversion of ONNX arrays and element types to torch.
 
-Torch computes neither with unsigned integers wider than a byte nor with four bits: those are carried by the next wider
-type.
+Torch does not compute with unsigned integers above 8 bits or with 4-bit ones: the next wider type holds these.
 """
 
 from __future__ import annotations
@@ -58,6 +57,6 @@ def from_array(array: ArrayLike) -> Tensor:
 
 
 def to_array(x: Tensor, kind: int | None = None) -> NDArray[Any]:
-    """The values of ``x``, as the NumPy type of an ONNX element type where one is given."""
+    """The values of ``x`` as an array, in the NumPy type of an ONNX element type if given."""
     array: NDArray[Any] = x.detach().cpu().numpy()
     return array if kind is None else array.astype(helper.tensor_dtype_to_np_dtype(kind), copy=False)

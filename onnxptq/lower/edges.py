@@ -1,4 +1,4 @@
-"""Coded edges: what lies between a float op and an activation that it reads in codes."""
+"""Quantized edges: the nodes between a float op and an activation that it reads quantized."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from onnxptq.ops.uniform import SMALLEST, UniformParams
 from onnxptq.plan import Choice
 
 PLACES: Mapping[str, tuple[int, str]] = {"pixel": (0, "column"), "channel": (0, "row"), "sample": (1, "row")}
-"""Ranges at run time of images [B, C, ...]: the second dimension (0: C) of the image as [B, ., places], and of what in
-it each range is."""
+"""Run-time ranges of images as [B, ., places]: the second size (0: C), and the unit of each range."""
 
 
 def scheme_inputs(writer: Writer, base: str, choice: Choice) -> list[gs.Tensor | None]:
-    """The inputs p0.. that carry a choice's parameters, in the order its scheme gives them."""
+    """The inputs p0.. that hold a choice's parameters, in the order of its scheme."""
     if choice.params is None:
         return []
     return [writer.constant(f"{base}_{name}", array) for name, array in choice.params.inputs().items()]
 
 
 def scheme_attributes(choice: Choice, prefix: str = "") -> dict[str, Any]:
-    """What a choice's scheme needs to say besides its width; ``x_`` stands before the names in fused ops."""
+    """The attributes of a choice's scheme besides its width; fused ops prefix the names with ``x_``."""
     return (
         {prefix + name: value for name, value in choice.params.attributes().items()}
         if choice.params is not None
@@ -38,7 +37,7 @@ def scheme_attributes(choice: Choice, prefix: str = "") -> dict[str, Any]:
 
 
 def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
-    """The tensor after coding and decoding, by the op pair of its scheme."""
+    """Quantize and dequantize a tensor by the op pair of its scheme."""
     like = tensor
     if choice.scheme == "row":
         choice = Choice(scheme="token", calibrator=choice.calibrator, bits=choice.bits)
@@ -67,7 +66,7 @@ def coded_edge(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) 
 def normalised_edge(
     writer: Writer, tensor: gs.Tensor, coded: Callable[[gs.Tensor], gs.Tensor], *, name: str
 ) -> gs.Tensor:
-    """A softmax relative to each row's maximum, after ``coded`` divided by the sum of the row."""
+    """A softmax relative to each row's maximum: ``coded`` divided by the sum of the row."""
     last, tiny = (
         writer.constant(f"{name}_axis", np.array([-1])),
         writer.constant(f"{name}_tiny", np.array(SMALLEST, np.float32)),
@@ -85,7 +84,7 @@ def normalised_edge(
 
 
 def on_edge(writer: Writer, tensor_name: str, consumer: str, make: Callable[[gs.Tensor], gs.Tensor]) -> None:
-    """Put what ``make`` makes of a tensor on the edge to its consumer, the float op staying as it is."""
+    """Put the nodes that ``make`` creates for a tensor on the edge to its consumer; the float op stays."""
     tensor = writer.tensors[tensor_name]
     reads = writer.reads(tensor, consumer)
     assert reads, f"{consumer} does not read {tensor_name}"
@@ -95,7 +94,7 @@ def on_edge(writer: Writer, tensor_name: str, consumer: str, make: Callable[[gs.
 
 
 def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
-    """Put coding on the edge from a tensor to its consumer."""
+    """Put quantization on the edge from a tensor to its consumer."""
 
     name = f"{consumer}_{role}"
 
@@ -109,14 +108,14 @@ def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, r
 
 
 def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:
-    """Whether heads have scales of their own on an axis that counts batch and heads together."""
+    """Whether heads have their own scales on an axis that merges batch and heads."""
     heads = choice.options.get("heads", 1)
     by_head = isinstance(choice.params, UniformParams) and choice.params.scale.shape[-3:-2] == (heads,)
     return by_head and heads > 1 and tensor.shape[-3] != heads
 
 
 def heads_apart(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
-    """``coded_edge`` of [batch * heads, N, d] with an axis for the heads alone."""
+    """``coded_edge`` of [batch * heads, N, d] with a separate axis for heads."""
     heads = choice.options["heads"]
     whole, matrix, parted = (
         writer.variable(f"{name}_{stage}", dtype=np.int64) for stage in ("whole", "matrix", "parted")
@@ -138,7 +137,7 @@ def heads_apart(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str)
 
 
 def places_flat(writer: Writer, tensor: gs.Tensor, choice: Choice, *, name: str) -> gs.Tensor:
-    """``coded_edge`` of [B, C, ...] with one axis for all places, so that rows and columns are what has a range."""
+    """``coded_edge`` of [B, C, ...] with one axis for all places, so that ranges are per row or column."""
     second, granularity = PLACES[choice.granularity]
     flat, decoded = writer.variable(f"{name}_flat"), writer.variable(f"{name}_unflat", tensor)
     flat.shape = [f"{name}_batch", second or f"{name}_channels", f"{name}_places"]

@@ -1,4 +1,4 @@
-"""Format ``native``: ops of our own domain, each with its function body, so that the file runs in any onnxruntime."""
+"""Format ``native``: ops of our own domain with function bodies, so that the file runs in any onnxruntime."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def lower(
     constants: Constants = "fp16",
     in_floats: frozenset[str] = frozenset(),
 ) -> Lowered:
-    """Fused ops where the structure allows, coded edges around float ops elsewhere.
+    """Fused ops where the structure allows, quantized edges around float ops elsewhere.
 
-    ``in_floats`` names ops whose bodies are to multiply in floats.
+    ``in_floats`` names ops whose bodies multiply in floats.
     """
     writer = Writer(model.copy(), structure, plan, in_floats=in_floats)
     for attention in structure.attentions.values():
@@ -46,7 +46,7 @@ def lower(
 
 
 def _epilogue(output: gs.Tensor) -> tuple[str, gs.Tensor]:
-    """An activation function that alone reads the output: it is computed with it."""
+    """The activation function that alone reads the output: it is fused."""
     if len(output.outputs) == 1:
         reader = output.outputs[0]
         if reader.op in EPILOGUES and reader.attrs.get("approximate", "none") == "none":
@@ -55,7 +55,7 @@ def _epilogue(output: gs.Tensor) -> tuple[str, gs.Tensor]:
 
 
 def take_over(output: gs.Tensor) -> None:
-    """Detach a tensor from the node that makes it, so that a new node can."""
+    """Detach a tensor from its producer, so that a new node can produce it."""
     for maker in list(output.inputs):
         maker.outputs = [
             gs.Variable(f"{t.name}__replaced", t.dtype, t.shape) if t is output else t for t in maker.outputs
@@ -135,14 +135,14 @@ def _conv(writer: Writer, conv: Conv) -> None:
 
 
 def _static(choice: Choice) -> bool:
-    """Whether a fused convolution can code its input so: one code for all channels, or ranges at run time."""
+    """Whether a fused convolution supports its input's choice: one scale for all channels, or run-time ranges."""
     return choice.scheme in ("table", "token") or (
         isinstance(choice.params, UniformParams) and choice.params.scale.size == 1
     )
 
 
 def _coded_weight(writer: Writer, conv: Conv, choice: Choice, node: gs.Node) -> None:
-    """A float op that reads its weight from codes."""
+    """A float op with a quantized weight."""
     weight = writer.weight(conv.weight)
     axis = 1 if conv.transpose else 0
     held = store(writer, conv.weight, choice, weight.shape[axis])
@@ -191,7 +191,7 @@ def _fusable(writer: Writer, attention: Attention, whole: dict[Role, Choice]) ->
 
 
 def _per_head(choice: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero-point as the fused attention takes them: [], [heads], or [heads, dim]."""
+    """Scale and zero-point in the fused attention's shape: [], [heads], or [heads, dim]."""
     params = choice.params
     assert isinstance(params, UniformParams)
     if params.scale.size == 1:
@@ -246,7 +246,7 @@ def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> No
 
 
 def _matmul(writer: Writer, name: str) -> None:
-    """A product of two activations that is no attention."""
+    """A product of two activations outside attentions."""
     for tensor in dict.fromkeys(read.name for read in writer.nodes[name].inputs):
         found = writer.matmul_choice(name, tensor)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Format ``portable``: the native model with every function inlined, so standard ops only."""
+"""Format ``portable``: the native model with every function inlined to standard ops."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from onnxptq.structure import Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
-    """The same arithmetic as ``native``, spelled out in the standard operator set.
+    """Lower to the arithmetic of ``native`` in standard ops.
 
     Convolutions multiply in floats: with ``ConvInteger`` OpenVINO 2026.4 had a small CNN at 34 dB that has 70 dB in
     onnxruntime.
     """
     lowered = native.lower(model, structure, plan, constants=constants, in_floats=frozenset({"QConv"}))
     weights = list(lowered.proto.graph.initializer)
-    del lowered.proto.graph.initializer[:]  # the inliner serialises the whole model: 2 GB of weights would not pass
+    del lowered.proto.graph.initializer[:]  # the inliner serialises the whole model: 2 GB of weights would fail
     proto: onnx.ModelProto = inliner.inline_local_functions(lowered.proto)
     proto.graph.initializer.extend(weights)
     for index, imported in enumerate(proto.opset_import):

@@ -1,8 +1,8 @@
-"""Format ``qdq``: standard QuantizeLinear and DequantizeLinear around float ops, for TensorRT, OpenVINO, QNN and
-onnxruntime.
+"""Format ``qdq``: standard QuantizeLinear and DequantizeLinear around float ops.
 
-Widths the standard ops lack are said with the next wider one: weights keep their k-bit codes in a wider type, and
-activations are clipped to the k-bit range before an 8-bit pair of the same scale, so that the arithmetic is the same.
+Read by TensorRT, OpenVINO, QNN and onnxruntime. Widths that standard ops lack use the next wider type: weights
+keep their k-bit codes in it, and activations are clipped to the k-bit range before an 8-bit pair of the same
+scale, so that the arithmetic is the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onnxptq.structure import Linear, Role, Site, Structure
 
 
 def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
-    """Coded edges around float ops. An InputError where the plan has dynamic or non-uniform schemes."""
+    """Quantized edges around float ops. An InputError if the plan has dynamic or non-uniform schemes."""
     beyond = inexpressible(plan)
     if beyond:
         raise refusal(plan, beyond)
@@ -51,8 +51,10 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
 
 
 def inexpressible(plan: Plan) -> list[str]:
-    """Sites that cannot be expressed in QDQ: all but static uniform codes, of activations with one scale as runtimes
-    want it."""
+    """Sites that cannot be expressed in QDQ.
+
+    It expresses static uniform codes only, with one scale for activations, as runtimes require.
+    """
 
     def expressed(site: Site, choice: Choice) -> bool:
         return isinstance(choice.params, UniformParams) and (site.role is Role.WEIGHT or choice.params.scale.size == 1)
@@ -68,7 +70,7 @@ def refusal(plan: Plan, sites: Sequence[str]) -> InputError:
 
 
 def words(plan: Plan, sites: Sequence[str]) -> str:
-    """How many sites cannot be expressed in QDQ, and of what schemes."""
+    """Number of sites that cannot be expressed in QDQ, and their schemes."""
     kinds = sorted(
         {f"{c.scheme} by {c.granularity}" if c.scheme == "uniform" else c.scheme for c in map(plan.__getitem__, sites)}
     )
@@ -77,14 +79,16 @@ def words(plan: Plan, sites: Sequence[str]) -> str:
 
 def _edge(writer: Writer, site: Site, choice: Choice) -> None:
     params = writer.float_params(choice)
-    # OpenVINO 2026.4 forgets the zero-points of a ConvTranspose's INT8 weight where those of its input are 0
+    # OpenVINO 2026.4 drops the zero-points of a ConvTranspose's INT8 weight if those of its input are 0
     signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
     name = f"{site.consumer}_{site.role}"
     pair = partial(_pair, writer, choice=choice, params=params, name=name, signed=signed)
 
     def float_pair(tensor: gs.Tensor) -> gs.Tensor:
-        """OpenVINO 2026.4 adds up a row of 8-bit codes in 8 bits; it does not where an operation comes first that
-        changes nothing here."""
+        """Insert an op without effect before the float op.
+
+        OpenVINO 2026.4 sums a row of 8-bit codes in 8 bits unless another op comes first.
+        """
         decoded = pair(tensor)
         result = writer.variable(f"{name}_float", decoded)
         writer.node("Abs", [decoded], [result], name=f"{name}_abs")
@@ -97,7 +101,7 @@ def _edge(writer: Writer, site: Site, choice: Choice) -> None:
 def _pair(
     writer: Writer, tensor: gs.Tensor, *, choice: Choice, params: UniformParams, name: str, signed: bool = False
 ) -> gs.Tensor:
-    """QuantizeLinear and DequantizeLinear; ``signed`` stores the same codes as INT8 instead of UINT8."""
+    """QuantizeLinear and DequantizeLinear; ``signed`` stores the codes as INT8 instead of UINT8."""
     scale, zero = params.scale.astype(np.float32).reshape(()), params.zero.reshape(())
     if choice.bits not in (4, 8):
         low, high = (scale * (np.float32(code) - zero.astype(np.float32)) for code in (0, 2**choice.bits - 1))
@@ -114,7 +118,7 @@ def _pair(
         zeros = writer.constant(f"{name}_zero", (zero.astype(np.int16) - 128).astype(np.int8))
     else:
         zeros = writer.constant(f"{name}_zero", zero.astype(np.uint8))
-    # graphsurgeon has no name for UINT4, so 4-bit codes go without a declared type: the zero-point says it
+    # graphsurgeon has no UINT4, so 4-bit codes have no declared type: the zero-point gives it
     kind = None if choice.bits == 4 else np.int8 if signed else np.uint8
     codes, decoded = writer.variable(f"{name}_codes", tensor, kind), writer.variable(f"{name}_decoded", tensor)
     writer.node("QuantizeLinear", [tensor, scales, zeros], [codes], name=f"{name}_quantize")
@@ -149,10 +153,10 @@ def _weight(writer: Writer, consumer: str, weight: str, *, axis: int) -> None:
 
 
 def _saturates(writer: Writer, consumer: str, choice: Choice) -> bool:
-    """Whether products with an INT8 weight may leave 16 bits, in which onnxruntime adds them up on x86 without VNNI.
+    """Whether products with an INT8 weight may exceed 16 bits, in which onnxruntime sums them on x86 without VNNI.
 
-    UINT8 weights are exact there and as fast elsewhere. Symmetric ones stay INT8 all the same: who asks for them has a
-    runtime in mind that takes no others.
+    UINT8 weights are exact there and as fast elsewhere. Symmetric weights stay INT8: users choose them for runtimes
+    that accept no others.
     """
     x = writer.choice(consumer, Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU)
     return (
@@ -163,10 +167,10 @@ def _saturates(writer: Writer, consumer: str, choice: Choice) -> bool:
 
 
 def _bias(writer: Writer, linear: Linear) -> None:
-    """Give the bias of a coded linear three dimensions.
+    """Give the bias of a quantized linear three dimensions.
 
-    onnxruntime makes a Gemm of a MatMul and a bias of one dimension before it looks for integer products, and computes
-    that in floats.
+    onnxruntime fuses a MatMul and a bias of one dimension to a Gemm before it looks for integer products, and computes
+    the Gemm in floats.
     """
     output = writer.tensors[linear.output]
     if linear.bias is None or output.shape is None or writer.choice(linear.name, Role.WEIGHT) is None:
@@ -183,7 +187,7 @@ def _bias(writer: Writer, linear: Linear) -> None:
 
 
 def int4(values: np.ndarray) -> TensorProto:
-    """Signed codes as an INT4 tensor, two in a byte."""
+    """Signed codes as an INT4 tensor, two per byte."""
     flat = values.reshape(-1)
     low = flat[0::2].astype(np.uint8) & 0xF
     high = np.zeros_like(low)

@@ -1,4 +1,4 @@
-"""Weights as codes, stored at their true width."""
+"""Quantized weights, stored at their true width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxptq.plan import Choice
 
 @dataclass(frozen=True)
 class CodedWeight:
-    """The three inputs every op with a coded weight takes."""
+    """The three inputs of every op with a quantized weight."""
 
     codes: gs.Constant
     scale: gs.Constant
@@ -28,7 +28,7 @@ class CodedWeight:
 def coded(
     writer: Writer, name: str, choice: Choice
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    """Unsigned codes, and scale and zero-point as vectors over the output channels."""
+    """Unsigned codes, with scale and zero-point as vectors over the output channels."""
     params = writer.float_params(choice)
     weight = writer.weight(name)
     codes = np.asarray(schemes()["uniform"].encode(weight, params), np.uint8)
@@ -37,7 +37,7 @@ def coded(
 
 
 def store(writer: Writer, name: str, choice: Choice, channels: int) -> CodedWeight:
-    """A weight's codes at their true width, with scale and zero-point per output channel, as constants of the graph."""
+    """Store a weight's codes at their true width, with scale and zero-point per output channel, as graph constants."""
     codes, scale, zero = coded(writer, name, choice)
     if scale.size == 1:
         scale, zero = np.repeat(scale, channels), np.repeat(zero, channels)

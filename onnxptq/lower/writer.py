@@ -1,4 +1,4 @@
-"""Writer: what the lowerings share. It edits its own copy of the model and remembers what it did."""
+"""Writer: shared code of the lowerings. It edits its own copy of the model and records the result."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Role, Site, Structure
 
 BETWEEN = frozenset({"Div", "Mul", "Transpose"})
-"""What may lie between an operand of an attention and the product: a scale, the transposition of the keys."""
+"""Ops allowed between an operand of an attention and the product: a scale, the transposition of the keys."""
 HALF_MINIMUM = 32
-"""Constants of fewer elements stay FP32: nothing to save, and scalars are often epsilons and masks."""
+"""Constants of fewer elements stay FP32: they save nothing, and scalars are often epsilons and masks."""
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A quantized model, what each site's tensor is called in it, and what could not be said as planned."""
+    """A quantized model, the name of each site's tensor in it, and sites that could not be expressed as planned."""
 
     proto: onnx.ModelProto
     notes: tuple[str, ...] = ()
     weight_bytes: int = 0
-    """Bytes of all coded weights, scales and zero-points included."""
+    """Bytes of all quantized weights, scales and zero-points included."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Writer:
     # -- names and pieces of graph
 
     def fresh(self, base: str) -> str:
-        """A name not yet used, starting with ``base``."""
+        """An unused name starting with ``base``."""
         name, number = base, 0
         while name in self._names:
             number += 1
@@ -65,13 +65,13 @@ class Writer:
         return name
 
     def constant(self, base: str, values: NDArray[Any]) -> gs.Constant:
-        """A new constant kept exactly as given."""
+        """A new constant, never stored as half floats."""
         constant = gs.Constant(self.fresh(base), np.asarray(values, order="C"))
         self.exact.add(constant.name)
         return constant
 
     def initializer(self, base: str, tensor: onnx.TensorProto) -> gs.Constant:
-        """A new constant of a type NumPy cannot hold."""
+        """A new constant of a type NumPy does not have."""
         placeholder = gs.Constant(self.fresh(base), np.zeros(1, np.int8))
         tensor.name = placeholder.name
         self.model.tensors[placeholder.name] = tensor
@@ -79,7 +79,7 @@ class Writer:
         return placeholder
 
     def variable(self, base: str, like: gs.Tensor | None = None, dtype: Any = np.float32) -> gs.Variable:
-        """A new intermediate tensor, shaped like another."""
+        """A new intermediate tensor with the shape of another."""
         return gs.Variable(self.fresh(base), dtype, like.shape if like is not None else None)
 
     def node(
@@ -139,8 +139,7 @@ class Writer:
     # -- edges
 
     def reads(self, tensor: gs.Tensor, consumer: str) -> list[tuple[gs.Node, int]]:
-        """Where on the way to ``consumer`` the tensor is read: by it, or by the first of the single-reader nodes before
-        it."""
+        """The readers of a tensor on the way to ``consumer``: the consumer itself, or a moving op before it."""
         target = self.nodes[consumer]
         direct = [(target, i) for i, read in enumerate(target.inputs) if read is tensor]
         if direct:
@@ -159,12 +158,12 @@ class Writer:
         return []
 
     def float_params(self, choice: Choice) -> UniformParams:
-        """The static uniform parameters of a choice; an AssertionError where calibration was skipped is our bug."""
+        """The static uniform parameters of a choice; an AssertionError (our bug) if calibration was skipped."""
         assert isinstance(choice.params, UniformParams), choice
         return choice.params
 
     def finish(self, constants: str) -> Lowered:
-        """Clean up, store what is left of the constants as half floats, and export."""
+        """Clean up, store the remaining constants as half floats, and export."""
         self.model.graph.cleanup(remove_unused_graph_inputs=False).toposort()
         if constants == "fp16":
             self._store_half()

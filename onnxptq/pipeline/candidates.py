@@ -1,4 +1,4 @@
-"""Candidates: one recipe taken through fold, calibrate and solve, and the same with its weights rounded one by one."""
+"""Candidates: a recipe taken through fold, calibrate and solve, and the same with weights rounded independently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxptq.version import __version__
 def by_recipe(
     prepared: Prepared, samples: Samples, config: RunConfig, context: RunContext, like: Solved | None = None
 ) -> Solved:
-    """The recipe of ``config``, from the folds to the weights. What ``like`` did just the same is taken over."""
+    """Run the recipe of ``config`` from fold to solve; reuse equal stages of ``like``."""
     context = context.opened(identity(prepared, samples, config))
     same = like is not None and _passes(like.folded.recipe) == _passes(config.recipe)
     known = like.calibrated if like is not None and same else None
@@ -34,7 +34,7 @@ def _passes(recipe: Recipe) -> tuple[object, ...]:
 
 
 def identity(prepared: Prepared, samples: Samples, config: RunConfig) -> dict[str, str]:
-    """What makes two runs the same, so that one may go on where the other was killed."""
+    """The identity of a run: a killed run may be resumed by one of the same identity."""
     recipe = config.recipe
     return {
         "version": __version__,
@@ -49,7 +49,7 @@ def identity(prepared: Prepared, samples: Samples, config: RunConfig) -> dict[st
 
 
 def rounded(solved: Solved, samples: Samples, config: RunConfig, context: RunContext) -> Solved | None:
-    """The same with weights rounded one by one where they were solved for together; None where none was."""
+    """The same with weights rounded independently instead of jointly; None if no weight was solved jointly."""
     if not solved.moved:
         return None
     calibrated, wanted = solved.calibrated, {key: solved.calibrated.plan[key] for key in solved.moved}

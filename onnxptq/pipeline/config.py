@@ -1,4 +1,4 @@
-"""What a run is asked for, all of it known before any sample is looked at, and what watches over the run."""
+"""The request of a run, complete before any sample is read, and the run's context."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from onnxptq.report.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The request: command line and Python API make the same one, and so the same file."""
+    """The request. Command line and Python API make the same one, and so the same file."""
 
     recipe: Recipe
-    """With the settings of the user and those that the format asks for."""
+    """The recipe with the user's settings and those of the format."""
     bits: Bits
     format: Format = "native"
     constants: Constants = "fp16"
     strict: bool = False
-    """Fail where the format cannot express the recipe, instead of replacing codes."""
+    """Fail if the format cannot express the recipe, instead of replacing schemes."""
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     mask: str | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    """The settings of the user, for the report."""
+    """The user's settings, for the report."""
     seed: int = 0
     threads: int | None = None
     memory_limit: int | None = None
     plan: Plan | None = None
-    """A plan made before, used instead of what the recipe would decide."""
+    """An existing plan, used instead of the recipe's decisions."""
 
     @classmethod
     def of(
@@ -51,7 +51,7 @@ class RunConfig:
         settings: Mapping[str, str] | None = None,
         **options: object,
     ) -> RunConfig:
-        """Check the words of a request; a wrong one is an InputError."""
+        """Parse a request; an InputError if it is invalid."""
         for what, word, known in (("format", format, FORMATS), ("constants", constants, CONSTANTS)):
             if word not in known:
                 raise InputError(f"unknown {what} {word!r}{nearest(str(word), known)}; use one of {', '.join(known)}")
@@ -67,7 +67,7 @@ class RunConfig:
         )
 
     def by(self, recipe: Recipe) -> RunConfig:
-        """The same request by another recipe."""
+        """The same request with another recipe."""
         return replace(self, recipe=Recipe.load(recipe, recipe.suited(self.format)), plan=None)
 
 
@@ -78,17 +78,17 @@ class RunContext:
     progress: Progress = field(default_factory=Silent)
     watch: Stopwatch = field(default_factory=Stopwatch)
     folder: Path | None = None
-    """Where what is found is kept, so that a killed run can go on."""
+    """The folder of checkpoints, so that a killed run can resume."""
     resume: bool = False
     checkpoint: Checkpoint | None = None
 
     def opened(self, identity: Mapping[str, str]) -> RunContext:
-        """With its checkpoint, which belongs to runs of this identity."""
+        """The context with its checkpoint, for runs of this identity."""
         if self.folder is None:
             return self
         return replace(self, checkpoint=Checkpoint(self.folder, identity, resume=self.resume))
 
     def within(self, name: str) -> RunContext:
-        """For a part of the run under its own name: its stages are not listed one by one."""
+        """The context of a part of the run under its own name: its stages are not listed separately."""
         folder = self.folder / name if self.folder is not None else None
         return RunContext(Titled(name, self.progress), Stopwatch(), folder, self.resume)

@@ -1,4 +1,4 @@
-"""Codes that format qdq cannot express, replaced by static uniform ones before weights are solved for."""
+"""Replace schemes that QDQ cannot express by static uniform ones before weights are solved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxptq.structure import Role
 
 
 def expressible(plan: Plan, config: RunConfig, engine: Engine) -> tuple[Plan, tuple[str, ...]]:
-    """The plan as the format can express it, and a note where sites had to change; with ``strict`` an error instead."""
+    """Replace choices that the format cannot express; return the plan and a note, or with ``strict`` an error."""
     keys = [key for key in qdq.inexpressible(plan) if plan.sites[key].role is not Role.WEIGHT]
     if config.format != "qdq" or not keys:
         return plan, ()
@@ -26,7 +26,7 @@ def expressible(plan: Plan, config: RunConfig, engine: Engine) -> tuple[Plan, tu
 
 
 def _static(config: RunConfig, plan: Plan, key: str) -> Choice:
-    """One static range: as the recipe finds it where a given plan asked for other codes, else by squared error."""
+    """A static uniform choice: the recipe's own, or by squared error if a given plan asked for another scheme."""
     wanted = config.recipe.choice(plan.sites[key], plan[key].bits)
     if config.plan is not None and (wanted.scheme, wanted.granularity) == ("uniform", "tensor"):
         return wanted

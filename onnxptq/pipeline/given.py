@@ -1,4 +1,4 @@
-"""A plan made before: what of it still holds for a model."""
+"""An existing plan applied to a model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from onnxptq.pipeline.stages import Prepared
 
 
 def adopted(config: RunConfig, prepared: Prepared) -> tuple[RunConfig, tuple[str, ...]]:
-    """The request with the widths and the folds of its plan, and notes about what of the plan is not taken.
+    """The request with the widths and folds of its plan, and notes about the parts of the plan that are ignored.
 
-    Where the plan was made for another model its sites must be sites of this one, and all parameters are found anew.
+    If the plan was made for another model, its sites must exist in this one, and all parameters are found anew.
     """
     plan = config.plan
     if plan is None:

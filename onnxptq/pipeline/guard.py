@@ -34,19 +34,19 @@ from onnxptq.structure import Role
 
 SAMPLES = 4
 GROUPS = 16
-"""Groups that are measured alone; where there are more convolutions, neighbours share one."""
+"""Maximum number of groups measured alone; with more convolutions, neighbours share a group."""
 WIDEST = 8
 NAMED = 3
 Make = Callable[[], onnx.ModelProto]
 Score = Callable[[Make], float]
 Relief = Callable[[Solved, Sequence[str]], Solved]
-"""Solved with the convolutions of these inputs relieved."""
+"""The model solved with the inputs of these convolutions relieved."""
 
 
 def guard(
     prepared: Prepared, solved: Solved, samples: Samples, config: RunConfig, context: RunContext
 ) -> tuple[Solved, tuple[str, ...]]:
-    """The model with the inputs of some convolutions relieved, and a warning that says so; or as it is."""
+    """The model with the inputs of some convolutions relieved, and a warning about them; or the model unchanged."""
     plan, convs, limits = solved.plan, solved.structure.convs, config.recipe.guard
     sites = {key: site for key, site in plan.sites.items() if site.consumer in convs}
     inputs = [key for key, site in sites.items() if site.role is not Role.WEIGHT]
@@ -87,8 +87,7 @@ def guard(
 
 
 def relieved(choice: Choice, *, dynamic: bool = True) -> Choice | None:
-    """8 bits with ranges at run time instead of fewer, float (None) instead of 8, or where no range can be
-    ``dynamic``."""
+    """8 bits with run-time ranges instead of fewer; float (None) instead of 8, or if no range can be ``dynamic``."""
     ranges = choice.options.get("ranges")
     if choice.bits >= WIDEST or ranges is None or not dynamic:
         return None
@@ -97,14 +96,14 @@ def relieved(choice: Choice, *, dynamic: bool = True) -> Choice | None:
 
 
 def _relieved(solved: Solved, keys: Sequence[str], *, dynamic: bool) -> Solved:
-    """With these inputs at 8 bits, or in float."""
+    """The model with these inputs at 8 bits or in float."""
     found = {key: relieved(solved.plan[key], dynamic=dynamic) for key in keys}
     wide = {key: choice for key, choice in found.items() if choice is not None}
     return replace(solved, plan=solved.plan.without([key for key in keys if key not in wide]).replace(wide))
 
 
 def _in_float(solved: Solved, keys: Sequence[str]) -> Solved:
-    """With the convolutions of these inputs whole in float, and the weights that they had before any was solved for."""
+    """The model with the convolutions of these inputs in float, with the weights from before solving."""
     plan, model = solved.plan, solved.model.copy()
     names = {plan.sites[key].consumer for key in keys}
     nodes, originals = model.nodes(), solved.folded.model.nodes()
@@ -124,7 +123,7 @@ def _lowered(solved: Solved) -> onnx.ModelProto:
 
 
 def _scorer(prepared: Prepared, samples: Sequence[Sample], config: RunConfig) -> Score:
-    """Measures a model: mean SQNR of its outputs."""
+    """A function that measures a model: mean SQNR of its outputs."""
     cut = unpadded(prepared.model, prepared.structure.masks)
     expected = list(run(prepared.model.to_proto, samples, name="the original", cut=cut, threads=config.threads))
 
@@ -144,7 +143,7 @@ def _by_worth(
     relief: Relief,
     context: RunContext,
 ) -> list[list[str]]:
-    """The groups in order of the error that their codes alone cause, for each multiplication."""
+    """The groups by the output error of their quantization per multiplication, largest first."""
     worth, plan, folded = [], solved.plan, solved.folded
     with context.progress.task("guard", len(groups)) as step:
         for group in groups:
@@ -161,7 +160,7 @@ def _joined(groups: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _products(solved: Solved, keys: Sequence[str], sample: Sample) -> dict[str, int]:
-    """Multiplications of each site's convolution for one sample."""
+    """Number of multiplications of each site's convolution for one sample."""
     tensors, found = solved.folded.model.graph.tensors(), {}
     convs = {key: solved.structure.convs[solved.plan.sites[key].consumer] for key in keys}
     read = {key: conv.input if conv.transpose else conv.output for key, conv in convs.items()}

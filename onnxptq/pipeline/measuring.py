@@ -1,4 +1,4 @@
-"""What coding does to each site's tensor: its SQNR, its histogram with the grid, and the parameters in a few words."""
+"""Measure each site: SQNR of its quantized tensor, histogram with the grid, and a short text of its parameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS = 512
 
 @dataclass(frozen=True)
 class Measured:
-    """One site after coding."""
+    """The measurements of one site."""
 
     sqnr: float | None
     drawing: Drawing | None
@@ -41,10 +41,9 @@ class Measured:
 def measure_sites(
     model: Model, plan: Plan, engine: Engine, coded: Model, moved: Container[str] = frozenset()
 ) -> dict[str, Measured]:
-    """Every site of the plan: activations of ``model`` on the engine's samples (one walk), weights as ``coded`` has
-    them.
+    """Every site of the plan: activations of ``model`` on the engine's samples (one walk), weights from ``coded``.
 
-    A weight that was ``moved`` is meant to be another one, so its distance from the original says nothing.
+    A weight in ``moved`` was changed on purpose, so its distance from the original has no meaning.
     """
     requests = {
         key: Request(
@@ -71,13 +70,15 @@ def measure_sites(
 
 
 def _by_place(choice: Choice) -> bool:
-    """Whether ranges are taken at run time of more than a row can show."""
+    """Whether ranges are taken at run time over more than a sampled row holds."""
     return choice.scheme == "token" and choice.granularity in AXES
 
 
 def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
-    """The axes of a sampled row: what has a range of its own at run time, else the channels, and the heads where these
-    have parameters."""
+    """The axes of a sampled row: those with a range of their own at run time, else the channels.
+
+    Heads are an axis too if they have parameters.
+    """
     return -2 if choice.granularity == "column" else (-3, -1) if "heads" in choice.options else site.axis
 
 
@@ -109,7 +110,7 @@ def _activation(statistic: Statistic, choice: Choice) -> Measured:
 
 
 def _sqnr(x: NDArray[np.float32], choice: Choice, given: NDArray[np.float32] | None = None) -> float | None:
-    """Of coding ``x``, or of coding ``given`` instead of it."""
+    """SQNR of quantizing ``x``, or of quantizing ``given`` instead of it."""
     if choice.params is None:
         return None
     error = x.astype(np.float64) - schemes()[choice.scheme].fake(x if given is None else given, choice.params)
@@ -125,8 +126,10 @@ def _true_bits(choice: Choice, count: int) -> float:
 
 
 def _levels(choice: Choice) -> list[float]:
-    """The values of all codes, of the widest channel where there are many; [] where they change at run time, or from
-    row to row."""
+    """The values of all codes, of the widest channel if there are several.
+
+    [] if they change at run time, or from row to row.
+    """
     if choice.params is None or schemes()[choice.scheme].dynamic or choice.options.get("norm") or choice.bits > 8:
         return []
     params = choice.params

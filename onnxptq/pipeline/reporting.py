@@ -33,7 +33,7 @@ from onnxptq.structure import Role, Site, Structure
 from onnxptq.version import __version__
 
 LARGE = 1 << 20
-"""Elements of a layer's output from which on some of its rows say enough of its error."""
+"""Number of elements of a layer's output above which sampled rows estimate its error well enough."""
 
 
 def report(
@@ -49,7 +49,7 @@ def report(
     settings: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
 ) -> Report:
-    """Everything a run says about itself; measures every site and every layer."""
+    """Build the report of a run; measures every site and every layer."""
     with context.watch.stage("measure"):
         engine = walks(solved.folded.model, solved.structure, samples.report, config, replace(context, checkpoint=None))
         measured = measure_sites(solved.folded.model, solved.plan, engine, solved.model, solved.moved)
@@ -116,7 +116,7 @@ def layers(solved: Solved, proto: onnx.ModelProto, sample: Sample, config: RunCo
 
 
 def _rows(padded: Container[str], name: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
-    """Sampled rows of a large tensor; of one with padded tokens all counts but these."""
+    """Sampled rows of a large tensor; all unpadded elements of a tensor with padded tokens."""
     if name in padded or len(shape) < 2 or math.prod(shape) <= LARGE:
         return None
     rows = spread_rows(math.prod(shape[:-1]), ROWS, 0)
@@ -124,7 +124,7 @@ def _rows(padded: Container[str], name: str, shape: tuple[int, ...]) -> NDArray[
 
 
 def sites(plan: Plan, measured: Mapping[str, Measured]) -> tuple[SiteReport, ...]:
-    """Every site with what it got."""
+    """Every site with its choice and measurements."""
     return tuple(_site(site, plan[key], measured.get(key)) for key, site in plan.sites.items())
 
 
@@ -146,14 +146,14 @@ def _site(site: Site, choice: Choice, measured: Measured | None) -> SiteReport:
 
 
 def weight_bytes(solved: Solved) -> int:
-    """Size of the weights that were quantized, as FP32."""
+    """Size in bytes of the quantized weights in FP32."""
     tensors = solved.model.graph.tensors()
     weights = (site.tensor for site in solved.plan.sites.values() if site.role is Role.WEIGHT)
     return sum(4 * np.asarray(tensors[name].values).size for name in weights)
 
 
 def counts(found: Structure) -> dict[str, int]:
-    """How much of what was found."""
+    """Numbers of layers, attentions and sites in the structure."""
     return {
         "linears": len(found.linears),
         "convolutions": len(found.convs),

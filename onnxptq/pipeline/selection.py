@@ -1,5 +1,7 @@
-"""Selection: the recipe and its baselines are all solved, and the one is kept whose outputs agree best with the
-original's on samples that none of them was fitted to."""
+"""Selection: solve the recipe and its baselines, and keep the one whose outputs agree best with the original's.
+
+The samples of the comparison are fitted by none of them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from onnxptq.running.runner import Cut, Spool, run
 def select(
     prepared: Prepared, solved: Solved, samples: Samples, config: RunConfig, context: RunContext
 ) -> tuple[Solved, tuple[Verdict, ...]]:
-    """The best of ``solved`` and what its recipe is measured against, and how each did. A plan made before is kept."""
+    """The best of ``solved`` and the recipe's baselines, and the score of each. An existing plan is kept."""
     if config.plan is not None:
         return solved, ()
     candidates = {config.recipe.name: solved}
@@ -70,7 +72,7 @@ def judge(
     threads: int | None,
     context: RunContext,
 ) -> tuple[Verdict, ...]:
-    """A verdict on each candidate, the best one kept (of equals the first)."""
+    """A verdict on each candidate; the best one is kept (of equals the first)."""
     verdicts = []
     with Spool() as expected, context.progress.task("selection", len(candidates)) as step:
         expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
@@ -84,12 +86,12 @@ def judge(
 
 
 def _verdict(name: str, outputs: Mapping[str, Metrics]) -> Verdict:
-    """Few digits: executors differ in the last ones, and a choice should not."""
+    """Round scores to few digits: executors differ in the last ones, which should not decide."""
     masks = [100 * one.agreement for one in outputs.values() if one.agreement is not None]
     return Verdict(name, round(statistics.fmean(masks), 2) if masks else None, mean_sqnr(outputs))
 
 
 def mean_sqnr(outputs: Mapping[str, Metrics]) -> float | None:
-    """Mean over the outputs of their median SQNR, dB; None where no output has one."""
+    """Mean over the outputs of their median SQNR, dB; None if no output has one."""
     ratios = [min(max(one.median, -200.0), 200.0) for one in outputs.values() if one.median is not None]
     return round(statistics.fmean(ratios), 2) if ratios else None

@@ -52,13 +52,13 @@ from onnxptq.structure import Role, Structure, discover
 PROOFS = 2
 """Samples on which passes are proven."""
 CALIBRATION_WALKS = 100
-"""The number of calibration's first walk in a checkpoint, behind those of the passes."""
+"""Number of calibration's first walk in a checkpoint, after those of the passes."""
 LOWER: dict[Format, Callable[..., Lowered]] = {"native": native.lower, "portable": portable.lower, "qdq": qdq.lower}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The model as the pipeline sees it."""
+    """The model in canonical form, with its structure."""
 
     name: str
     size: int
@@ -74,53 +74,53 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Folded:
-    """The model after its passes: the same function, easier to code."""
+    """The model after its passes: the same function, easier to quantize."""
 
     model: Model
     structure: Structure
     recipe: Recipe
     changes: tuple[Change, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
-    """How far the passes moved each output, dB."""
+    """Drift of each output due to the passes, dB."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A plan whose activations have their parameters."""
+    """A plan with parameters for its activations."""
 
     folded: Folded
     wanted: Plan
-    """The plan before anything was measured."""
+    """The plan before calibration."""
     plan: Plan
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A plan with all parameters, and the model it is for."""
+    """A plan with all parameters, and its model."""
 
     calibrated: Calibrated
     model: Model
-    """The folded model with the weights that will be coded."""
+    """The folded model with the weights that will be quantized."""
     structure: Structure
     plan: Plan
     moved: frozenset[str] = frozenset()
-    """Sites of weights that are meant to be other ones than the model's."""
+    """Sites of weights that differ from the model's on purpose."""
 
     @property
     def folded(self) -> Folded:
-        """The model before its weights were solved for."""
+        """The model before its weights were solved."""
         return self.calibrated.folded
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to worry, so far."""
+        """All warnings so far."""
         return (*self.folded.warnings, *self.calibrated.warnings)
 
 
 def prepare(source: str | Path | bytes | onnx.ModelProto, config: RunConfig) -> Prepared:
-    """Load, bring into canonical form, find the structure."""
+    """Load the model, canonicalise it, and find its structure."""
     name = str(source) if isinstance(source, (str, Path)) else "model"
     with readable(name):
         loaded = load(source, shapes=dict(config.shapes))
@@ -130,12 +130,12 @@ def prepare(source: str | Path | bytes | onnx.ModelProto, config: RunConfig) -> 
 
 
 def structure_of(model: Model, config: RunConfig) -> Structure:
-    """Where quantizers can sit, with what the user says of masks and roles."""
+    """Find the sites, with the user's masks and roles."""
     return discover(model, mask=config.mask, roles=dict(config.roles))
 
 
 def planned(name: str, structure: Structure, config: RunConfig) -> tuple[Plan, tuple[str, ...]]:
-    """What the recipe wants for each site in scope, and warnings."""
+    """The recipe's choice for each site in scope, and warnings."""
     if config.plan is not None:
         return config.plan, ()
     plan, warnings = config.recipe.plan(structure, config.bits, exclude=config.exclude, include=config.include)
@@ -169,7 +169,7 @@ def fold(prepared: Prepared, samples: Samples, config: RunConfig, context: RunCo
 
 
 def pass_options(name: str, config: RunConfig) -> dict[str, Any]:
-    """What the recipe says of a pass; the width it prepares for is that of activations, if it has one."""
+    """The recipe's options of a pass; its width is that of the activations, if it has one."""
     width = {"bits": min(config.bits.activations, 8)} if "bits" in passes()[name].options else {}
     return {**width, **config.recipe.pass_options.get(name, {})}
 
@@ -182,9 +182,9 @@ def calibrate(
     known: Calibrated | None = None,
     name: str = "model",
 ) -> Calibrated:
-    """Find the parameters of every activation, and of weights whose calibrator finds both operands together.
+    """Find the parameters of all activations, and of weights whose calibrator solves both operands together.
 
-    What ``known`` holds for equal choices on the same folded model is taken over.
+    Results of ``known`` for equal choices on the same folded model are reused.
     """
     wanted, warnings = planned(name, folded.structure, config)
     if config.plan is not None:
@@ -213,7 +213,7 @@ def calibrate(
 
 
 def solve(calibrated: Calibrated, samples: Samples, config: RunConfig, context: RunContext) -> Solved:
-    """Find every weight by its calibrator, with the activations as they will be coded."""
+    """Solve every weight by its calibrator, with the activations quantized."""
     plan = calibrated.plan
     todo = {key: c for key, c in plan.items() if plan.sites[key].role is Role.WEIGHT and weights.is_open(c)}
     with context.watch.stage("weights"):
@@ -223,7 +223,7 @@ def solve(calibrated: Calibrated, samples: Samples, config: RunConfig, context: 
 
 
 def with_weights(calibrated: Calibrated, solutions: Mapping[str, WeightSolution], config: RunConfig) -> Solved:
-    """The plan with its weights, and the model with those that moved."""
+    """The plan with its weights, and the model with the changed ones."""
     folded = calibrated.folded
     plan = calibrated.plan.replace({key: one.choice for key, one in solutions.items()})
     moved = {key: one for key, one in solutions.items() if one.weight is not None or one.shift is not None}
@@ -239,7 +239,7 @@ def lower(solved: Solved, config: RunConfig) -> Lowered:
 
 
 def verify(prepared: Prepared, lowered: Lowered, samples: Samples, config: RunConfig) -> dict[str, Metrics]:
-    """Outputs of the file beside those of the original, on samples of the report."""
+    """Metrics of the file's outputs against the original's, on samples of the report."""
     return compare.models(
         prepared.model.to_proto,
         lowered.proto,

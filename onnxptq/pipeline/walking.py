@@ -1,4 +1,4 @@
-"""Walks over samples: the engine of a stage, and the gradients by which some calibrators weigh errors."""
+"""Walks over samples: the engine of a stage, and the gradients that weight errors for some calibrators."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def walks(
 def weighted(
     todo: dict[str, Choice], model: Model, structure: Structure, config: RunConfig
 ) -> tuple[dict[str, Choice], Gradients | None, tuple[str, ...]]:
-    """The choices to search, and the gradients by which some of them weigh errors; without torch all weigh alike."""
+    """The choices to search, and the gradients that weight errors for some; without torch all weights are equal."""
     known = calibrators()
     wanted = [k for k, c in todo.items() if c.calibrator in known and known[c.calibrator].weighs(c)]
     if not wanted:

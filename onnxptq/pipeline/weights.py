@@ -1,4 +1,4 @@
-"""Weights between the plan and their calibrators: problems are posed, and solutions put into a copy of the model."""
+"""Pose problems for the weight calibrators, and apply their solutions to a copy of the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from onnxptq.structure import Role, Structure
 def problem(
     model: Model, structure: Structure, plan: Plan, samples: Samples, config: RunConfig, context: RunContext
 ) -> WeightProblem:
-    """What weight calibrators are given, but for the weights themselves."""
+    """The problem for weight calibrators, without the weights themselves."""
     return WeightProblem(
         {},
         plan,
@@ -39,7 +39,7 @@ def problem(
 
 
 def find(choices: Mapping[str, Choice], problem: WeightProblem) -> dict[str, WeightSolution]:
-    """Solutions for ``choices``, each by its calibrator, or by the fallback of one that leaves a weight out."""
+    """Solutions for ``choices``, each by its calibrator, or by the calibrator's fallback for weights that it omits."""
     found: dict[str, WeightSolution] = {}
     for name, wanted in _by_calibrator(choices):
         solutions = weight_calibrators()[name].solve(replace(problem, choices=wanted))
@@ -50,13 +50,13 @@ def find(choices: Mapping[str, Choice], problem: WeightProblem) -> dict[str, Wei
 
 
 def is_open(choice: Choice) -> bool:
-    """Whether a weight is still to be found. Parameters alone are not enough where its calibrator moves the weight."""
+    """Whether a weight is still unsolved. Parameters do not suffice if its calibrator changes the weight."""
     one = weight_calibrators().get(choice.calibrator)
     return choice.params is None or (one is not None and one.moves)
 
 
 def fallback(choices: Mapping[str, Choice]) -> dict[str, Choice]:
-    """The same weights by the fallback of their calibrator."""
+    """The same weights with the fallback of their calibrator."""
     known = weight_calibrators()
     return {
         key: replace(choice, calibrator=known[choice.calibrator].fallback, options={}, params=None)
@@ -70,13 +70,13 @@ def _by_calibrator(choices: Mapping[str, Choice]) -> Iterator[tuple[str, dict[st
 
 
 def simulation(model: Model, structure: Structure, plan: Plan) -> onnx.ModelProto:
-    """The model with its activations coded and decoded, and float weights."""
+    """The model with simulated quantization of its activations, and float weights."""
     activations = {plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT}
     return native.lower(model, structure, Plan(activations), constants="fp32").proto
 
 
 def apply(model: Model, structure: Structure, plan: Plan, solutions: Mapping[str, WeightSolution]) -> Model:
-    """A copy of the model with the weights that calibrators moved, and the biases they corrected."""
+    """A copy of the model with the weights that calibrators changed and the biases that they corrected."""
     changed = model.copy()
     nodes = changed.nodes()
     for key, one in solutions.items():

@@ -1,4 +1,4 @@
-"""Comparing two models: metrics of their outputs, and of inner tensors that correspond."""
+"""Compare two models: metrics of their outputs and of corresponding inner tensors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from onnxptq.running.runner import Cut, InnerTensors, Outputs, Sample, Spool, ru
 from onnxptq.running.sessions import Executor, ModelLike
 
 FETCHED = 1 << 26
-"""Bytes of inner tensors that leave a session together: they are all held until its run ends."""
+"""Bytes of inner tensors fetched from a session together: all are in memory until its run ends."""
 Rows = Callable[[str, tuple[int, ...]], NDArray[np.int64] | None]
-"""The row indices, on all axes but the last, to compare of a tensor of that name and shape; None: all rows."""
+"""The row indices, on all axes but the last, to compare for a tensor of this name and shape; None: all rows."""
 
 
 def models(
@@ -35,9 +35,9 @@ def models(
     executor: Executor | None = None,
     threads: int | None = None,
 ) -> dict[str, Metrics]:
-    """Metrics of each output both models have. ``samples`` are walked twice, one model after the other.
+    """Metrics of each output that both models have. ``samples`` are walked twice, one model after the other.
 
-    With ``artifact`` the other model is one we made: that it fails, or gives NaN where the reference does not, is an
+    With ``artifact`` the other model is our own: if it fails, or gives NaN where the reference does not, this is an
     ArtifactError.
     """
     blame: type[Exception] = ArtifactError if artifact else InputError
@@ -68,7 +68,7 @@ def outputs(
     pictures: Iterable[Pictures] | None = None,
     error: type[Exception] = InputError,
 ) -> dict[str, Metrics]:
-    """Metrics of each output by name, over samples given side by side, with the sizes of their inputs where known."""
+    """Metrics of each output by name, from outputs of both per sample, with the sizes of the inputs where known."""
     held: dict[str, Accumulator] = {}
     sizes = iter(pictures) if pictures is not None else repeat(None)
     for a, b in zip(expected, got, strict=True):
@@ -96,14 +96,12 @@ def layers(
     executor: Executor | None = None,
     threads: int | None = None,
 ) -> dict[str, Metrics]:
-    """Metrics of inner tensors, by the reference's name and in the order given; each pair names one tensor in either
-    model.
+    """Metrics of inner tensors, by the reference's name and in order; each pair names a tensor in either model.
 
-    Of those to which ``rows`` gives places, by the reference's name, only these are compared; ``cut`` does not see
-    them.
+    Tensors with ``rows`` (by the reference's name) are compared on these only, and ``cut`` is not applied to them.
 
-    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (64 MiB; one tensor at
-    least).
+    Tensors are fetched in groups whose values for one sample fit in ``memory_limit`` bytes (64 MiB; at least one
+    tensor).
     """
     if not samples or not pairs:
         return {}
@@ -125,13 +123,13 @@ def layers(
 
 
 def _named(names: Sequence[str], part: Container[str], cut: Cut, outputs: Outputs, sample: Sample) -> Outputs:
-    """Outputs by these names instead of their own, and what counts of those that are whole."""
+    """Rename outputs, and remove the padding of whole ones."""
     held = dict(zip(names, outputs.values(), strict=True))
     return {**held, **cut({name: array for name, array in held.items() if name not in part}, sample)}
 
 
 def _groups(pairs: Sequence[tuple[str, str]], sizes: Mapping[str, int], limit: int) -> Iterator[list[tuple[str, str]]]:
-    """Consecutive pairs, each group with at most ``limit`` elements and no tensor of the other model twice."""
+    """Consecutive pairs in groups of at most ``limit`` elements, with no tensor of the other model twice."""
     group: list[tuple[str, str]] = []
     held = 0
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Which outputs may be masks: those that have the size of a picture among the inputs, or are drawn larger."""
+"""Outputs that may be masks: those with the size of an input picture, or larger."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 Sample = Mapping[str, NDArray[Any]]
 Pictures = tuple[tuple[int, int], ...]
-"""Height and width of the inputs of a sample that are pictures or feature maps: floats or bytes of four axes."""
+"""Height and width of a sample's inputs that are pictures or feature maps: floats or bytes of four axes."""
 COARSEST = 4
-"""Masks are at most so many times coarser than the picture; feature maps are coarser, but for the first ones."""
+"""Maximum ratio of picture size to mask size; feature maps are coarser, except the first ones."""
 
 
 def pictures(sample: Sample) -> Pictures:
-    """The sizes of a sample's pictures, channels before or behind the axes of the picture."""
+    """The sizes of a sample's pictures, channels first or last."""
     maps = [array.shape for array in sample.values() if array.ndim == 4 and array.dtype.kind in "fu"]
     return tuple(s[1:3] if s[3] in (1, 3) and s[1] not in (1, 3) else s[2:] for s in maps)
 
 
 def recorded(samples: Iterable[Sample], sizes: list[Pictures]) -> Iterator[Sample]:
-    """The samples, their pictures' sizes added to ``sizes`` on the way."""
+    """Yield the samples, and add their pictures' sizes to ``sizes``."""
     for sample in samples:
         sizes.append(pictures(sample))
         yield sample

@@ -1,4 +1,4 @@
-"""Figures that compare two arrays: SQNR, cosine, largest error, IoU of masks. Each is defined here and nowhere else."""
+"""Metrics of two arrays: SQNR, cosine, largest error, IoU of masks. Each is defined only here."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ MASK_SIDE = 8
 
 @dataclass(frozen=True)
 class Metrics:
-    """How far one output is from the reference, over all samples. None where a figure has no meaning for this
-    output."""
+    """Difference of one output from the reference, over all samples. None where a metric does not apply."""
 
     samples: int
     sqnr: float | None
     """Signal over error of all samples together, dB. inf: equal to the last bit; -inf: error without signal, or NaN."""
     median: float | None
-    """Median over the samples of each one's SQNR."""
+    """Median over the samples of their SQNR."""
     worst: float | None
     """SQNR of the worst sample."""
     cosine: float | None
     max_error: float
     equal: float
-    """Share of elements that are equal (what counts for integer outputs)."""
+    """Share of equal elements (the metric for integer outputs)."""
     agreement: float | None = None
-    """Mean IoU of the two predictions, for masks only; two empty masks agree. No labels are needed."""
+    """Mean IoU of the two predictions, for masks only; two empty masks agree. Needs no labels."""
     broken: int = 0
-    """Elements that are NaN or infinite in one of the two and not the same in the other."""
+    """Number of elements that are NaN or infinite in one of the two and differ in the other."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; infinities become the texts "inf" and "-inf"."""
@@ -58,7 +57,7 @@ def metrics(reference: NDArray[Any], other: NDArray[Any]) -> Metrics:
 
 
 def decibels(signal: float, error: float) -> float:
-    """10 log10(signal / error), with infinities where one of them is zero: no error is inf, also without a signal."""
+    """10 log10(signal / error); inf without error, even without signal; -inf for error without signal."""
     if error == 0:
         return math.inf
     return -math.inf if signal == 0 or math.isinf(error) else 10 * math.log10(signal / error)
@@ -66,7 +65,7 @@ def decibels(signal: float, error: float) -> float:
 
 @dataclass
 class Accumulator:
-    """Metrics of one output, sample by sample, in constant memory."""
+    """Metrics of one output, accumulated over samples in constant memory."""
 
     signal: float = 0.0
     energy: float = 0.0
@@ -80,7 +79,7 @@ class Accumulator:
     high: float = -math.inf
     discrete: bool = False
     logits: bool = False
-    """Whether its masks, if they are some, are logits: values must lie on both sides of zero."""
+    """Whether its masks, if any, are logits: values must lie on both sides of zero."""
     per_sample: list[float] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
 
@@ -150,12 +149,12 @@ def overlap(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.int64], 
 
 
 def mask_iou(one: NDArray[Any], other: NDArray[Any], *, empty: float = 1.0) -> NDArray[np.float64]:
-    """IoU of each pair of masks [n, ...]; ``empty`` where both masks are: as predictions they agree."""
+    """IoU of each pair of masks [n, ...]; ``empty`` if both are empty: as predictions they agree."""
     return ratios(*overlap(one, other), empty=empty)
 
 
 def ratios(intersections: NDArray[Any], unions: NDArray[Any], *, empty: float) -> NDArray[np.float64]:
-    """Intersections over unions, ``empty`` where a union has no element."""
+    """Intersections over unions; ``empty`` for an empty union."""
     return np.where(unions > 0, intersections / np.maximum(unions, 1), empty)
 
 
@@ -188,6 +187,6 @@ def _flat(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _labels(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Mean IoU over the labels that either has; for booleans that of True."""
+    """Mean IoU over the labels in either array; for booleans the IoU of True."""
     labels = np.array([True]) if a.dtype.kind == "b" else np.union1d(a, b)
     return statistics.fmean(float(mask_iou(a[None] == label, b[None] == label)[0]) for label in labels)

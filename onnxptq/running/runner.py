@@ -1,5 +1,4 @@
-"""Running models on samples: outputs one sample at a time, inner tensors on request, and errors that say which model
-failed."""
+"""Run models on samples: outputs one sample at a time, inner tensors on request, errors that name the failed model."""
 
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ Sample = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 Message = TypeVar("Message", onnx.ModelProto, onnx.ValueInfoProto)
 Cut = Callable[[Outputs, Sample], Outputs]
-"""What of a sample's outputs counts: all of them, or all but the padding."""
+"""Reduces a sample's outputs to the values that count: all, or all but the padding."""
 FLOATS: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
 class Runner:
-    """One model ready to run. What goes wrong is raised as ``error``, with the model's ``name`` in front."""
+    """One model ready to run. Failures are raised as ``error``, starting with the model's ``name``."""
 
     def __init__(
         self,
@@ -51,8 +50,10 @@ class Runner:
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 
     def __call__(self, sample: Sample) -> Outputs:
-        """All outputs for one sample. Floats of another width are converted; inputs the model does not have are left
-        out."""
+        """All outputs for one sample.
+
+        Floats of another width are converted; inputs that the model does not have are ignored.
+        """
         missing = [name for name in self._inputs if name not in sample]
         if missing:
             raise self.error(
@@ -72,7 +73,7 @@ class Runner:
 
 
 def whole(outputs: Outputs, sample: Sample) -> Outputs:
-    """Everything counts."""
+    """Keep all values."""
     return outputs
 
 
@@ -86,14 +87,14 @@ def run(
     threads: int | None = None,
     error: type[Exception] = ArtifactError,
 ) -> Iterator[Outputs]:
-    """What counts of the outputs of ``model``, one sample after the other; nothing is kept."""
+    """Yield each sample's outputs of ``model`` without padding; nothing is kept."""
     runner = Runner(model, name=name, executor=executor, threads=threads, error=error)
     for sample in samples:
         yield cut(runner(sample), sample)
 
 
 def save_temporary(path: Path, array: NDArray[Any]) -> None:
-    """Write an array into a temporary folder; an InputError where it does not fit."""
+    """Write an array into a temporary folder; an InputError if the disk is full."""
     try:
         np.save(path, array)
     except OSError as error:
@@ -104,7 +105,7 @@ def save_temporary(path: Path, array: NDArray[Any]) -> None:
 
 
 class Spool:
-    """Outputs of a run kept on disk, one file each, so that two models need never be in memory together."""
+    """Outputs of a run on disk, one file each, so that two models need not be in memory together."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="onnxptq-")
@@ -122,7 +123,7 @@ class Spool:
         return Path(self._folder.name) / f"{sample}-{output}.npy"
 
     def fill(self, outputs: Iterable[Outputs]) -> Self:
-        """Keep all of ``outputs``, but those that hold text."""
+        """Store all of ``outputs`` except text."""
         for sample in outputs:
             held = {name: array for name, array in sample.items() if array.dtype.kind != "O"}
             for index, array in enumerate(held.values()):
@@ -139,21 +140,20 @@ class Spool:
 
 
 class InnerTensors:
-    """A model whose outputs can be exchanged for inner tensors. It is made anew whenever it is wanted: nothing is held
-    in between."""
+    """A model with exchangeable outputs, for inner tensors. It is created on request and not kept."""
 
     def __init__(self, model: ModelLike) -> None:
         self._make = maker(model)
         graph = self._make().graph
-        # Copies: a part of a message keeps the whole message in memory, weights and all.
+        # Copies: a part of a message keeps the whole message in memory, with its weights.
         self._typed = {v.name: copied(v) for v in (*graph.output, *graph.input)}
         self._shapes = {v.name: _shape(v) for v in (*graph.value_info, *self._typed.values())}
         self.tensors = {o for node in graph.node for o in node.output if o} | set(self._typed)
 
     def outputs(self, names: Sequence[str], rows: Mapping[str, NDArray[np.int64]] | None = None) -> onnx.ModelProto:
-        """The model with exactly these tensors as outputs, in order, and nothing that they do not need.
+        """The model reduced to exactly these tensors as outputs, in order.
 
-        Of some only ``rows``, named by their places on all axes but the last: such an output has another name.
+        Tensors with ``rows``, given by their indices on all axes but the last, are gathered to outputs of another name.
         """
         proto, wanted = self._make(), []
         # The last come first: onnxruntime then takes the rows of each tensor as soon as it is there (see calibration's
@@ -169,8 +169,7 @@ class InnerTensors:
         return reduced(proto, wanted[::-1])
 
     def shapes(self, names: Sequence[str], sample: Sample, **how: Any) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor for one sample: as the model says, else asked for in the graph, so that no tensor
-        leaves it."""
+        """The shape of each tensor for one sample: declared, or else computed in the graph (no tensor is fetched)."""
         known = {name: shape for name in names if (shape := self._shapes.get(name)) is not None}
         if len(known) == len(names):
             return known
@@ -180,7 +179,7 @@ class InnerTensors:
 
 
 def maker(model: ModelLike) -> Callable[[], onnx.ModelProto]:
-    """What makes the model, another one each time."""
+    """A function that creates the model anew on each call."""
     if callable(model):
         return model
     if isinstance(model, bytes):
@@ -189,14 +188,14 @@ def maker(model: ModelLike) -> Callable[[], onnx.ModelProto]:
 
 
 def copied(message: Message) -> Message:
-    """Another message like this one."""
+    """A copy of this message."""
     other = type(message)()
     other.CopyFrom(message)
     return other
 
 
 def _shape(said: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """The shape where every size is written down."""
+    """The shape if all sizes are declared."""
     dims = said.type.tensor_type.shape.dim
     known = said.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims)
     return tuple(dim.dim_value for dim in dims) if known else None

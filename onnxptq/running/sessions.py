@@ -1,4 +1,4 @@
-"""Sessions: the only place that chooses an executor for the domain ``onnxptq``."""
+"""Sessions: the only place that chooses an executor for domain ``onnxptq``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from onnxptq.errors import InputError, SpeedWarning
 
 Executor = Literal["native", "function", "python"]
 ModelLike = str | Path | bytes | onnx.ModelProto | Callable[[], onnx.ModelProto]
-"""A file, a model, or what makes one, which nobody else then holds."""
+"""A file, a model, or a function that creates a model for its only use."""
 THREADS = max(64, 2 * (os.cpu_count() or 1))
-"""Threads of a session at most: where the system gives none, onnxruntime ends the process."""
+"""Maximum number of threads of a session: where the system refuses threads, onnxruntime ends the process."""
 PROTOBUF_LIMIT = 2**31 - 2**20
 HEAVY = 2**26
-"""Bytes of weights from which on it matters what other models of their kind have left in memory."""
+"""Bytes of weights above which memory left by earlier models is released first."""
 
 WITHOUT_LIBRARY = (
     "no compiled op library: quantized models run through their function bodies and take longer (1.1 to 1.6 times the "
@@ -49,15 +49,14 @@ def session(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     libraries: Sequence[str | Path] = (),
 ) -> ort.InferenceSession:
-    """An onnxruntime session with our ops: the native library where there is one (the default), else the function
-    bodies.
+    """An onnxruntime session with our ops: the native library if available (default), else the function bodies.
 
-    ``executor`` forces ``native`` (an InputError without the library), ``function`` (bodies only, what any plain
-    onnxruntime does) or ``python`` (NumPy references through onnxruntime-extensions, for debugging). ``libraries`` are
-    further custom-op libraries, as packaged models with a tokenizer need.
+    ``executor`` forces ``native`` (an InputError without the library), ``function`` (bodies only, like any plain
+    onnxruntime) or ``python`` (NumPy references through onnxruntime-extensions, for debugging). ``libraries`` are
+    further custom-op libraries, which packaged models with a tokenizer need.
     """
     options = ort.SessionOptions()
-    # Whatever ends in an exception is said by it; onnxruntime would say it on stderr as well, in colour.
+    # Errors become exceptions with a message; onnxruntime would print them to stderr as well, in colour.
     options.log_severity_level = 4
     # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in
     # once more.
@@ -70,7 +69,7 @@ def session(
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # The default lets onnxruntime quantize activations of INT4 products behind our back: results move by 1-2 %.
+    # By default onnxruntime quantizes activations of INT4 products on its own: results move by 1-2 %.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     library = library_path()
     if executor == "native" and library is None:
@@ -97,7 +96,7 @@ def session(
 
 @functools.cache
 def _warn_without_library() -> None:
-    """Say what a missing library costs, once in a process."""
+    """Warn of the cost of a missing library, once per process."""
     from onnxptq.ops import library
 
     if library.lacking():
@@ -107,9 +106,9 @@ def _warn_without_library() -> None:
 def _made(
     model: onnx.ModelProto | Callable[[], onnx.ModelProto], options: ort.SessionOptions, providers: Sequence[str]
 ) -> tuple[ort.InferenceSession, int]:
-    """A session and the bytes of its weights; what made the model and its message is let go of here."""
+    """A session and the bytes of its weights; the model's source and message are released here."""
     proto = model() if callable(model) else model
-    # ByteSize itself fails for what does not fit one message.
+    # ByteSize fails for messages above the protobuf limit.
     weight = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if weight > PROTOBUF_LIMIT:
         return _large(proto, options, providers), weight
@@ -119,8 +118,7 @@ def _made(
 
 
 def _give_back() -> None:
-    """Let go of what earlier models and sessions have left: cycles in Python, and what glibc keeps for itself when it
-    is freed."""
+    """Release memory of earlier models and sessions: reference cycles in Python, and freed memory that glibc keeps."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -128,7 +126,7 @@ def _give_back() -> None:
 
 
 def _large(model: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
-    """A session of a model too big for one protobuf message: by way of a folder, gone when this returns."""
+    """A session of a model above the protobuf limit, through a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="onnxptq-") as folder:
         path = os.path.join(folder, "model.onnx")
         copy = onnx.ModelProto()

@@ -1,4 +1,4 @@
-"""The Statistic interface: small, mergeable, serializable facts of a tensor; and the requests of searches and passes."""
+"""The Statistic interface: small, mergeable facts of a tensor; and the requests of searches and passes."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ class Request:
     partners: tuple[str, ...] = field(default=())
     """Further tensors for ``statistic.update`` besides the first (for errors measured on a site's output).
 
-    All of them are whole then, unless the statistic takes them ``row_by_row``: padded tokens stay in, so that rows still
-    correspond.
+    All of them are whole then, unless the statistic takes them ``row_by_row``: padded tokens stay in, so that
+    rows still correspond.
     """
     samples: int | None = None
     """Number of first samples wanted: the walk stops there if no other request needs more."""

@@ -1,9 +1,8 @@
-"""ONNX ops in torch, one file per family: every public name here that is the name of an ONNX op is that op, as opset 21
-has it.
+"""ONNX ops of opset 21 in torch, one file per family; a public function named like an op implements it.
 
-Inputs are positional (``None`` where one is absent), attributes keyword-only with ONNX's defaults. A parameter
-annotated ``Ints`` or ``Floats`` takes plain numbers instead of a tensor; one named ``outputs`` is told how many outputs
-are wanted.
+Inputs are positional (``None`` for an absent one), attributes keyword-only with ONNX's defaults. A parameter annotated
+``Ints`` or ``Floats`` takes plain numbers instead of a tensor; a parameter named ``outputs`` receives the number of
+outputs.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from onnx import defs
 
 @dataclass(frozen=True)
 class Kernel:
-    """One op."""
+    """The implementation of one op."""
 
     call: Callable[..., Any]
     plain: frozenset[int] = frozenset()
     """Positions of inputs that are plain numbers."""
     attributes: frozenset[str] = frozenset()
     counts: bool = False
-    """Whether it wants to know the number of outputs."""
+    """Whether it takes the number of outputs."""
 
     @classmethod
     def of(cls, call: Callable[..., Any]) -> Kernel:
-        """A kernel as its signature tells; what has none (torch's own functions) takes tensors only."""
+        """A kernel from a function's signature; functions without one (torch's own) take tensors only."""
         try:
             parameters = list(inspect.signature(call).parameters.values())
         except ValueError:
@@ -44,7 +43,7 @@ class Kernel:
 
 @cache
 def kernels() -> Mapping[str, Kernel]:
-    """Every op there is, by name."""
+    """All kernels by op name."""
     found: dict[str, Kernel] = {}
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         for name, call in vars(import_module(f"{__name__}.{info.name}")).items():

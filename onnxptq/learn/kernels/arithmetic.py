@@ -1,4 +1,4 @@
-"""Numbers in, numbers out, one by one."""
+"""Elementwise arithmetic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Add, Sub, Mul = torch.add, torch.sub, torch.mul
 
 
 def Div(x: Tensor, y: Tensor) -> Tensor:
-    """Integers are cut off towards zero."""
+    """Integer division truncates towards zero."""
     return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
@@ -34,40 +34,40 @@ def Mod(x: Tensor, y: Tensor, *, fmod: int = 0) -> Tensor:
 
 
 def Pow(x: Tensor, y: Tensor) -> Tensor:
-    """Of the base's type."""
+    """Power; the result has the base's type."""
     return torch.pow(x, y).to(x.dtype)
 
 
 def Sum(*terms: Tensor) -> Tensor:
-    """Of any number of tensors."""
+    """Sum of any number of tensors."""
     return reduce(torch.add, terms)
 
 
 def Mean(*terms: Tensor) -> Tensor:
-    """Of any number of tensors."""
+    """Mean of any number of tensors."""
     return reduce(torch.add, terms) / len(terms)
 
 
 def Min(*terms: Tensor) -> Tensor:
-    """Of any number of tensors."""
+    """Minimum of any number of tensors."""
     return reduce(torch.minimum, terms)
 
 
 def Max(*terms: Tensor) -> Tensor:
-    """Of any number of tensors."""
+    """Maximum of any number of tensors."""
     return reduce(torch.maximum, terms)
 
 
 def Clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Into [low, high]; the gradient stops outside."""
+    """Clip to [low, high]; the gradient is zero outside."""
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 
 def Cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
-    """To another element type (``saturate`` is about 8-bit floats, which are not supported)."""
+    """Convert to another element type (``saturate`` concerns 8-bit floats, which are not supported)."""
     return convert(x, to)
 
 
 def CastLike(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
-    """To the element type of ``like``."""
+    """Convert to the element type of ``like``."""
     return x.to(like.dtype)

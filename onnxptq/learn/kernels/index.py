@@ -11,13 +11,13 @@ Ints = list[int]
 
 
 def _wrapped(indices: Tensor, length: int) -> Tensor:
-    """Indices from the end made indices from the start."""
+    """Negative indices converted to indices from the start."""
     places = indices.to(torch.int64)
     return torch.where(places < 0, places + length, places)
 
 
 def Slice(x: Tensor, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None) -> Tensor:
-    """Some stretch of each axis."""
+    """A range of each axis."""
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis, step = axes[i] if axes is not None else i, steps[i] if steps is not None else 1
         places = range(*slice(start, end, step).indices(x.shape[axis]))
@@ -36,13 +36,12 @@ def Gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 
 
 def GatherElements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    """One element for each index."""
+    """One element per index."""
     return torch.gather(x, axis, _wrapped(indices, x.shape[axis]))
 
 
 def _cells(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
-    """Indices [..., d] of cells as torch wants them: one tensor for each of the first dimensions, ``batch`` counted
-    along."""
+    """Indices [..., d] of cells in torch's form: one tensor for each of the first dimensions, batch axes included."""
     lead = indices.shape[:batch]
     along = [
         torch.arange(n, device=x.device).reshape([-1 if j == i else 1 for j in range(indices.ndim - 1)])
@@ -52,7 +51,7 @@ def _cells(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
 
 
 def GatherND(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
-    """What lies at each cell."""
+    """The slice at each cell."""
     return x[_cells(x, indices, batch_dims)]
 
 

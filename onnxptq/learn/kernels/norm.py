@@ -10,7 +10,7 @@ from onnxptq.errors import InputError
 
 
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
-    """Numbers of the channels (axis 1) in a shape that broadcasts against ``x``."""
+    """Parameters per channel (axis 1) in a shape that broadcasts against ``x``."""
     return values.reshape(-1, *[1] * (x.ndim - 2))
 
 
@@ -25,7 +25,7 @@ def BatchNormalization(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> Tensor:
-    """By fixed statistics of the channels."""
+    """Normalise by fixed statistics of the channels."""
     if training_mode:
         raise InputError("torch executor: BatchNormalization in training mode is not supported")
     factor = scale * torch.rsqrt(variance + epsilon)
@@ -33,14 +33,14 @@ def BatchNormalization(
 
 
 def InstanceNormalization(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    """Each channel of each sample by itself."""
+    """Normalise each channel of each sample."""
     return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 def GroupNormalization(
     x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Tensor:
-    """Groups of channels of each sample by themselves."""
+    """Normalise groups of channels of each sample."""
     return functional.group_norm(x, num_groups, scale, bias, epsilon)
 
 
@@ -54,7 +54,7 @@ def LayerNormalization(
     stash_type: int = 1,
     outputs: int,
 ) -> tuple[Tensor, ...]:
-    """The axes from ``axis`` on; then their means and inverse deviations, if asked for."""
+    """Normalise over the axes from ``axis`` on; also return means and inverse deviations if asked for."""
     axes = list(range(axis % x.ndim, x.ndim))
     y = functional.layer_norm(x, x.shape[axes[0] :], eps=epsilon) * scale
     y = y if bias is None else y + bias
@@ -65,12 +65,12 @@ def LayerNormalization(
 
 
 def RMSNormalization(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
-    """By the root of the mean square over the axes from ``axis`` on."""
+    """Divide by the root of the mean square over the axes from ``axis`` on."""
     return x * torch.rsqrt(x.square().mean(list(range(axis % x.ndim, x.ndim)), keepdim=True) + epsilon) * scale
 
 
 def LpNormalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
-    """By the norm along an axis; zeros stay zeros."""
+    """Divide by the norm along an axis; zeros stay zeros."""
     norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
     return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 

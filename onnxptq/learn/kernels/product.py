@@ -26,7 +26,7 @@ def Gemm(
 
 
 def Einsum(*operands: Tensor, equation: str) -> Tensor:
-    """As the equation says."""
+    """The contraction of the equation."""
     return torch.einsum(equation, *operands)
 
 
@@ -37,7 +37,7 @@ def _ends(pads: Ints) -> list[int]:
 
 
 def _same(total: Ints, auto_pad: str) -> Ints:
-    """A total padding of each axis shared out; the odd one comes last for SAME_UPPER."""
+    """Split the total padding of each axis; the odd element comes last for SAME_UPPER."""
     less, more = [n // 2 for n in total], [n - n // 2 for n in total]
     return [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
 
@@ -80,7 +80,7 @@ def ConvTranspose(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    """The transpose of a convolution, computed whole and then cut."""
+    """The transpose of a convolution, computed whole and then cropped."""
     spatial = x.ndim - 2
     none = [0] * spatial
     strides, dilations, extra = strides or [1] * spatial, dilations or [1] * spatial, output_padding or none
@@ -88,7 +88,7 @@ def ConvTranspose(
     if auto_pad.startswith("SAME") and output_shape is None:
         output_shape = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
     if output_shape is not None:
-        # Here SAME_LOWER and everything else trade places: the odd one is cut off where it was added.
+        # Here SAME_LOWER and the other modes trade places: the odd element is cropped where it was added.
         total = [n + e - wanted for n, e, wanted in zip(full.shape[2:], extra, output_shape, strict=True)]
         pads = _same(total, auto_pad)
     pads = pads or [0] * 2 * spatial

@@ -12,7 +12,7 @@ Ints = list[int]
 
 
 def _axes(x: Tensor, axes: Ints | None, noop: int) -> Ints:
-    """The axes to reduce: all where none are given, unless that means nothing is to be done."""
+    """The axes to reduce: all if none are given, unless ``noop_with_empty_axes`` is set."""
     if axes:
         return [axis % x.ndim for axis in axes]
     return [] if noop else list(range(x.ndim))
@@ -75,17 +75,17 @@ def ReduceProd(x: Tensor, axes: Ints | None = None, *, keepdims: int = 1, noop_w
 
 
 def ReduceMax(x: Tensor, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
-    """Largest; of nothing, minus infinity."""
+    """Maximum; minus infinity for an empty tensor."""
     return _extremum(torch.amax, x, axes, keepdims, noop_with_empty_axes, "min")
 
 
 def ReduceMin(x: Tensor, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
-    """Smallest; of nothing, infinity."""
+    """Minimum; infinity for an empty tensor."""
     return _extremum(torch.amin, x, axes, keepdims, noop_with_empty_axes, "max")
 
 
 def ArgMax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    """Place of the largest, the first or the last of equals."""
+    """Index of the maximum; the first or the last of equals."""
     if select_last_index:
         return x.shape[axis] - 1 - ArgMax(x.flip(axis), axis=axis, keepdims=keepdims)
     # torch.argmax may return any of equals.
@@ -96,7 +96,7 @@ def ArgMax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: in
 
 
 def ArgMin(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    """Place of the smallest, the first or the last of equals."""
+    """Index of the minimum; the first or the last of equals."""
     return ArgMax(-x, axis=axis, keepdims=keepdims, select_last_index=select_last_index)
 
 

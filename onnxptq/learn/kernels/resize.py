@@ -1,4 +1,4 @@
-"""Resize: every mode is, axis by axis, a matrix of weights [length after, length before]."""
+"""Resize: every mode is a matrix of weights [length after, length before] per axis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Axis:
-    """What happens to one axis."""
+    """The resampling of one axis."""
 
     axis: int
     before: int
@@ -44,7 +44,7 @@ def Resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Tensor:
-    """Resample by weights of neighbours (``linear``, ``cubic``) or by the nearest one."""
+    """Resample by weights of neighbours (``linear``, ``cubic``) or by the nearest element."""
     kernel = _cubic(cubic_coeff_a) if mode == "cubic" else _linear
     for one in _plan(x, roi, scales, sizes, axes, keep_aspect_ratio_policy):
         places = _places(one, coordinate_transformation_mode)
@@ -63,7 +63,7 @@ def Resize(
 def _plan(
     x: Tensor, roi: Floats | None, scales: Floats | None, sizes: Ints | None, axes: Ints | None, policy: str
 ) -> list[_Axis]:
-    """What to do to each axis, those left alone omitted."""
+    """The resampling of each axis; unchanged axes are omitted."""
     chosen = [axis % x.ndim for axis in axes] if axes is not None else list(range(x.ndim))
     before = [x.shape[axis] for axis in chosen]
     if sizes:
@@ -79,7 +79,7 @@ def _plan(
 
 
 def _places(one: _Axis, transformation: str) -> F64:
-    """Where each new element lies among the old ones."""
+    """The position of each new element among the old ones."""
     new, length = np.arange(one.after, dtype=np.float64), one.scale * one.before
     match transformation:
         case "align_corners":
@@ -98,7 +98,7 @@ def _places(one: _Axis, transformation: str) -> F64:
 
 
 def _nearest(places: F64, before: int, mode: str) -> NDArray[np.int64]:
-    """The old element for each place."""
+    """The old element for each position."""
     match mode:
         case "round_prefer_floor":
             places = np.ceil(places - 0.5)
@@ -125,7 +125,7 @@ def _cubic(a: float) -> Callable[[F64], F64]:
 
 
 def _weights(places: F64, one: _Axis, kernel: Callable[[F64], F64], reach: int, antialias: bool, exclude: bool) -> F64:
-    """The matrix; what lies outside counts as the element at the edge, or not at all."""
+    """The weight matrix; outside elements repeat the edge, or are excluded."""
     shrink = min(1.0, one.scale) if antialias else 1.0
     margin = math.ceil(reach / shrink) + 1
     old = np.arange(

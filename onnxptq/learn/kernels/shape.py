@@ -1,4 +1,4 @@
-"""Ops that move elements or say where they are."""
+"""Ops that move elements or return shapes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Ints = list[int]
 
 
 def Identity(x: Tensor) -> Tensor:
-    """The same."""
+    """The input unchanged."""
     return x
 
 
 def Dropout(
     x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int = 0, outputs: int
 ) -> tuple[Tensor, ...]:
-    """The same: nothing is dropped outside of training."""
+    """The input unchanged: nothing is dropped outside of training."""
     if training is not None and bool(training):
         raise InputError("torch executor: Dropout in training mode is not supported")
     return (x, torch.ones_like(x, dtype=torch.bool))[:outputs]
@@ -37,7 +37,7 @@ def Constant(
     value_int: int | None = None,
     value_ints: Ints | None = None,
 ) -> Tensor:
-    """One of its attributes."""
+    """The value of the given attribute."""
     if value is not None:
         return value
     floats = value_float if value_float is not None else value_floats
@@ -47,7 +47,7 @@ def Constant(
 
 
 def ConstantOfShape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
-    """One number everywhere, by default the float 0."""
+    """A tensor of one number, by default the float 0."""
     return torch.zeros(shape) if value is None else value.reshape(()).expand(shape)
 
 
@@ -68,27 +68,27 @@ def Size(x: Tensor) -> Tensor:
 
 
 def Reshape(x: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
-    """0 keeps a dimension unless ``allowzero``, -1 is what is left over."""
+    """0 keeps a dimension unless ``allowzero``; -1 is computed from the rest."""
     full = [x.shape[i] if n == 0 and not allowzero else n for i, n in enumerate(shape)]
     if -1 in full and x.numel() == 0:
-        # Of nothing torch does not say what is left over.
+        # torch cannot compute -1 for an empty tensor.
         known = math.prod(n for n in full if n != -1)
         full = [(x.numel() // known if known else 0) if n == -1 else n for n in full]
     return x.reshape(full)
 
 
 def Flatten(x: Tensor, *, axis: int = 1) -> Tensor:
-    """To a matrix."""
+    """Flatten to a matrix."""
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 def Squeeze(x: Tensor, axes: Ints | None = None) -> Tensor:
-    """Without axes of length 1."""
+    """Remove axes of length 1."""
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
 def Unsqueeze(x: Tensor, axes: Ints) -> Tensor:
-    """With axes of length 1, counted in the result."""
+    """Add axes of length 1, at positions in the result."""
     rank = x.ndim + len(axes)
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
@@ -96,29 +96,29 @@ def Unsqueeze(x: Tensor, axes: Ints) -> Tensor:
 
 
 def Transpose(x: Tensor, *, perm: Ints | None = None) -> Tensor:
-    """Axes in another order, by default reversed."""
+    """Permute axes, by default in reverse."""
     return x.permute(list(reversed(range(x.ndim))) if perm is None else perm)
 
 
 def Expand(x: Tensor, shape: Ints) -> Tensor:
-    """Broadcast, both ways."""
+    """Broadcast both shapes."""
     return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(shape)))
 
 
 def Tile(x: Tensor, repeats: Ints) -> Tensor:
-    """Repeated along each axis."""
+    """Repeat along each axis."""
     return x.repeat(repeats)
 
 
 def Concat(*parts: Tensor, axis: int) -> Tensor:
-    """One behind the other."""
+    """Concatenate along an axis."""
     return torch.cat(parts, axis)
 
 
 def Split(
     x: Tensor, split: Ints | None = None, *, axis: int = 0, num_outputs: int = 0, outputs: int
 ) -> tuple[Tensor, ...]:
-    """Apart along an axis: into the given lengths, or equal ones of which the last may be shorter."""
+    """Split along an axis: into the given lengths, or equal ones, of which the last may be shorter."""
     length = x.shape[axis]
     if split is None:
         each = -(-length // outputs)
@@ -127,7 +127,7 @@ def Split(
 
 
 def DepthToSpace(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
-    """Channels to pixels."""
+    """Move channels to pixels."""
     n, c, h, w = x.shape
     if mode == "CRD":
         return functional.pixel_shuffle(x, blocksize)
@@ -136,7 +136,7 @@ def DepthToSpace(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
 
 
 def SpaceToDepth(x: Tensor, *, blocksize: int) -> Tensor:
-    """Pixels to channels."""
+    """Move pixels to channels."""
     n, c, h, w = x.shape
     apart = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
     return apart.permute(0, 3, 5, 1, 2, 4).reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
@@ -145,7 +145,7 @@ def SpaceToDepth(x: Tensor, *, blocksize: int) -> Tensor:
 def Pad(
     x: Tensor, pads: Ints, value: Tensor | None = None, axes: Ints | None = None, *, mode: str = "constant"
 ) -> Tensor:
-    """More at both ends of axes (or less, where negative)."""
+    """Pad both ends of axes (crop where negative)."""
     chosen = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes]
     ends = dict(zip(chosen, zip(pads[: len(chosen)], pads[len(chosen) :], strict=True), strict=True))
     if mode == "constant":

@@ -1,4 +1,4 @@
-"""Searches for the parameters of schemes, one file each; found by walking this package."""
+"""Calibrators: searches for the parameters of schemes, one file each, found by walking this package."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""agq: the base and the largest value of log-base codes, by the attention's output (adaptive granularity of PTQ4SAM,
-section 3.3)."""
+"""agq: log-base codes with the least error of the attention's output (adaptive granularity, PTQ4SAM section 3.3)."""
 
 from __future__ import annotations
 
@@ -25,13 +24,13 @@ OBJECTIVES = ("output", "map")
 
 
 class Agq(Calibrator):
-    """Least mean |Q(P) V - P V|^exponent over a fixed grid: each tau, and 12 largest values an octave, of the same for
-    all samples.
+    """Least mean |Q(P) V - P V|^exponent over a fixed grid of taus and largest values (12 an octave), shared by all
+    samples.
 
     Options: ``taus`` (``paper``, ``fine``, or numbers), ``exponent`` (2.4, as published, or 2), ``objective``
     (``output``, or ``map`` for the error of P itself, which the paper argues against), ``rows`` (sampled from each
-    sample). The published search minimises over s image by image and averages what it finds, an s whose error nobody
-    has measured.
+    sample). The published search minimises over s image by image and averages the results; nobody measures the error of
+    the average.
     """
 
     name = "agq"
@@ -60,7 +59,7 @@ class Agq(Calibrator):
         return replace(choice, params=LogBaseParams(choice.bits, scale, tau))
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As everywhere; ``taus`` as numbers, whatever they were given as."""
+        """The checked options, with ``taus`` as numbers."""
         taus = given.get("taus", "paper")
         named = super().settings({**given, "taus": "paper"})
         if isinstance(taus, str):
@@ -77,7 +76,7 @@ class Agq(Calibrator):
 
 
 def of_map(seen: LogHistogram, bits: int, taus: Sequence[float], exponent: float) -> tuple[float, float]:
-    """The tau and the largest value whose codes change the weights themselves least."""
+    """The tau and the largest value with the least error of the attention weights themselves."""
     values, shares = seen.points()
     grid = [float(s) for s in scales() if REACH * seen.high <= s <= seen.high] or [1.0]
     candidates = [LogBaseParams(bits, s, tau) for tau in taus for s in grid]

@@ -1,5 +1,4 @@
-"""avgomse: the mean of each sample's range of least error (the published observer of PTQ4SAM's keys, and of its
-statistic version)."""
+"""avgomse: the mean of each sample's range of least error (PTQ4SAM's published observer of keys)."""
 
 from __future__ import annotations
 
@@ -20,15 +19,14 @@ from onnxptq.structure import Site
 
 EXPONENT = 2.4
 _PER_STEP, _FEWEST = 16, 1024
-"""Points of a histogram on which errors are measured: in each step of the code, and in all."""
+"""Points of the histogram on which errors are measured: per step of the code, and in all."""
 
 
 class AverageOmse(Calibrator):
-    """Each sample's range of least mean |x^ - x|^exponent (option ``exponent``, 2.4 or 2), and the mean of these
-    ranges.
+    """Mean over samples of each sample's range of least mean |x^ - x|^exponent (option ``exponent``: 2.4 or 2).
 
-    The published search is a bounded scalar minimiser, whose answer hangs on its tolerance; here the grid of ``omse``
-    is searched, on a histogram of each sample.
+    The published search is a bounded scalar minimiser, whose result depends on its tolerance; here the grid of ``omse``
+    is searched on a histogram of each sample.
     """
 
     name = "avgomse"
@@ -48,14 +46,14 @@ class AverageOmse(Calibrator):
 
 
 def _fewer(values: F32, weights: F64, wanted: int) -> tuple[F32, F64]:
-    """Neighbours brought together, so that about ``wanted`` points or up to twice as many are left."""
+    """Merge neighbouring points until between ``wanted`` and twice as many are left."""
     start = np.arange(0, len(values), max(len(values) // wanted, 1))
     mass = np.add.reduceat(weights, start)
     return (np.add.reduceat(values * weights, start) / mass).astype(np.float32), mass
 
 
 class BestRanges(Observed):
-    """Sums, over samples, of the ends of the range of least error."""
+    """Sums over samples of both ends of the range of least error."""
 
     def __init__(self, bits: int, symmetric: bool, exponent: float) -> None:
         self.bits, self.symmetric, self.exponent = bits, symmetric, exponent
@@ -68,7 +66,7 @@ class BestRanges(Observed):
         self._add(one)
 
     def absorb(self, outputs: Sequence[NDArray[Any]], shape: tuple[int, ...], *partners: F32) -> None:
-        """Fold in what op ``Histogram`` says of one sample."""
+        """Add the range of one sample's histogram, computed by op ``Histogram``."""
         one = Histogram()
         one.absorb(outputs, shape)
         self._add(one)

@@ -1,4 +1,4 @@
-"""A calibrator is a generator: it asks for a statistic, is answered, and returns the completed choice."""
+"""Calibrator: a generator that requests statistics, receives them, and returns the choice with its parameters."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from onnxptq.structure import Role, Site
 Search = Generator[Request, Statistic, Choice]
 REGISTRY: dict[str, Calibrator] = {}
 MOST_ROWS = 2**24
-"""Rows of a sample that a calibrator may be asked to measure."""
+"""Most rows of a sample that a calibrator may request."""
 WIDTHS = range(2, 9)
 WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
 """Roles whose consumer multiplies by a constant weight."""
 
 
 class Calibrator(Configurable, ABC):
-    """How the parameters of a site are found. Subclasses are registered by being defined."""
+    """Finds the parameters of a site. Defining a subclass registers it."""
 
     widths: ClassVar[range] = WIDTHS
-    """The widths it is good for; ``best`` leaves it out at others."""
+    """Widths it is made for; ``best`` leaves it out at others."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -45,38 +45,38 @@ class Calibrator(Configurable, ABC):
 
     @abstractmethod
     def search(self, site: Site, choice: Choice) -> Search:
-        """Yield requests (one walk over the samples each, in lock-step over all sites), return ``choice`` with its
+        """Yield requests, one walk over the samples each, in lock-step over all sites; return ``choice`` with its
         parameters.
 
-        The choice returned may be another one: ``best`` decides between schemes.
+        The choice returned may have another scheme: ``best`` decides between schemes.
         """
 
     def weighs(self, choice: Choice) -> bool:
-        """Whether errors are weighed by gradients, so that requests ask for some."""
+        """True if errors are weighted by gradients, which the requests then ask for."""
         return False
 
 
 Member = tuple[Site, Choice]
-"""An operand of a product, and what shall be found for it."""
+"""An operand of a product, and the choice to complete for it."""
 Together = Generator[Request, Statistic, dict[str, Choice]]
 """A search for several sites at once: their choices by key."""
 
 
 class Joint(Calibrator):
-    """A calibrator that finds the codes of all operands of a product together, weights included."""
+    """Finds the codes of all operands of a product together, weights included."""
 
     @abstractmethod
     def together(self, members: Sequence[Member]) -> Together:
         """Like ``search``, for the operands of one consumer; returns the choices by site key."""
 
     def search(self, site: Site, choice: Choice) -> Search:
-        """One operand alone, the other side in float."""
+        """``search`` for one operand, the other one in float."""
         found = yield from self.together([(site, choice)])
         return found[site.key]
 
 
 def searches(choices: Mapping[str, Choice], sites: Mapping[str, Site]) -> dict[str, Together]:
-    """The searches that find these choices, by a name for each; weights whose calibrator needs no samples have none."""
+    """The named searches that complete these choices; weights whose calibrator needs no samples have none."""
     found: dict[str, Together] = {}
     joint: dict[str, tuple[Joint, list[Member]]] = {}
     for key, choice in choices.items():
@@ -94,9 +94,10 @@ def _alone(calibrator: Calibrator, site: Site, choice: Choice) -> Together:
 
 
 def channel_axes(site: Site, choice: Choice) -> tuple[Axes, int | None]:
-    """The axes that the choice's granularity keeps apart, and the number of heads folded into axis -3.
+    """The axes with parameters of their own under the choice's granularity, and the number of heads folded into axis
+    -3.
 
-    Attention operands are [..., heads, tokens, dim]; option ``heads`` says how many where the batch is folded in too.
+    Attention operands are [..., heads, tokens, dim]; option ``heads`` is their number where the batch is folded in too.
     """
     heads = choice.options.get("heads")
     match choice.granularity:
@@ -113,7 +114,7 @@ def channel_axes(site: Site, choice: Choice) -> tuple[Axes, int | None]:
 
 
 def uniform_only(site: Site, choice: Choice) -> None:
-    """An InputError where a calibrator of ranges is asked for another scheme."""
+    """Raise an InputError if a calibrator of ranges gets another scheme."""
     if choice.scheme != "uniform":
         raise InputError(
             f"site {site.key}: calibrator {choice.calibrator!r} is for scheme 'uniform', not {choice.scheme!r}"
@@ -121,7 +122,7 @@ def uniform_only(site: Site, choice: Choice) -> None:
 
 
 def require_values(site: Site, count: int) -> None:
-    """An InputError where no value of the site's tensor was seen."""
+    """Raise an InputError if the site's tensor had no values."""
     if not count:
         raise InputError(
             f"site {site.key}: the calibration samples hold no value of tensor {site.tensor!r}; give samples that "
@@ -130,9 +131,9 @@ def require_values(site: Site, count: int) -> None:
 
 
 def with_range(site: Site, choice: Choice, low: ArrayLike, high: ArrayLike, count: int, rank: int = 0) -> Choice:
-    """The choice with the uniform codes of a range: numbers, or vectors over the channels of a tensor of that rank.
+    """The choice with uniform codes over a range: numbers, or vectors over the channels of a tensor of that rank.
 
-    ``count`` says from how many values; an InputError where there were none.
+    ``count`` is the number of values seen; zero is an InputError.
     """
     require_values(site, count)
     codes = uniform_codes(low, high, choice.bits, signed=choice.symmetric)

@@ -1,4 +1,4 @@
-"""best: of several calibrators' answers, the one that changes the consumer's output least on sampled rows."""
+"""best: of several calibrators' choices, the one with the least error of the consumer's output on sampled rows."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ from onnxptq.structure import Role, Site
 
 ROWS = 512
 AXES: dict[str, int | None] = {"channel": 1, "sample": None}
-"""Of ranges that a convolution takes at run time: the axis that tells them apart within a sample."""
+"""Axis of the ranges within a sample, where a convolution computes ranges at run time."""
 SCHEMES = {"token": ("token", "row"), "rorq": ("outlier_retained", "tensor")}
-"""Scheme and granularity of candidates that are not for the choice's own."""
+"""Scheme and granularity of the candidates that need others than the choice's own."""
 
 
 class Best(Calibrator):
-    """Option ``candidates`` names calibrators (of static ranges, ``token``, or ``rorq``); measured is |(x - x^) W|^2
-    for the input of a linear or convolution (each place of its kernel on its own), |x - x^|^2 for others. Ranges that a
-    convolution takes of whole channels or samples at run time have no rows to be tried on: their error is that of even
-    noise over the mean step. The choice returned names the winner.
-    """
+    """Option ``candidates`` names calibrators (of static ranges, ``token``, or ``rorq``). The error is |(x - x^) W|^2
+    for inputs of linears and convolutions (each place of the kernel on its own), |x - x^|^2 for others. Where a
+    convolution computes ranges of whole channels or samples at run time, no rows can be compared: its error is
+    estimated as uniform noise over the mean step. The choice returned names the winner."""
 
     name = "best"
     options: ClassVar[Mapping[str, Any]] = {"candidates": ()}
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As everywhere; the candidates are other calibrators, whose options are checked as well."""
+        """The checked options; candidates are other calibrators, whose options are checked too."""
         found = super().settings(given)
         names = found["candidates"]
         known = [name for name in REGISTRY if name != self.name]
@@ -50,7 +49,7 @@ class Best(Calibrator):
         return found
 
     def search(self, site: Site, choice: Choice) -> Search:
-        """One walk (as many as the longest candidate takes)."""
+        """As many walks as the longest candidate takes."""
         tried_names = self.settings(choice.options)["candidates"]
         dynamic = site.role is not Role.CONV_INPUT or "ranges" in choice.options
         names = [name for name in tried_names if choice.bits in REGISTRY[name].widths and (dynamic or name != "token")]
@@ -90,11 +89,10 @@ class Best(Calibrator):
 
 
 def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
-    """Mean squared change of the output by an answer, four times as much for each bit an element takes beyond the
-    choice's width.
+    """Mean squared error of the output, times four for each bit that an element takes beyond the choice's width.
 
-    That is what a bit of width is worth: an index of a group has to bring as much. The parameters of channels broadcast
-    along rows whatever the tensor's rank.
+    A bit of width reduces the error by that factor, so an index of a group has to pay for its bits. The parameters of
+    channels broadcast along rows whatever the tensor's rank.
     """
     assert choice.params is not None
     held: dict[str, Any] = {
@@ -107,6 +105,6 @@ def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
 
 
 def _even_noise(steps: AverageRange, bits: int, weight: F32 | None, channels: int) -> float:
-    """``_error`` of codes whose errors are spread evenly over the mean step of each channel, or of all."""
+    """``_error`` of codes with uniform noise over the mean step, by channel or over all."""
     weights = np.ones(channels) if weight is None else np.square(weight, dtype=np.float64).sum(axis=1)
     return float(few_digits(np.sum(even_noise(steps.low, steps.high, bits) * weights) / channels))

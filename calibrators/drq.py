@@ -1,5 +1,4 @@
-"""drq: uniform and dual-region codes by the change of the output, both operands of a product in turns (PTQ4ViT; DRQ of
-PTQ4RIS)."""
+"""drq: uniform and dual-region codes of a product's operands, searched in turns (PTQ4ViT; DRQ of PTQ4RIS)."""
 
 from __future__ import annotations
 
@@ -28,11 +27,10 @@ METRICS = ("fisher", "mse")
 
 @dataclass(frozen=True)
 class Options:
-    """How the search goes; the defaults are the papers'."""
+    """Options of the search; the defaults are the papers'."""
 
     metric: str = "fisher"
-    """Weight of an element's squared change: the squared gradient of the model's own likelihood there, or 1
-    (``mse``)."""
+    """Weight of an element's squared error: its squared gradient of the likelihood (``fisher``), or 1 (``mse``)."""
     alpha: float = 0.01
     beta: float = 1.2
     n: int = 100
@@ -41,12 +39,12 @@ class Options:
     splits: int = 20
     """Splits of the softmax tried: 2^-m, m < splits."""
     rows: int = 16
-    """Rows of each sample (of one window of it, for attention) on which changes are measured."""
+    """Rows of each sample (for attention: of one of its windows) on which errors are measured."""
     regions: str = "midpoint"
-    """Where the softmax changes over, ``midpoint`` or ``bare`` (at the split); ``sum``: as midpoint, but searched by
-    the published sum."""
+    """Threshold between the softmax's regions: ``midpoint``, or ``bare`` (the split itself); ``sum``: as midpoint, but
+    searched by the published sum."""
     aligned: bool = False
-    """Whether the scales of GELU's two regions must differ by a power of two."""
+    """True if the scales of GELU's two regions must differ by a power of two."""
 
     @classmethod
     def of(cls, choice: Choice) -> Options:
@@ -55,17 +53,17 @@ class Options:
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """What the extrema are multiplied by."""
+        """The factors of the extrema."""
         return tuple(self.alpha + i * (self.beta - self.alpha) / self.n for i in range(self.n))
 
 
 class Drq(Joint):
-    """Least sum of (g dO)^2 over sampled rows of a product's output O, g the gradient there.
+    """Least sum of (g dO)^2 over sampled rows of a product's output O, with g the gradient of O.
 
-    Linears: the weight first, by output channel (granularity ``channel``), by the blocks that make q, k and v
-    (``block``) or one for all; then the input. Scores: q, then k; attention's output: the split of the softmax by v in
-    float, then v. In turns, up to ``rounds`` times. What has no linear product (convolutions) is searched by its own
-    squared error. Dual-region codes are searched over splits (softmax) or ranges of the positive side (GELU).
+    Linears: first the weight, by output channel (granularity ``channel``), by the blocks of q, k and v (``block``) or
+    as one; then the input. Scores: q, then k. Attention's output: the split of the softmax with v in float, then v. The
+    operands take turns up to ``rounds`` times. Operands without a linear product (convolutions) are searched by their
+    own squared error. Dual-region codes are searched over splits (softmax) or over ranges of the positive side (GELU).
     """
 
     name = "drq"
@@ -81,14 +79,14 @@ class Drq(Joint):
     }
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As everywhere; ``alpha`` is less than ``beta``."""
+        """The checked options; ``alpha`` must be less than ``beta``."""
         found = super().settings(given)
         if not found["alpha"] < found["beta"]:
             raise InputError(f"calibrator 'drq': alpha = {found['alpha']} must be less than beta = {found['beta']}")
         return found
 
     def weighs(self, choice: Choice) -> bool:
-        """With metric ``fisher``."""
+        """True with metric ``fisher``."""
         return bool(choice.options.get("metric", Options.metric) == "fisher")
 
     def together(self, members: Sequence[Member]) -> Together:
@@ -206,7 +204,7 @@ def _weight(held: F32, site: Site, choice: Choice) -> Operand:
 
 
 def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
-    """The candidates of one operand, by its own options: the other one's may differ."""
+    """The candidates of one operand, by its own options, which may differ from the other one's."""
     options = Options.of(choice)
     if choice.scheme == "uniform":
         return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, choice.symmetric, options.factors)
@@ -229,14 +227,14 @@ def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
 
 
 def published_sum(x: F32, p: DualRegionParams) -> F32:
-    """What PTQ4ViT's published code makes of x: both regions added, the coarse one never below the split."""
+    """x as decoded by PTQ4ViT's published code: the sum of both regions, the coarse one never below the split."""
     last, split = np.float32(2 ** (p.bits - 1) - 1), p.scale_low * np.float32(2 ** (p.bits - 1) - 1)
     high = np.rint(np.clip(x, split, 1) * last) / last
     return np.asarray(high + np.rint(np.clip(x, 0, split) / p.scale_low) * p.scale_low, np.float32)
 
 
 def _done(site: Site, choice: Choice, side: Operand, rank: int = 2) -> Choice:
-    """The choice with what was found; the codes of a weight of that rank broadcast along its channel axis."""
+    """The choice with the parameters found; a weight's parameters broadcast along its channel axis."""
     assert side.tries is not None
     params = side.tries.params(side.index)
     if isinstance(params, UniformParams) and site.role is Role.WEIGHT and params.scale.ndim:

@@ -1,4 +1,4 @@
-"""dualstream: weights in closed form by asymmetric calibration, all of a graph together."""
+"""dualstream: closed-form weights by asymmetric calibration of the whole graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxptq.plan import Choice
 from onnxptq.structure import Structure
 
 LARGEST = 5120
-"""Inputs of a weight that are still solved for: the matrices are of this size squared."""
+"""Most inputs of a weight that is solved for: the matrices have this size squared."""
 
 
 class DualStreamWeights(WeightCalibrator):
@@ -30,7 +30,7 @@ class DualStreamWeights(WeightCalibrator):
     fallback = "unbiased"
 
     def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
-        """Linears and plain convolutions with one range a channel; the others are left to the fallback."""
+        """Solve linears and plain convolutions with one range a channel; leave the others to the fallback."""
         targets: dict[str, Target] = {}
         for key, choice in problem.choices.items():
             target = _target(problem.model, problem.structure, problem.plan.sites[key].consumer, choice)
@@ -58,7 +58,7 @@ class DualStreamWeights(WeightCalibrator):
 
 
 def _target(model: Model, structure: Structure, name: str, choice: Choice) -> Target | None:
-    """What the dual stream has to know of a node, or None where it is not for it."""
+    """The description of a node for the solver, or None if the solver does not handle it."""
     settings, node = Settings(**DualStreamWeights().settings(choice.options)), model.nodes()[name]
     weight = np.asarray(value(node.inputs[1]), np.float32)
     if choice.granularity != "channel":

@@ -1,5 +1,4 @@
-"""lloyd: freely placed values, by Lloyd's algorithm on a histogram in which each channel weighs what its weights make
-of it."""
+"""lloyd: freely placed values, by Lloyd's algorithm on a histogram weighted by each channel's weights."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ STEPS = 60
 
 
 class Lloyd(Calibrator):
-    """Scheme ``table``: the squared error of a channel counts as much as the squared norm of the weights that read it.
+    """Scheme ``table``: a channel's squared error is weighted by the squared norm of the weights that read it.
 
     Option ``largest`` is the greatest magnitude of a stored value: 127, or 31 for values on a 6-bit grid.
     """
@@ -57,7 +56,7 @@ class Lloyd(Calibrator):
 
 
 def lloyd(rows: F32, importance: F64, bits: int, low: float, high: float) -> F64:
-    """The 2^bits levels, ascending. Zero is always one of them: padding and inactive channels are exactly zero."""
+    """The 2^bits levels, ascending. One of them is always zero: padding and inactive channels are exactly zero."""
     low, high = min(low, 0.0), max(high, 0.0)
     if high - low <= 0:
         return np.zeros(2**bits)
@@ -66,7 +65,7 @@ def lloyd(rows: F32, importance: F64, bits: int, low: float, high: float) -> F64
     mass = np.bincount(place.reshape(-1), weights=spread.reshape(-1), minlength=BINS)
     total = np.bincount(place.reshape(-1), weights=(spread * rows).reshape(-1), minlength=BINS)
     mass_below, total_below = np.concatenate([[0.0], np.cumsum(mass)]), np.concatenate([[0.0], np.cumsum(total)])
-    # start where the cube root of the density puts levels: for many levels that is the optimum
+    # start at the cube root of the density: for many levels that is the optimum
     density = np.cumsum(np.cbrt(mass))
     centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
     levels = np.interp((np.arange(2**bits) + 0.5) / 2**bits * density[-1], density, centres)

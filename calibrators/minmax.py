@@ -12,7 +12,7 @@ from onnxptq.structure import Site
 
 
 class MinMax(Calibrator):
-    """Extrema over all samples: nothing is clipped that was seen."""
+    """Extrema over all samples: no value seen is clipped."""
 
     name = "minmax"
 

@@ -27,10 +27,10 @@ Error = Callable[[F64, F64], F64]
 
 
 class Omse(Calibrator):
-    """Least squared error, both ends of the range shrunk on their own where the tensor has two sides.
+    """Least squared error; both ends of the range shrink independently where the tensor has two sides.
 
     A bounded scalar minimiser would depend on its tolerance and version (T17), so the grid is fixed: first both ends by
-    the same factor, then each end around the best, ever finer. Per tensor on a histogram of everything; per channel on
+    the same factor, then each end around the best, ever finer. Per tensor on a histogram of all values; per channel on
     sampled rows. Other schemes: the best of their own candidates, on the histogram.
     """
 
@@ -52,7 +52,7 @@ class Omse(Calibrator):
 
 
 def best_candidate(seen: Histogram, choice: Choice, candidates: Sequence[Params] = ()) -> Params:
-    """The candidate (of the scheme's own where none are given) with the least squared error on the histogram."""
+    """The candidate with the least squared error on the histogram; by default the scheme's own candidates."""
     scheme = schemes()[choice.scheme]
     values, weights = seen.points()
     best: Params = min(
@@ -98,7 +98,7 @@ def least_error(low: F64, high: F64, error: Error, *, two_sided: bool) -> tuple[
 
 
 def _best(low: F64, high: F64, error: Error, factors: F64, moves: F64) -> F64:
-    """The best of the factors [2, C] moved by each of ``moves`` [2, K]; of equals the one moved least."""
+    """The best of the factors [2, C] moved by each of ``moves`` [2, K]; ties go to the smallest move."""
     order = np.argsort(np.abs(moves).sum(axis=0), kind="stable")
     tried = np.clip(factors[:, None, :] + moves[:, order, None], LEAST, 1.0)
     winner = error(tried[0] * low, tried[1] * high).argmin(axis=0)

@@ -27,11 +27,12 @@ ROWS = 4096
 
 
 class Percentile(Calibrator):
-    """Ranges from the 1 - p to the p quantile, p = 99.999, 99.99, 99.9 %; that of least squared error, extended to hold
+    """Ranges from the 1 - p to the p quantile, p = 99.999, 99.99, 99.9 %; the one of least squared error, extended to
     0.
 
-    Per tensor on a histogram of everything; per channel on sampled rows. For scheme ``log_base`` the p quantile is the
-    largest value, and option ``tau`` says how many steps halve it (2: RepQ-ViT's powers of the square root of 2).
+    Per tensor on a histogram of all values; per channel on sampled rows. For scheme ``log_base`` the p quantile is the
+    largest value, and option ``tau`` is the number of steps that halve it (2: RepQ-ViT's powers of the square root of
+    2).
     """
 
     name = "percentile"
@@ -65,7 +66,7 @@ class Percentile(Calibrator):
 
 
 def _log_base(seen: Histogram, choice: Choice) -> LogBaseParams:
-    """The log codes whose largest value is the best of the quantiles."""
+    """Log-base codes whose largest value is the best of the quantiles."""
     values, weights = seen.points()
     tau = float(choice.options.get("tau", Percentile.options["tau"]))
     tops = [min(max(seen.quantile(share), SMALLEST), LARGEST) for share in SHARES]

@@ -1,4 +1,4 @@
-"""rorq: groups of magnitude for outlier-retained codes (PTQ4RIS, section 3.3)."""
+"""rorq: groups by magnitude for outlier-retained codes (PTQ4RIS, section 3.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BINS = 1 << 16
 """Thresholds lie on the bins' edges, and outliers may be hundreds of deviations away."""
 GROUPS = 4
 ROUNDS = 10
-"""The published limit of groups."""
+"""Most groups, as published."""
 BEST = "best"
 RULES = ("mean+3sd", "mean", "median+mad", "confidence", BEST)
 NORMAL_99 = 2.5758293035489004
@@ -29,13 +29,12 @@ RANGES = ("grid", "minmax")
 
 
 class Rorq(Calibrator):
-    """Scheme ``outlier_retained``: all that is not above a threshold is a group, what is above goes on to the next
-    threshold.
+    """Scheme ``outlier_retained``: each threshold closes a group; larger magnitudes go on to the next threshold.
 
     The threshold is mean + 3 deviations of the magnitudes that are left, zeros not counted. Options: ``rule`` (Table
     IV: the mean alone, median + 3 median absolute deviations, or the upper end of the 99 % normal interval instead;
-    ``best``: whichever has the least squared error), ``groups`` (at most so many: their index costs bits), ``ranges``
-    of the groups (``grid``: of least squared error, as the paper has it; ``minmax``: as the published code does),
+    ``best``: the one with the least squared error), ``groups`` (at most so many: their index costs bits), ``ranges`` of
+    the groups (``grid``: of least squared error, as the paper has it; ``minmax``: as the published code does),
     ``least`` (elements; smaller groups at the end join the one before).
     """
 
@@ -64,7 +63,7 @@ class Rorq(Calibrator):
 
 
 def groups(seen: Histogram, rule: str, limit: int, least: int) -> list[Group]:
-    """The groups by one of the rules, their ranges the extrema of their members."""
+    """The groups by one of the rules, with the extrema of their members as ranges."""
     half = seen.bins // 2
     counts, width = (seen.counts[half:] + seen.counts[half - 1 :: -1]).astype(np.float64), seen.width
     middle: F64 = (np.arange(half) + 0.5) * np.float64(width)
@@ -88,7 +87,7 @@ def groups(seen: Histogram, rule: str, limit: int, least: int) -> list[Group]:
 
 
 def _ends(seen: Histogram, start: int, stop: int) -> tuple[float, float]:
-    """Extrema of the values whose magnitude lies in the bins from ``start`` to ``stop``: outer edges of filled bins."""
+    """Extrema of the magnitudes in the bins from ``start`` to ``stop``: outer edges of filled bins."""
     half = seen.bins // 2
     above, below = (
         np.flatnonzero(seen.counts[half + start : half + stop]),

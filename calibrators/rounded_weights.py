@@ -1,4 +1,4 @@
-"""Weights rounded one by one: by their extrema, by percentiles, or on the 2.4-power grid."""
+"""Weight calibrators that round each value: by extrema, by percentiles, or on the 2.4-power grid."""
 
 from __future__ import annotations
 

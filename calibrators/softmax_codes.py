@@ -1,4 +1,4 @@
-"""softmax: of several ways to code a softmax, the one that changes the attention's output least."""
+"""softmax: of several codes of a softmax, the one with the least error of the attention's output."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ TAUS = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 LARGEST = (1.0, 0.9, 0.8)
 FULL = (1.0, 0.85, 0.7, 0.5, 0.35)
 STATIC = 12
-"""Largest values tried of log-base codes that are not relative to the row's maximum: 2 an octave."""
+"""Candidates for the largest value of log-base codes of the weights themselves: 2 an octave."""
 PLAIN = 48
-"""Likewise of static uniform codes, 4 an octave."""
+"""Candidates for the largest value of static uniform codes: 4 an octave."""
 FUSED = 8
-"""From this width on static uniform codes of the weights themselves will do, and runtimes have fused products of
-them."""
+"""Width from which static uniform codes of the weights are good enough; runtimes have fused products of them."""
 _BLOCK = 1 << 22
 """Numbers held at a time."""
 
@@ -47,7 +46,7 @@ class Candidate:
     norm: bool
 
     def fake(self, rows: F32) -> F32:
-        """Rows of weights after coding and decoding."""
+        """Rows of weights, coded and decoded."""
         scheme = schemes()[self.scheme]
         if not self.norm:
             return scheme.fake(rows, self.params)
@@ -57,14 +56,14 @@ class Candidate:
 
 
 def relative(rows: F32) -> F32:
-    """Rows divided by their largest; what is all zero stays so."""
+    """Rows divided by their largest; rows of zeros stay zero."""
     top = rows.max(axis=-1, keepdims=True)
     return np.asarray(rows / np.where(top > 0, top, 1), np.float32)
 
 
 def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
-    """What is tried; the first of equals wins. ``levels`` are values of a table for weights relative to the largest of
-    their row."""
+    """The candidates; the first of equals wins. ``levels`` are values of a table for weights relative to their row's
+    largest."""
     yield Candidate("row", RowParams(bits), False)
     yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
     yield from (Candidate("log_base", LogBaseParams(bits, s, tau), True) for tau in TAUS for s in LARGEST)
@@ -77,15 +76,14 @@ def candidates(bits: int, levels: NDArray[np.float64]) -> Iterator[Candidate]:
 
 
 def uniform(bits: int) -> Iterator[Candidate]:
-    """What is tried where only a static uniform scale can be said: of the weights, or of what they are relative to
-    their row's largest."""
+    """The candidates of static uniform codes: of the weights, or of weights relative to their row's largest."""
     if bits < FUSED:
         yield from (Candidate("uniform", affine(0.0, f, bits), True) for f in FULL)
     yield from (Candidate("uniform", affine(0.0, 2 ** (-i / 4), bits), False) for i in range(PLAIN))
 
 
 class CodeErrors(AttentionRows):
-    """Sum of |Q(P) v - P v|^2 over evenly spread rows for each candidate; rows meet the values of their own head and
+    """Sum of |Q(P) v - P v|^2 over evenly spaced rows for each candidate; rows meet the values of their own head and
     window."""
 
     def __init__(self, tried: Sequence[Candidate], rows: int, seed: int = 0) -> None:
@@ -128,10 +126,9 @@ class CodeErrors(AttentionRows):
 
 
 class Softmax(Calibrator):
-    """Tried are the scale of each row, uniform and log-base codes and a free table of weights relative to their row's
-    largest, and log-base codes of the weights themselves; for scheme ``uniform`` uniform codes alone. Option ``rows``:
-    how many of each sample's rows are measured.
-    """
+    """Candidates: per-row scales; uniform codes, log-base codes and a free table of weights relative to their row's
+    largest; log-base codes of the weights themselves. Scheme ``uniform`` has uniform codes alone. Option ``rows``: rows
+    measured of each sample."""
 
     name = "softmax"
     options: ClassVar[Mapping[str, Any]] = {"rows": ROWS}

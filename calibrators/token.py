@@ -1,5 +1,4 @@
-"""token: nothing to calibrate, ranges are taken from each row (of an attention's values: each column) when it is
-coded."""
+"""token: no calibration; each row (of an attention's values: each column) gets its range at run time."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from onnxptq.structure import Role, Site
 
 
 class Token(Calibrator):
-    """For dynamic schemes: no walk over the samples, no parameters but the width."""
+    """For dynamic schemes: no walk over the samples, no parameters except the width."""
 
     name = "token"
 

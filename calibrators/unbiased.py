@@ -1,4 +1,4 @@
-"""unbiased: weights of convolutions in groups, rounded as by omse, and a bias that puts the means of outputs right."""
+"""unbiased: weights of grouped convolutions, rounded as by omse, and a bias that corrects the means of outputs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from onnxptq.ops import schemes
 
 
 class UnbiasedWeights(WeightCalibrator):
-    """The change of a weight times the mean of what it reads is what its output is off by on average; the bias takes it
-    back. At the border of an image, where a kernel reads zeros, it is off by less."""
+    """The change of a weight times the mean of its input is the mean error of the output; the bias subtracts it. At the
+    border of an image, where a kernel reads zeros, the mean error is smaller."""
 
     name = "unbiased"
 
     def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
-        """Convolutions in groups; the others are left to the fallback."""
+        """Solve grouped convolutions; leave the others to the fallback."""
         convs = {key: problem.structure.convs.get(problem.plan.sites[key].consumer) for key in problem.choices}
         nodes = problem.model.nodes()
         grouped = {
@@ -62,7 +62,7 @@ class UnbiasedWeights(WeightCalibrator):
 
 
 def _shift(weight: F32, rounded: WeightSolution, means: F64) -> F32:
-    """What each output lacks on average."""
+    """Mean error of each output."""
     assert rounded.choice.params is not None
     change = schemes()["uniform"].fake(weight, rounded.choice.params).astype(np.float64) - weight
     change = change.reshape(*weight.shape[:2], -1).sum(axis=2)

@@ -1,4 +1,4 @@
-"""A weight calibrator is given a problem - the weights to find and what is known of the model - and solves it."""
+"""Weight calibrators: each solves a problem made of the weights to find and the known data of the model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ REGISTRY: dict[str, WeightCalibrator] = {}
 
 @dataclass(frozen=True)
 class WeightProblem:
-    """The weights that one calibrator has to find, and everything it may use. Activations have their parameters."""
+    """The weights that one calibrator has to find, and all data it may use. Activations have their parameters."""
 
     choices: Mapping[str, Choice]
-    """What is wanted, by site key."""
+    """The choices to complete, by site key."""
     plan: Plan
     model: Model
     structure: Structure
@@ -43,23 +43,23 @@ class WeightProblem:
 
 @dataclass(frozen=True)
 class WeightSolution:
-    """One weight as it was found."""
+    """The solution for one weight."""
 
     choice: Choice
-    """With its parameters."""
+    """The choice with its parameters."""
     weight: F32 | None = None
-    """The values to be coded, in the layout of the graph; None: those the model has."""
+    """The values to be coded, in the layout of the graph; None: the model's own."""
     shift: F32 | None = None
-    """What is added to the bias, one number an output channel."""
+    """Correction of the bias, one number an output channel."""
 
 
 class WeightCalibrator(Configurable, ABC):
-    """How weights are found. Subclasses are registered by being defined."""
+    """Finds weights. Defining a subclass registers it."""
 
     fallback: ClassVar[str] = "omse"
     """The calibrator of the weights for which ``solve`` returns nothing."""
     moves: ClassVar[bool] = True
-    """Whether solutions may be other weights than the model's, so that the distance from these says nothing."""
+    """True if solutions may differ from the model's weights, so that their distance is no error."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,11 +74,11 @@ class WeightCalibrator(Configurable, ABC):
 
     @abstractmethod
     def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
-        """Solutions by site key; weights it is not made for are left out."""
+        """Solutions by site key; weights that it does not handle are left out."""
 
 
 class RoundingCalibrator(WeightCalibrator):
-    """Weights found one by one from their values alone. A subclass only says which codes a weight gets."""
+    """Finds each weight from its values alone. A subclass only defines ``params``."""
 
     moves = False
 

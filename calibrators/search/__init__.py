@@ -1,1 +1,1 @@
-"""What the calibrators share: objectives, grids and solvers."""
+"""Objectives, grids and solvers that the calibrators share."""

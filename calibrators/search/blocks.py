@@ -1,5 +1,4 @@
-"""Blocks: a bounded sample of what a product multiplies, with the gradient at its output, and the extrema of all that
-was seen."""
+"""Blocks: a bounded sample of a product's operands and output gradients, and the extrema of all values."""
 
 from __future__ import annotations
 
@@ -14,16 +13,16 @@ from onnxptq.calibration.statistics.base import F32, F64, NotFinite, Observed
 from onnxptq.calibration.statistics.rows import spread_rows
 
 BUDGET = 1 << 21
-"""Numbers that one product keeps at most (8 MiB)."""
+"""Most numbers kept of one product (8 MiB)."""
 KEYS = 256
-"""Keys whose scores are looked at."""
+"""Most keys whose scores are kept."""
 
 
 class Blocks(Observed):
-    """From each sample a few rows of the left operand, with what they meet: blocks [heads, rows, columns] of left,
-    right, gradient.
+    """A few rows of the left operand from each sample, with the matching right operand and gradient: blocks [heads,
+    rows, columns].
 
-    Samples are kept while they fit the budget. ``extrema`` are those of everything, for each head of left and right.
+    Samples are kept while they fit the budget. ``extrema`` are those of all values, for each head of left and right.
     """
 
     def __init__(self, rows: int, heads: int = 1, *, weighted: bool = True) -> None:
@@ -33,7 +32,7 @@ class Blocks(Observed):
         self.samples, self.count = 0, 0
 
     def update(self, x: F32, *partners: F32) -> None:
-        """Fold one sample in: the left operand, the right one where it is no constant, and the gradient."""
+        """Add one sample: the left operand, the right one unless it is constant, and the gradient."""
         if x.size:
             self._bounds("left", x)
             chosen = self._chosen(x, *partners)
@@ -64,7 +63,7 @@ class Blocks(Observed):
         return x.reshape(-1, self.heads, *x.shape[-2:])
 
     def whole(self, side: str) -> tuple[F64, F64]:
-        """Extrema of everything seen of one side."""
+        """Extrema of one side over all values."""
         low, high = self.extrema[side]
         return np.asarray(low.min()), np.asarray(high.max())
 
@@ -81,7 +80,7 @@ class Blocks(Observed):
             yield tuple(np.stack(parts) for parts in zip(*group, strict=True))
 
     def merge(self, other: Self) -> Self:
-        """The blocks of both, as far as they fit."""
+        """The blocks of both, as many as fit."""
         both = type(self)(self.rows, self.heads, weighted=self.weighted)
         for one in (self, other):
             for side, found in one.extrema.items():
@@ -147,8 +146,7 @@ class Channels(Blocks):
 
 
 class Scores(Blocks):
-    """Queries and keys of one window of every sample, all heads: left q, right k transposed, and the gradient at the
-    scores."""
+    """Queries and keys of one window of every sample, all heads: left q, right k transposed; gradient of the scores."""
 
     def _chosen(self, x: F32, *partners: F32) -> tuple[F32, ...]:
         self._bounds("right", partners[0])
@@ -163,7 +161,7 @@ class Scores(Blocks):
 
 
 class Mixtures(Blocks):
-    """Attention weights and values of one window of every sample, all heads: left p, right v, and the gradient at their
+    """Attention weights and values of one window of every sample, all heads: left p, right v; gradient of their
     product."""
 
     def _chosen(self, x: F32, *partners: F32) -> tuple[F32, ...]:

@@ -22,17 +22,17 @@ I64 = NDArray[np.int64]
 POWER = 2.4
 STEPS = 100
 _DENSE = 0.15
-"""Share of clipped elements above which picking them out costs more than passing over all."""
+"""Share of clipped elements above which one pass over all elements is cheaper than picking them out."""
 SMALLEST = np.float32(1.17549435e-38)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which candidates there are."""
+    """The candidates."""
 
     bits: int
     zero: int | None
-    """The only zero-point, where there is no choice (symmetric codes; tensors with one side); None: all."""
+    """The only zero-point (symmetric codes; tensors with one side), or None: all are tried."""
     levels: float
     """Steps in the full width."""
 
@@ -48,7 +48,7 @@ class Grid:
 
 
 class _Rows:
-    """Sorted rows, and how many of their elements lie below a bound."""
+    """Sorted rows, with counts of the elements below a bound."""
 
     def __init__(self, rows: F32) -> None:
         self.w = np.sort(rows, axis=1)
@@ -62,7 +62,7 @@ class _Rows:
         self._line = (self.w + self._apart * np.arange(len(self.w))[:, None]).reshape(-1)
 
     def below(self, rows: I64, bound: F64) -> I64:
-        """Number of elements of each of the rows that are below its bound."""
+        """Number of elements below its bound, for each of the rows."""
         length = self.w.shape[1]
         inside = np.clip(bound, self.low[rows] - self._apart / 4, self.high[rows] + self._apart / 4)
         count: I64 = np.clip(np.searchsorted(self._line, inside + self._apart * rows) - rows * length, 0, length)
@@ -70,7 +70,7 @@ class _Rows:
 
 
 class _Width:
-    """One width tried on some rows: rounding errors, and what the clipping of a zero-point adds."""
+    """One width on some rows: rounding errors, and the clipping error of a zero-point."""
 
     def __init__(self, data: _Rows, rows: I64, step: F32, last: int) -> None:
         self.data, self.rows, self.step, self.last = data, rows, step, last
@@ -83,7 +83,7 @@ class _Width:
         self.total = errors.sum(axis=1).astype(np.float64)
 
     def clipped(self, chosen: I64, zero: I64) -> tuple[F64, F64]:
-        """Error, and the part of it that is clipping, of ``chosen`` ones of the rows with these zero-points."""
+        """Error and its clipping part, for the ``chosen`` rows with these zero-points."""
         rows, step, length = self.rows[chosen], self.step[chosen], self.data.w.shape[1]
         below, above = -zero.astype(np.float32) * step, (self.last - zero).astype(np.float32) * step
         lows = self.data.below(rows, below.astype(np.float64))
@@ -98,7 +98,7 @@ class _Width:
         return np.maximum(self.total[chosen] - rounding, 0.0) + clipping, clipping
 
     def _dense(self, chosen: I64, rows: I64, below: F32, above: F32) -> tuple[F64, F64]:
-        """The same by a pass over all elements: cheaper where many are clipped."""
+        """``clipped`` by a pass over all elements: cheaper where many are clipped."""
         w = self.data.w[rows]
         inside = np.clip(w, below, above)
         outside = inside != w
@@ -169,7 +169,7 @@ def _power(x: F32) -> F32:
 
 
 def _ragged(lengths: I64, starts: I64) -> tuple[I64, I64]:
-    """Row number and place of ``lengths`` consecutive elements from ``starts`` on, of every row."""
+    """Row number and place of the ``lengths`` consecutive elements from ``starts`` on, for every row."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     offset = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
     return owner, np.arange(lengths.sum()) + offset

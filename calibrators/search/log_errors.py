@@ -1,8 +1,8 @@
-"""What log-base codes of attention weights do to the attention's output, for a whole grid of codes at once.
+"""Errors of an attention's output under log-base codes of its weights, for a whole grid of codes at once.
 
 All edges and values of the codes on the grid are powers of 2^(1/24). So one sum of the values v per power, over the
-keys whose weight lies above it, says what every code on the grid makes of a row: a code's output is a weighted sum of
-such sums.
+keys whose weight lies above it, is enough to compute the output of every code: each output is a weighted sum of these
+sums.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FINE = 24
 COARSE = 2
 """Every second power is tried as the largest value: 12 an octave."""
 POWERS = FINE * 24
-"""What is below 2^-24 counts as zero: float32 sums of 1 do not hold it either."""
+"""Weights below 2^-24 count as zero: float32 sums of 1 lose them too."""
 REACH = 0.01
-"""The largest value is sought between this part of the largest weight and all of it, as PTQ4SAM does."""
+"""Lower end of the search for the largest value, as a share of the largest weight (PTQ4SAM)."""
 POOL = 8
-"""Rows are chosen from so many times as many: those with the largest weights decide where codes saturate, and are
+"""Rows are chosen from so many times as many: rows with the largest weights decide where codes saturate, and are
 rare."""
 _BLOCK = 1 << 19
 """Numbers held at a time."""
@@ -39,12 +39,12 @@ def scales() -> F64:
 
 
 class OutputErrors(AttentionRows):
-    """Mean of |Q(P) v - P v|^exponent over sampled rows, averaged over samples, for each tau and each largest value of
-    the grid.
+    """Mean of |Q(P) v - P v|^exponent over sampled rows, averaged over samples, for each tau and largest value of the
+    grid.
 
-    Rows of P meet the values of their own head and window. From each sample 8 ``rows`` are taken evenly, and of these
-    the errors of ``rows`` are computed: of the half of them with the largest weights each, of others evenly by largest
-    weight, which count for their neighbours. The last of Q's 2^bits codes is zero.
+    Rows of P meet the values of their own head and window. Each sample gives 8 ``rows`` evenly spaced rows, of which
+    ``rows`` are measured: the half of them with the largest weights, and others evenly spaced by largest weight, which
+    stand for their neighbours. The last of Q's 2^bits codes is zero.
     """
 
     def __init__(self, bits: int, taus: Sequence[float], exponent: float, rows: int, seed: int = 0) -> None:
@@ -74,7 +74,7 @@ class OutputErrors(AttentionRows):
         self.high, self.samples = max(self.high, high), self.samples + 1
 
     def _block(self, rows: F32, v: F32, weights: F64, tried: I64) -> F64:
-        """Sums of errors [taus, tried] over rows [n, keys], weighted, with their values [n, keys, d]."""
+        """Weighted sums of errors [taus, tried] over rows [n, keys] with their values [n, keys, d]."""
         above, wanted = sums_above(rows, v), (rows[:, None] @ v).reshape(-1)
         found = np.empty((len(self.taus), len(tried)))
         for i, tau in enumerate(self.taus):
@@ -85,7 +85,7 @@ class OutputErrors(AttentionRows):
         return found
 
     def best(self) -> tuple[float, float]:
-        """The tau and the largest value of least error; of equals the smaller tau, then the larger value."""
+        """The tau and the largest value of least error; ties go to the smaller tau, then to the larger value."""
         grid = scales()
         inside = (grid <= self.high) & (grid >= REACH * self.high)
         if not inside.any():
@@ -122,8 +122,7 @@ class OutputErrors(AttentionRows):
 
 
 def pick(peaks: F32, rows: int) -> tuple[I64, F64]:
-    """At most ``rows`` places, and for how many each stands: the half with the largest peaks for themselves, evenly
-    chosen others."""
+    """Sampled row indices and their weights: the half with the largest peaks at weight 1, the others evenly spaced."""
     order, largest = np.argsort(-peaks, kind="stable"), rows - rows // 2
     if len(order) <= rows:
         return np.arange(len(order)), np.ones(len(order))
@@ -147,8 +146,7 @@ def sums_above(rows: F32, v: F32) -> F32:
 
 
 def outputs_of(above: F32, tau: float, bits: int, tops: I64) -> F32:
-    """[tops, n * d]: what the code with that tau and the largest value 2^(-top / FINE) makes of the rows of
-    ``sums_above``."""
+    """[tops, n * d]: outputs of the rows of ``sums_above`` for that tau and each largest value 2^(-top / FINE)."""
     step = round(FINE / tau)
     levels, half = 2**bits - 1, step // 2
     index = np.arange(POWERS + 1)
@@ -165,8 +163,7 @@ def outputs_of(above: F32, tau: float, bits: int, tops: I64) -> F32:
 
 
 def _summed(rows: F32, step: int) -> F32:
-    """Each row plus all those a multiple of ``step`` before it, in place: many times as fast as a cumulative sum along
-    the first axis."""
+    """Add to each row, in place, all rows a multiple of ``step`` before it: much faster than a cumulative sum."""
     for start in range(step, len(rows), step):
         part = rows[start : start + step]
         part += rows[start - step : start - step + len(part)]
@@ -174,8 +171,7 @@ def _summed(rows: F32, step: int) -> F32:
 
 
 class LogHistogram(AttentionRows):
-    """How the logarithms of weights in 8 ``rows`` rows of each sample spread: shares in bins of 1/192 octave, averaged
-    over samples."""
+    """Histogram of the logarithms of weights in 8 ``rows`` rows of each sample: shares in bins of 1/192 octave."""
 
     BINS = 192
 
@@ -195,7 +191,7 @@ class LogHistogram(AttentionRows):
         self.high, self.samples = max(self.high, float(rows.max())), self.samples + 1
 
     def points(self) -> tuple[F32, F64]:
-        """Values in the middle of the bins, and their shares; the last bin, of all that is smaller, stands for zero."""
+        """Middles of the bins and their shares; the last bin, of all smaller weights, stands for zero."""
         values = np.exp2(-(np.arange(len(self.shares)) + 0.5) / self.BINS).astype(np.float32)
         values[-1] = 0
         return values, self.shares / max(self.samples, 1)

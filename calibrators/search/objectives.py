@@ -1,5 +1,4 @@
-"""What searches minimise: squared errors of uniform codes, on histograms, on columns of sampled rows, and behind a
-weight."""
+"""Objectives: squared errors of uniform codes on histograms, on columns of sampled rows, and after a weight."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ _DIGITS = 5
 
 
 def few_digits(errors: ArrayLike) -> F64:
-    """Errors as they are compared: sums differ in the last digits between machines and numbers of threads, and a plan
-    should not."""
+    """Errors rounded for comparison: their last digits depend on machine and threads, and a plan must not."""
     errors = np.asarray(errors, np.float64)
     known = (errors > 1e-280) & (errors < np.inf)
     power = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.where(known, errors, 1))))
@@ -55,13 +53,13 @@ def column_error(rows: F32, codes: UniformParams) -> F64:
 
 
 def even_noise(low: ArrayLike, high: ArrayLike, bits: int) -> F64:
-    """Mean squared error of codes over ranges, for errors spread evenly over a step."""
+    """Mean squared error of codes over ranges, under errors uniform over a step."""
     width = (np.maximum(high, 0) - np.minimum(low, 0)) / (2**bits - 1)
     noise: F64 = np.square(width) / 12
     return noise
 
 
 def output_error(rows: F32, coded: F32, weight: F32 | None) -> float:
-    """Squared norm of what coding changes behind a weight [K, N] (without one: of what it changes)."""
+    """Squared norm of the coding error multiplied by a weight [K, N], or of the error itself without one."""
     change = coded - rows
     return float(np.square(change if weight is None else change @ weight, dtype=np.float64).sum())

@@ -1,4 +1,4 @@
-"""Scales of both operands of a product, searched in turns by what they change in its output (PTQ4ViT, section 3.2)."""
+"""Scales of both operands of a product, searched in turns by the error of its output (PTQ4ViT, section 3.2)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Tries(Protocol):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of candidates."""
 
     def coded(self, x: F32, index: I64) -> F32:
-        """``x`` coded by candidate ``index``: one number, or one for each unit that has codes of its own."""
+        """``x`` coded by candidate ``index``: one number, or one for each unit with codes of its own."""
 
     def tried(self, x: F32, index: int) -> F32:
-        """What candidate ``index`` is taken to make of ``x`` while it is searched."""
+        """The decoded values of ``x`` that the search assumes for candidate ``index``."""
 
     def params(self, index: I64) -> Params:
         """The parameters of a candidate."""
@@ -49,7 +49,7 @@ class Ranges:
 
     @property
     def count(self) -> int:
-        """How many factors there are."""
+        """Number of factors."""
         return len(self.factors)
 
     def params(self, index: I64) -> UniformParams:
@@ -78,13 +78,13 @@ class Regions:
 
     candidates: Sequence[DualRegionParams]
     whole: DualRegionParams
-    """What stands for index -1: the codes before anything is searched."""
+    """The codes of index -1: those before the search."""
     meaning: Callable[[F32, DualRegionParams], F32] | None = None
-    """What codes are taken to make of a tensor while they are searched; None: what they do make of it."""
+    """The decoded values that the search assumes; None: the true ones."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of candidates."""
         return len(self.candidates)
 
     def params(self, index: I64) -> DualRegionParams:
@@ -102,26 +102,24 @@ class Regions:
 
 @dataclass
 class Operand:
-    """One side of a product: its blocks [samples, heads, rows, columns], and the candidates it is coded by (None: it
-    stays float)."""
+    """One side of a product: its blocks [samples, heads, rows, columns] and candidates (None: it stays float)."""
 
     blocks: Sequence[F32]
     tries: Tries | None = None
     axis: int | None = None
-    """Axis of the product's output whose indices have codes of their own: 1 (heads) or 3 (columns); None: one code for
-    all."""
+    """Axis of the output with codes of its own for each index: 1 (heads) or 3 (columns); None: one code for all."""
     units: I64 | None = None
-    """For axis 3, the unit that each column belongs to, where several share one."""
+    """For axis 3, the unit of each column, where several columns share one."""
     index: I64 = field(default_factory=lambda: np.array(-1))
     sees_float: bool = False
-    """Whether it is searched with the other side in float."""
+    """True if it is searched with the other side in float."""
 
     def now(self) -> list[F32]:
-        """The blocks as coded at present."""
+        """The blocks under their present codes."""
         return [self.tries.coded(block, self.index) if self.tries is not None else block for block in self.blocks]
 
     def each(self, best: I64) -> I64:
-        """A winner of each unit as an index that broadcasts against the blocks."""
+        """The winner of each unit as an index that broadcasts against the blocks."""
         if self.axis is None:
             return best.reshape(())
         return best.reshape(-1, 1, 1) if self.axis == 1 else best if self.units is None else best[self.units]
@@ -129,15 +127,14 @@ class Operand:
 
 @dataclass(frozen=True)
 class Product:
-    """left @ right, and how much each element of it weighs (None: all the same). A side may be missing: then the other
-    is the output."""
+    """left @ right, with a weight for each element (None: all alike). A missing side makes the other one the output."""
 
     left: Operand | None
     right: Operand | None
     gradients: Sequence[F32] | None = None
 
     def search(self, order: Sequence[Operand], rounds: int) -> None:
-        """Search the operands in this order, again and again until nothing changes, ``rounds`` times at most."""
+        """Search the operands in this order until nothing changes, ``rounds`` times at most."""
         wanted = [self._times(a, b) for a, b in self._pairs(self._plain(self.left), self._plain(self.right))]
         weights = self._weights(wanted)
         for _ in range(rounds):
@@ -149,8 +146,8 @@ class Product:
                 break
 
     def errors(self, operand: Operand, wanted: Sequence[F32], weights: Sequence[F32] | None) -> F64:
-        """Error of each of the operand's candidates in each unit: the weighted squared change of the output, the other
-        side as it is."""
+        """Error of each of the operand's candidates in each unit: the weighted squared error of the output, the other
+        side unchanged."""
         assert operand.tries is not None
         mine = operand is self.left
         other = self.right if mine else self.left
@@ -173,7 +170,7 @@ class Product:
         return few_digits(table)
 
     def _weights(self, wanted: Sequence[F32]) -> Sequence[F32] | None:
-        """The gradients in a unit in which no square underflows."""
+        """The gradients, scaled so that no square underflows."""
         if self.gradients is None:
             return None
         largest = max((float(np.abs(g).max(initial=0)) for g in self.gradients), default=0.0)
@@ -189,7 +186,7 @@ class Product:
 
     @staticmethod
     def _pairs(left: Sequence[F32] | None, right: Sequence[F32] | None) -> list[tuple[F32 | None, F32 | None]]:
-        """Blocks that belong together; a weight is one block, for all blocks of rows."""
+        """Blocks of both sides, paired; a weight is one block, shared by all blocks of rows."""
         count = max(len(side) for side in (left, right) if side is not None)
         return [
             (left[n % len(left)] if left is not None else None, right[n % len(right)] if right is not None else None)

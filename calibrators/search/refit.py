@@ -1,4 +1,4 @@
-"""refit: the weight of a linear in closed form, from what its coded input is and what its output should be."""
+"""refit: the weight of a linear in closed form, from its coded input and its wanted output."""
 
 from __future__ import annotations
 
@@ -13,38 +13,36 @@ from onnxptq.calibrators.search.objectives import uniform_codes
 from onnxptq.ops.uniform import UniformParams
 
 COARSE, FINE = tuple(np.linspace(0.4, 1.0, 6)), (-0.08, -0.04, 0.0, 0.04, 0.08)
-"""The parts of a range that are tried on either side, and what is added to the best of them."""
+"""Shares of a range tried on either side, and offsets tried around the best of them."""
 GAINS = (0.8, 1.5)
-"""No output is multiplied by less, or more."""
+"""Limits of an output's gain."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to a weight; each step can be switched off."""
+    """Steps of the refit; each can be switched off."""
 
     solve: bool = True
-    """Ridge regression onto what the output should be, where there are enough rows."""
+    """Ridge regression onto the wanted output, where there are enough rows."""
     gptq: bool = True
     debias: bool = True
     """Outputs scaled so that they regress on the original ones with slope 1."""
     bias: bool = True
-    """Means of outputs put right."""
+    """Correct the means of outputs."""
     residual: bool = True
-    """A linear that is added to a residual stream makes up for the error that the stream has by then."""
+    """Let a linear that is added to a residual stream compensate for the stream's error so far."""
     damp: float = 0.1
     damp_few: float = 0.3
-    """Part of the mean power of the inputs that is added to each: where the weight is solved for, and where it is
-    not."""
+    """Share of the inputs' mean power added to each: where the weight is solved for, and where it is not."""
     rows: int = 4
-    """A weight is solved for where the samples give so many rows per input; no more are looked at than twice that, or
-    4096."""
+    """Least rows per input for which a weight is solved; at most twice that, or 4096, are read."""
 
 
 class Moments:
-    """Sums over rows of a linear's coded input A, of the output T it should have, and of the whole S that T belongs to.
+    """Sums over rows of a linear's coded input A, of its wanted output T, and of the whole S that T is part of.
 
-    T is the original output plus what the residual stream lacks; S is the original output plus the original residual
-    stream, R what the quantized stream holds of it (zero where the linear writes into none).
+    T is the original output plus the missing part of the residual stream; S is the original output plus the original
+    residual stream, R the quantized residual stream (zero where the linear writes into none).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -56,8 +54,8 @@ class Moments:
         self._residual = False
 
     def add(self, a: F32, output: F32 | F64 | None = None, residuals: tuple[F32, F32] | None = None) -> None:
-        """Fold rows in: coded inputs, and where the weight is to be solved for the original outputs, and the two
-        residual streams."""
+        """Add rows: coded inputs, and where the weight is to be solved for the original outputs and both residual
+        streams."""
         rows = a.astype(np.float64)
         self.count += len(rows)
         self._a += rows.sum(axis=0)
@@ -87,15 +85,15 @@ class Moments:
         return self._aa / self._rows - np.outer(self._a, self._a) / self._rows**2
 
     def rounding(self) -> float:
-        """A power far below that of the inputs, yet above what rounding leaves of inputs that are constant."""
+        """A power far below that of the inputs, yet above the rounding noise of constant inputs."""
         return 1e-9 * float(np.diag(self._aa).mean()) / self._rows + float(np.finfo(np.float32).tiny)
 
     def wanted(self) -> F64:
-        """Covariance [K, N] of inputs and the output there should be."""
+        """Covariance [K, N] of inputs and wanted output."""
         return self._at / self._rows - np.outer(self._a, self._t) / self._rows**2
 
     def gain(self, weight: F64) -> F64:
-        """What each output is to be multiplied by for the whole to regress on the original whole with slope 1."""
+        """Factor of each output with which the whole regresses on the original whole with slope 1."""
         n = self._rows
         joint = self._as if self._residual else self._at
         joint = joint / n - np.outer(self._a, self._s) / n**2
@@ -106,17 +104,17 @@ class Moments:
         return np.clip(np.where(np.isfinite(gain) & (slope > 0), gain, 1.0), *GAINS)
 
     def shift(self, weight: F64) -> F64:
-        """What has to be added for the means to be right."""
+        """The correction of the means."""
         return (self._t - self._a @ weight) / self._rows
 
     def moved(self, change: F64) -> F64:
-        """By how much a change of the weight moves the means."""
+        """Change of the means caused by a change of the weight."""
         return self._a @ change / self._rows
 
 
 @dataclass(frozen=True)
 class Refit:
-    """A weight's codes, what they stand for, and the correction of the bias."""
+    """A weight's codes, their values, and the correction of the bias."""
 
     scale: F32
     zero: NDArray[np.uint8]
@@ -126,14 +124,13 @@ class Refit:
 
 
 def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: bool, settings: Settings) -> Refit:
-    """The weight [K, N] in closed form; ``solve``: whether the rows suffice to take the output from the original
-    stream."""
+    """The weight [K, N] in closed form; ``solve``: the rows suffice to take the output from the original stream."""
     hessian = moments.hessian()
     ridge = (settings.damp if solve else settings.damp_few) * float(np.diag(hessian).mean()) + moments.rounding()
     damped = hessian + ridge * np.eye(len(hessian))
     target = weight.astype(np.float64)
     if solve:
-        # few digits: the last ones depend on the number of threads, and codes should not
+        # few digits: the last ones depend on the number of threads, and codes must not
         target = np.linalg.solve(damped, moments.wanted() + ridge * target).astype(np.float32).astype(np.float64)
     scale, zero = ranges(target, np.diag(damped), bits, symmetric=symmetric)
     codes = gptq(target, damped, scale, zero, bits) if settings.gptq else nearest(target, scale, zero, bits)
@@ -147,7 +144,7 @@ def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: b
 def ranges(weight: F64, power: F64, bits: int, *, symmetric: bool) -> tuple[F32, NDArray[np.uint8]]:
     """Scale and zero-point [N] of each output's weights, by least squared error weighted by the power of the inputs.
 
-    Parts of the extrema on either side are tried: a coarse grid, then a fine one around each output's best.
+    Shares of the extrema on either side are tried: a coarse grid, then a fine one around each output's best.
     """
     rows = weight.T.astype(np.float32)
     share = np.sqrt(power / max(float(power.mean()), 1e-300)).astype(np.float32)

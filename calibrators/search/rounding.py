@@ -25,10 +25,10 @@ Codes = tuple[F32, NDArray[np.uint8]]
 def search_weight(
     w: F32, *, bits: int, axis: int | None, symmetric: bool = False, method: str = "omse", threads: int | None = None
 ) -> UniformParams:
-    """Uniform codes of a weight, one range for each index of ``axis`` (None: one for all), shaped to broadcast against
+    """Uniform codes of a weight, one range for each index of ``axis`` (None: one for all); shaped to broadcast against
     it.
 
-    ``omse``: |w^ - w|^2.4 is least among 100 widths times all zero-points (``grid_search``). The answer does not depend
+    ``omse``: |w^ - w|^2.4 is least among 100 widths times all zero-points (``grid_search``). The result does not depend
     on ``threads``.
     """
     w = np.asarray(w, np.float32)

@@ -1,5 +1,7 @@
-"""Asymmetric calibration of weights: samples walk through the original and the quantized graph side by side, and each
-weight is solved for as soon as both of its inputs are known."""
+"""Asymmetric calibration: solve each weight from its inputs in the original and in the quantized graph.
+
+Samples walk through both graphs side by side; a weight is solved for as soon as both of its inputs are known.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,13 @@ from onnxptq.graph.dataflow.tokens import Padding
 
 I64 = NDArray[np.int64]
 WALK = 1000
-"""The number of this walk in a checkpoint, behind all others."""
+"""The number of this walk in a checkpoint, after all others."""
 ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Window:
-    """How a convolution's kernel lies on its input; what makes a linear of it."""
+    """Position of a convolution's kernel on its input, which makes it a linear."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -40,7 +42,7 @@ class Window:
     dilations: tuple[int, ...]
 
     def rows(self, x: F32) -> F32:
-        """A view [batch, places..., channels, kernel...] of what the kernel lies on."""
+        """A view [batch, places..., channels, kernel...] of the input under the kernel."""
         rank = len(self.shape)
         x = np.pad(x, [(0, 0), (0, 0), *zip(self.pads[:rank], self.pads[rank:], strict=True)])
         spans = [(size - 1) * step + 1 for size, step in zip(self.shape, self.dilations, strict=True)]
@@ -65,7 +67,7 @@ class Target:
     settings: Settings = field(default_factory=Settings)
 
     def pick(self, x: F32, chosen: I64) -> F32:
-        """The chosen ones of the rows [*, K] that the weight is multiplied with."""
+        """The chosen rows [*, K] of those that the weight multiplies."""
         if self.window is None:
             return x.reshape(-1, x.shape[-1])[chosen]
         view = self.window.rows(x)
@@ -73,7 +75,7 @@ class Target:
         return view[np.unravel_index(chosen, lead)].reshape(len(chosen), -1)
 
     def count(self, shape: tuple[int, ...]) -> int:
-        """How many rows an input of that shape has."""
+        """Number of rows of an input of that shape."""
         if self.window is None:
             return int(np.prod(shape[:-1]))
         return int(np.prod(self.window.rows(np.broadcast_to(np.float32(0), shape)).shape[: len(shape) - 1]))
@@ -85,13 +87,13 @@ class Target:
         return np.ascontiguousarray(values.T).reshape(values.shape[1], -1, *self.window.shape)
 
     def shift(self, values: F32) -> F32:
-        """A vector [N] in a shape that is added to the output."""
+        """A vector [N] in a shape that broadcasts against the output."""
         return values if self.window is None else values.reshape(1, -1, *[1] * len(self.window.shape))
 
 
 class TwoStreams:
-    """One walk in graph order. ``original`` and ``coded`` are the graph as it is and with its activations coded, node
-    names alike."""
+    """One walk in graph order. ``original`` is the graph itself, ``coded`` the graph with coded activations; node names
+    are the same."""
 
     def __init__(
         self,
@@ -177,8 +179,7 @@ class TwoStreams:
         )
 
     def _residual(self, target: Target, original: Stream, coded: Stream) -> tuple[Residual | None, list[I64]]:
-        """The residual stream that a linear writes into, and for each sample which of its rows each output is added
-        to."""
+        """The residual stream that a linear writes into, and for each sample the stream's row of each output row."""
         residual = self._residuals.of(target.name) if target.window is None else None
         if residual is None or not (original.holds(residual.stream) and coded.holds(residual.stream)):
             return None, []
@@ -192,8 +193,7 @@ class TwoStreams:
         return residual, found
 
     def _chosen(self, target: Target, original: Stream) -> list[I64]:
-        """Which rows of each sample are looked at: those of tokens that count, evenly thinned out where they are
-        many."""
+        """The rows of each sample that are read: those of tokens that count, evenly thinned out where they are many."""
         whole = [self._rows(target, original, index) for index in range(len(self.source))]
         total = sum(len(rows) for rows in whole)
         wanted = max(ROWS, 2 * target.settings.rows * len(target.weight))

@@ -1,4 +1,4 @@
-"""The two ways a run can end without an artifact, and a warning that the CLI shows."""
+"""The two errors that end a run without an artifact, and a warning that the CLI shows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used. One line: what, where, what to do. The CLI exits with 2."""
+    """The user's input cannot be used. One line: what, where, what to do. The CLI exits with 2."""
 
 
 class ArtifactError(Exception):
-    """The artifact we made does not load or does not compute what it should. Our bug: the CLI exits with 1."""
+    """Our artifact does not load or computes wrong values. Our bug: the CLI exits with 1."""
 
 
 class SpeedWarning(UserWarning):
-    """Results are right, but slower than this machine could make them. The CLI prints it on stderr."""
+    """Results are right, but this machine could compute them faster. The CLI prints it on stderr."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -29,20 +29,20 @@ LONGEST = 1000
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes instead of what a terminal would obey or cannot show, but for line ends and tabs."""
+    """``text`` with escapes for control and unprintable characters, except line ends and tabs."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def message(text: str) -> str:
-    """``text`` as one printable line, its middle left out where it is longer than anybody reads."""
+    """``text`` as one printable line; the middle of a very long one is left out."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 400]} ... {line[-395:]}"
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, at most 300 characters of it."""
+    """The first line of an error's text with content, at most 300 characters of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

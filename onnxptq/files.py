@@ -1,4 +1,4 @@
-"""Readers of files that may hold anything: whatever goes wrong becomes one line that names the file."""
+"""Readers of untrusted files: every failure becomes one line that names the file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from onnxptq.errors import InputError, one_line
 
 LARGEST = 2**31
-"""Bytes of the largest text file that is read: COCO's instances take a quarter of it."""
+"""Bytes of the largest text file that is read; COCO's instances are a quarter of it."""
 Header = tuple[np.dtype[Any], tuple[int, ...]]
 
 
 @contextmanager
 def reading(what: object, problem: str = "cannot be read") -> Iterator[None]:
-    """Turn every exception of a reader into an InputError about ``what``: the file is to blame, whatever it holds."""
+    """Turn every exception of a reader into an InputError about ``what``."""
     try:
         yield
     except InputError:
@@ -44,7 +44,7 @@ def reading(what: object, problem: str = "cannot be read") -> Iterator[None]:
 
 
 def read_bytes(path: Path, *, most: int = LARGEST) -> bytes:
-    """The content of a file of at most ``most`` bytes; a device, which may have no end, is refused."""
+    """The content of a file of at most ``most`` bytes; devices, which may be endless, are refused."""
     with open(path, "rb") as file:
         kind = os.fstat(file.fileno()).st_mode
         if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says; NaN and Infinity, which JSON does not have, are a ValueError."""
+    """The data of a JSON text; NaN and Infinity, which JSON does not have, are a ValueError."""
     return json.loads(text, parse_constant=_no_number)
 
 
@@ -74,12 +74,12 @@ def read_json(path: Path) -> Any:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """What a TOML text says."""
+    """The data of a TOML text."""
     return tomllib.loads(text)
 
 
 def whole(value: Any, *, least: int = -(2**63), most: int = 2**63 - 1) -> int:
-    """``value``, if it is a whole number in that range; else a ValueError. True, 1.5 and "1" are none."""
+    """``value``, if it is a whole number in that range; else a ValueError, also for True, 1.5 and "1"."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise ValueError(f"{repr(value)} is not a whole number")
     if not least <= value <= most:
@@ -95,7 +95,7 @@ def finite(value: Any) -> float:
 
 
 class Archive:
-    """The arrays of an .npz, or of an .npy as ``""``: their headers are checked before anything is read.
+    """The arrays of an .npz, or of an .npy as ``""``; all headers are checked before any data is read.
 
     No array may claim more bytes than its file holds, and all together no more than ``most``.
     """
@@ -157,7 +157,7 @@ def _no_number(word: str) -> NoReturn:
 
 
 def require(data: Any, kind: type, what: str) -> Any:
-    """``data``, if it is of that kind; else an InputError about ``what``."""
+    """``data``, if it is of that type; else an InputError about ``what``."""
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
         words = {dict: "a table", Mapping: "a table", list: "a list", str: "a text", int: "a whole number"}
         raise InputError(f"{what}: expected {words.get(kind, kind.__name__)}, got {repr(data)}")

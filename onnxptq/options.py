@@ -19,8 +19,11 @@ def checked(
     choices: Mapping[str, tuple[Any, ...]] | None = None,
     limits: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Any]:
-    """All options, defaults filled in. An InputError for one that is not declared, of another type than its default,
-    none of its ``choices`` or out of its ``limits``."""
+    """All options, defaults filled in.
+
+    An InputError for an undeclared option, a value of another type than the default, none of its ``choices``, or
+    outside its ``limits``.
+    """
     for key, value in given.items():
         if key not in options:
             raise InputError(f"{where} has no option {key!r}{nearest(key, options) if options else ''}")
@@ -35,7 +38,7 @@ def checked(
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the type of the default; whole numbers are numbers, lists are tuples."""
+    """True if a value has the type of the default; whole numbers are numbers, lists are tuples."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
@@ -48,7 +51,7 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 class Configurable:
-    """What has a name and options that recipes and ``--set`` give."""
+    """A class with a name and options that recipes and ``--set`` give."""
 
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
@@ -56,9 +59,9 @@ class Configurable:
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """The values an option may take, where they can be listed."""
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """The lowest and the highest value of options that are numbers."""
+    """The lowest and the highest value of numeric options."""
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All its options, defaults filled in; those of ``given`` that it does not have are for others."""
+        """All its options, defaults filled in; unknown ones in ``given`` belong to others and are ignored."""
         own = {key: value for key, value in given.items() if key in self.options}
         return checked(f"calibrator {self.name!r}", own, self.options, choices=self.choices, limits=self.limits)

@@ -1,4 +1,4 @@
-"""Quantizer: the face of the pipeline. What a run does is written in ``pipeline/stages.py``."""
+"""Quantizer: the API of the pipeline. ``pipeline/stages.py`` defines the stages of a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Data = str | Path | Iterable[Mapping[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``calibrate`` found, and on which samples."""
+    """The result of ``calibrate``, and its samples."""
 
     samples: Samples
     solved: Solved
@@ -52,8 +52,8 @@ class Quantizer:
     """From a model to a quantized one: ``calibrate``, then ``quantize``.
 
     ``recipe`` is a name, a TOML file or a Recipe; ``bits`` the widths of weights and activations (``w8a8``, ``w4a32``);
-    ``format`` where the file will run (``native``, ``portable``, ``qdq``); ``settings`` are those of ``--set``;
-    ``plan`` holds decisions made before, instead of the recipe's.
+    ``format`` the target of the file (``native``, ``portable``, ``qdq``); ``settings`` are those of ``--set``; ``plan``
+    holds earlier decisions that replace the recipe's.
     """
 
     def __init__(
@@ -100,28 +100,28 @@ class Quantizer:
 
     @property
     def model(self) -> Model:
-        """The canonical model; once calibrated, with its folds and the weights that will be coded."""
+        """The canonical model; once calibrated, with its folds and the weights to be coded."""
         return self.calibration.solved.model if self.calibration else self.prepared.model
 
     @property
     def structure(self) -> Structure:
-        """What was found in ``model``."""
+        """The structure of ``model``."""
         return self.calibration.solved.structure if self.calibration else self.prepared.structure
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """What the passes did."""
+        """The changes made by the passes."""
         return self.calibration.solved.folded.changes if self.calibration else ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to worry, so far."""
+        """Warnings so far."""
         if self.calibration:
             return (*self.calibration.solved.warnings, *self.calibration.warnings)
         return (*self._notes, *stages.planned(self.prepared.name, self.prepared.structure, self.config)[1])
 
     def plan(self) -> Plan:
-        """What will be done to each site; with parameters once calibrated."""
+        """The choice for each site; with parameters once calibrated."""
         if self.calibration:
             return self.calibration.solved.plan
         return stages.planned(self.prepared.name, self.prepared.structure, self.config)[0]
@@ -136,11 +136,11 @@ class Quantizer:
         folder: Path | None = None,
         resume: bool = False,
     ) -> Plan:
-        """Fold the model, find every parameter, and keep the best where the recipe compares several candidates;
-        then relieve convolutions whose codes cost too much, where the recipe has a guard.
+        """Fold the model, find every parameter, and keep the best where the recipe compares several candidates; then
+        relieve convolutions with large coding errors, where the recipe has a guard.
 
-        ``limit`` samples calibrate; some more, where there are more, are kept for the selection and for the report.
-        What is found is kept in ``folder``, from which ``resume`` goes on.
+        ``limit`` samples calibrate; a few more, if there are more, are reserved for the selection and for the report.
+        Results are kept in ``folder``, from which ``resume`` continues.
         """
         self.config = config = replace(self.config, memory_limit=memory_limit)
         synthetic = isinstance(samples, str) and samples == "synthetic"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What ``Quantizer.quantize`` returns."""
+    """The return value of ``Quantizer.quantize``."""
 
     model: onnx.ModelProto
     plan: Plan

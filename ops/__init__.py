@@ -1,4 +1,4 @@
-"""The op domain ``onnxptq``: schemes (ways to write floats as k-bit codes) and ops, found by walking this package."""
+"""The op domain ``onnxptq``: schemes (k-bit codes of floats) and ops, found by walking this package."""
 
 from __future__ import annotations
 

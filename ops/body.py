@@ -23,10 +23,10 @@ def _written(value: Literal) -> str:
 
 
 class Body:
-    """Each call adds a node and returns the name of its output; the text of all of them is ``str(body)``.
+    """Each call adds a node and returns the name of its output; ``str(body)`` is the text of all nodes.
 
-    Products of codes are integer products wherever a scheme allows it. A ``differentiable`` body means the same and
-    computes in floats throughout, so that gradients pass: artifacts never carry one.
+    Products of codes are integer products wherever a scheme allows it. A ``differentiable`` body computes the same
+    values in floats throughout, so that gradients pass: artifacts never carry one.
     """
 
     def __init__(self, *, differentiable: bool = False) -> None:
@@ -70,7 +70,7 @@ class Body:
         return self("Cast", x, to=to)
 
     def unless_nan(self, tested: str, x: str) -> str:
-        """``x``, but 0 where ``tested`` is NaN."""
+        """``x``, or 0 where ``tested`` is NaN."""
         return self("Where", self("IsNaN", tested), self.number(0.0), x)
 
     def positive(self, x: str, top: float = LARGEST) -> str:
@@ -82,7 +82,7 @@ class Body:
         return self("ThresholdedRelu", self("Clip", x, self.number(0), self.number(top)), alpha=0.0)
 
     def one_place(self, reduced: str, axis: int = -1, *, out: str = "") -> str:
-        """The result of a reduction of an axis, of which onnxruntime 1.31 leaves all of an empty tensor."""
+        """The first entry of a reduced axis: onnxruntime 1.31 keeps the whole axis of an empty tensor."""
         return self("Slice", reduced, self.integers([0]), self.integers([1]), self.integers([axis]), out=out)
 
     def shape(self, x: str, start: int, end: int | None = None) -> str:
@@ -90,5 +90,5 @@ class Body:
         return self("Shape", x, start=start) if end is None else self("Shape", x, start=start, end=end)
 
     def reshape(self, x: str, *dims: str) -> str:
-        """``x`` with the concatenation of ``dims`` for its shape; zeros there mean zero."""
+        """``x`` reshaped to the concatenation of ``dims``; a zero there is a size of zero."""
         return self("Reshape", x, dims[0] if len(dims) == 1 else self("Concat", *dims, axis=0), allowzero=1)

@@ -1,9 +1,9 @@
-"""Scheme ``dual_region`` (PTQ4ViT's twin codes, PTQ4RIS' DRQ): the top bit says which of two evenly spaced regions.
+"""Scheme ``dual_region`` (PTQ4ViT's twin codes, PTQ4RIS' DRQ): the top bit selects one of two uniform regions.
 
 Softmax form: region 1 is fine and near 0, its scale 2^-m times that of region 2, which reaches 1. GELU form: region 1
-is the negative side. The two are *selected* between, not added as the published code does, and the softmax form changes
-over half way between region 1's top level and the first level of region 2 above it: with the bare split decoded values
-would not be monotone.
+is the negative side. One region is *selected* for each value; the published code adds both. The softmax form's
+threshold is halfway between region 1's top level and the first level of region 2 above it: with the bare split decoded
+values would not be monotone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from onnxptq.ops.scheme import F32, FLOATS, Array, Codes, Options, Params, Schem
 from onnxptq.ops.uniform import SMALLEST
 
 GELU_LOWEST = 0.16997124254703522
-"""How far the erf form of GELU goes below 0."""
+"""The minimum of the erf form of GELU, negated."""
 SPLITS = range(20)
 SHRINK = tuple(0.01 + i * (1.2 - 0.01) / 100 for i in range(100))
 
 
 @dataclass(frozen=True, eq=False)
 class DualRegionParams(Params):
-    """The scales of both regions and where the second one begins."""
+    """The scales of both regions and the start of the second one."""
 
     scale_low: F32 = field(metadata=FLOATS)
     scale_high: F32 = field(metadata=FLOATS)
@@ -49,7 +49,7 @@ class DualRegionParams(Params):
 
 
 def softmax_regions(bits: int, m: int, *, midpoint: bool = True) -> DualRegionParams:
-    """Region 1 up to 2^-m, region 2 up to 1; ``midpoint=False`` changes over at the bare split, as published."""
+    """Region 1 up to 2^-m, region 2 up to 1; ``midpoint=False`` takes the bare split as threshold, as published."""
     split, high = 2.0**-m, 1.0 / (2 ** (bits - 1) - 1)
     threshold = (split + high * math.ceil(split / high)) / 2 if midpoint else split
     return DualRegionParams(bits, np.asarray(split * high), np.asarray(high), np.asarray(threshold))
@@ -62,12 +62,12 @@ def gelu_regions(bits: int, scale_high: float) -> DualRegionParams:
 
 
 def _offset(bits: int, options: Options) -> int:
-    """The code that means 0 in region 1."""
+    """The code of 0 in region 1."""
     return 1 << (bits - 1) if options["form"] == "gelu" else 0
 
 
 class DualRegion(Scheme[DualRegionParams]):
-    """Two evenly spaced regions."""
+    """Two uniform regions."""
 
     name = "dual_region"
     params = DualRegionParams
@@ -81,7 +81,7 @@ class DualRegion(Scheme[DualRegionParams]):
     ops = "DualRegion"
 
     def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:
-        """The codes of the region that x is in."""
+        """The codes of x in its region."""
         half, offset = 1 << (bits - 1), _offset(bits, options)
         with np.errstate(all="ignore"):
             low = np.clip(np.rint(x / inputs[0]) + np.float32(offset), 0, offset or half - 1)
@@ -96,7 +96,7 @@ class DualRegion(Scheme[DualRegionParams]):
             return np.asarray(np.where(held >= half, (held - half) * inputs[1], low), np.float32)
 
     def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
-        """The codes of the region that x is in, as floats."""
+        """The codes of x in its region, as floats."""
         half, offset, nothing = 1 << (bits - 1), _offset(bits, options), body.number(0)
         low = body("Round", body("Div", x, inputs[0]))
         low = body(
@@ -107,7 +107,7 @@ class DualRegion(Scheme[DualRegionParams]):
         return body.positive(chosen) if not body.differentiable else body.unless_nan(x, chosen)
 
     def terms_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> tuple[Term, ...]:
-        """A region each; what is in the other one has the code of 0."""
+        """One term a region; elements of the other region have the code of 0."""
         half, offset = 1 << (bits - 1), _offset(bits, options)
         zero, nothing = body.byte(offset), body.byte(0)
         low = body("Clip", body("QuantizeLinear", x, inputs[0], zero), nothing, body.byte(offset or half - 1))

@@ -1,5 +1,4 @@
-"""Codes as a number of edges: how a static code with freely placed values is found, exactly and without transcendental
-functions."""
+"""Static codes of freely placed values, found by counting edges: exact, without transcendental functions."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from onnxptq.ops.body import INT32, UINT8, Body
 from onnxptq.ops.scheme import F32
 
 COMPARED = 3
-"""The leading bits of a code that are found by comparisons with all edges between them."""
+"""The leading bits of a code that are found by comparisons with all edges."""
 
 
 def count_edges(x: F32, edges: F32, *, descending: bool = False) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What fused ops may do to their result before it is written: bias and an activation function."""
+"""Epilogues of fused ops: bias and an activation function."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def apply(y: NDArray[np.float64], epilogue: str) -> F32:
 
 
 def apply_body(body: Body, y: str, epilogue: str, *, out: str) -> None:
-    """The same in standard ops."""
+    """``apply`` in standard ops."""
     if epilogue not in ("none", "gelu", "relu"):
         raise ValueError(f"epilogue {epilogue!r} is not one of none, gelu, relu")
     body({"none": "Identity", "relu": "Relu", "gelu": "Gelu"}[epilogue], y, out=out)

@@ -1,4 +1,4 @@
-"""The compiled op library: where it is, and which instruction set it would use."""
+"""The compiled op library: its path, and the instruction set that it uses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from onnxptq.errors import InputError
 
 MACHINES = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
-"""Processors that the library is written for."""
+"""Processors that the library supports."""
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 
 def path() -> Path | None:
-    """The library of this installation, or the one that ``$ONNXPTQ_LIBRARY`` names; None where there is none."""
+    """The path of this installation's library or of ``$ONNXPTQ_LIBRARY``; None if there is none."""
     named = os.environ.get("ONNXPTQ_LIBRARY")
     if named is not None:
         if not Path(named).is_file():
@@ -32,8 +32,7 @@ def path() -> Path | None:
 
 
 def lacking() -> bool:
-    """Whether this machine could run a library but has none, and nobody left it out on purpose
-    (``ONNXPTQ_PURE=1``)."""
+    """True if this machine could run a library but has none, unless ``ONNXPTQ_PURE=1`` left it out."""
     pure = os.environ.get("ONNXPTQ_PURE", "") not in ("", "0")
     return not pure and platform.machine().lower() in MACHINES and path() is None
 
@@ -62,7 +61,7 @@ def isa() -> str | None:
 
 
 def isas(*, usable: bool = True) -> list[str]:
-    """The library's instruction sets from worst to best, by default only those that this CPU has."""
+    """The library's instruction sets from worst to best, by default only those of this CPU."""
     file = path()
     if file is None:
         return []

@@ -1,4 +1,4 @@
-"""Scheme ``log_base`` (PTQ4SAM's adaptive granularity): values s * 2^(-i/tau), and an honest zero."""
+"""Scheme ``log_base`` (PTQ4SAM's adaptive granularity): values s * 2^(-i/tau), and an exact zero."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TAUS = (1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, eq=False)
 class LogBaseParams(Params):
-    """The largest value, and how many steps halve it.
+    """The largest value, and the number of steps that halve it.
 
-    What ops are given is not these numbers but the values and edges they stand for, made here once in float64 and
-    rounded to float32: logarithms differ between runtimes, tables do not.
+    Ops read the values and edges instead of these numbers. They are made here once in float64 and rounded to float32:
+    logarithms differ between runtimes, tables do not.
     """
 
     scale: float
@@ -34,7 +34,7 @@ class LogBaseParams(Params):
         self.require(0 < self.tau < math.inf, f"tau = {self.tau} must be positive")
 
     def levels(self) -> int:
-        """How many values are not zero: all but the last code's, as far as they are normal float32 numbers."""
+        """Number of nonzero values: all codes but the last, as far as their values are normal float32 numbers."""
         steps = np.arange(2**self.bits - 1) / self.tau
         with np.errstate(under="ignore"):
             return int(((self.scale * np.exp2(-steps)).astype(np.float32) >= np.float32(SMALLEST)).sum())

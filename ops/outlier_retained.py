@@ -1,9 +1,9 @@
 """Scheme ``outlier_retained`` (PTQ4RIS' RORQ): groups by magnitude, each with its own affine code.
 
 Thresholds are static, membership is decided for each element, and the group's index stands in the upper bits of the
-code. What lies above every threshold belongs to the last group (the published code puts it into group 0 and clips it
-there). Decoded values are not monotone: just beyond a threshold the coarser code of the next group may round to less
-than the finer one reached.
+code. Elements above every threshold belong to the last group (the published code puts them into group 0 and clips them
+there). Decoded values are not monotone: just beyond a threshold the coarser code of the next group may round to a
+smaller value than the last one of the finer code.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from onnxptq.ops.scheme import F32, FLOATS, UINT8S, Array, Codes, Options, Param
 from onnxptq.ops.uniform import affine, affine_codes, affine_codes_body, affine_values, affine_values_body
 
 LEAST = 16
-"""A tail of fewer elements joins the group before it: their deviation says nothing."""
+"""Groups with fewer elements join the group before: their deviation is unreliable."""
 
 
 class Group(NamedTuple):
-    """The elements of magnitude up to ``threshold`` that no earlier group has."""
+    """The elements of magnitude up to ``threshold`` that belong to no earlier group."""
 
     threshold: float
     low: float
@@ -61,7 +61,7 @@ class OutlierRetainedParams(Params):
 
 
 def merge_tails(groups: Sequence[Group], least: int = LEAST) -> list[Group]:
-    """The groups with too small ones at the end joined to the one before."""
+    """The groups, with small ones at the end joined to the one before."""
     kept = list(groups)
     while len(kept) > 1 and kept[-1].elements < least:
         last, before = kept.pop(), kept.pop()
@@ -74,7 +74,7 @@ def merge_tails(groups: Sequence[Group], least: int = LEAST) -> list[Group]:
 
 
 def from_groups(groups: Sequence[Group], bits: int, *, least: int = LEAST) -> OutlierRetainedParams:
-    """Parameters of groups found by calibration, in ascending order of their thresholds."""
+    """Parameters of calibrated groups, in ascending order of their thresholds."""
     kept = merge_tails(groups, least)
     codes = affine([g.low for g in kept], [g.high for g in kept], bits)
     return OutlierRetainedParams(
@@ -122,7 +122,7 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
         return body("Add", body("Mul", group, body.integer(1 << bits)), codes)
 
     def fake_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
-        """Without packing and unpacking the group's index: fewer steps, and none that gradients cannot pass."""
+        """Without packing and unpacking the group's index: fewer steps, all of them differentiable."""
         scale, zero = self._of_group(body, self._group_body(body, x, inputs, options), inputs)
         return affine_values_body(body, affine_codes_body(body, x, scale, zero, bits), scale, zero)
 
@@ -152,7 +152,7 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
         return UINT8 if bits + index_bits(options["groups"]) <= 8 else UINT16
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[OutlierRetainedParams]:
-        """1 to 4 groups, each 2 to 16 times as wide as the one inside it."""
+        """1 to 4 groups, each 2 to 16 times as wide as the one before."""
         largest = max(-low, high, 0.0)
         for count in (1, 2, 3, 4):
             for ratio in (0.5, 0.25, 0.125, 0.0625) if count > 1 else (1.0,):

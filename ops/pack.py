@@ -1,4 +1,4 @@
-"""Codes at their true width: 8 bits as INT8, 4 bits as ONNX INT4, other widths as a little-endian stream of bits.
+"""Codes at their true width: 8 bits as INT8, 4 bits as ONNX INT4, other widths as a little-endian bit stream.
 
 Stored codes are signed (code - 2^(bits-1)) where ONNX has a signed type of the width; a bit stream holds the unsigned
 ones. The stream is padded to a multiple of 8 codes, so that every eight of them fill ``bits`` whole bytes.
@@ -40,7 +40,7 @@ def unpack(stream: Bytes, bits: int, count: int) -> Bytes:
 
 
 def store_weight(codes: Bytes, bits: int) -> NDArray[Any] | onnx.TensorProto:
-    """Unsigned codes as an op takes them: an array, or for 4 bits an (unnamed) INT4 tensor, which NumPy cannot hold."""
+    """Unsigned codes as ops read them: an array, or for 4 bits an unnamed INT4 tensor, which NumPy cannot hold."""
     if bits == 8:
         return (codes ^ np.uint8(128)).view(np.int8)
     if bits != 4:
@@ -50,7 +50,7 @@ def store_weight(codes: Bytes, bits: int) -> NDArray[Any] | onnx.TensorProto:
 
 
 def signed_codes(stored: NDArray[Any] | onnx.TensorProto, bits: int, shape: Sequence[int]) -> NDArray[np.int8]:
-    """Signed codes of a stored weight, the inverse of ``store_weight`` but for the sign."""
+    """Signed codes of a stored weight: ``store_weight`` inverted, except for the sign."""
     if isinstance(stored, onnx.TensorProto):
         stored = np.asarray(onnx.numpy_helper.to_array(stored))
     if bits in (4, 8):
@@ -69,8 +69,7 @@ def dequantize(
     axis: int,
     group: int = 0,
 ) -> NDArray[np.float32]:
-    """Floats of a stored weight: (code - zero) * scale, along ``axis``, or for every ``group`` entries of the other
-    axis."""
+    """Floats of a stored weight: (code - zero) * scale, along ``axis``, or per ``group`` entries of the other axis."""
     codes = signed_codes(stored, bits, shape).astype(np.float32)
     spread, offset = (_spread(np.asarray(a), len(shape), shape[0], axis, group) for a in (scale, zero))
     return np.asarray((codes - offset.astype(np.float32)) * spread, np.float32)
@@ -83,7 +82,7 @@ def _spread(values: NDArray[Any], rank: int, rows: int, axis: int, group: int) -
 
 
 def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int], kind: int = FLOAT) -> str:
-    """Signed codes of a stored weight, as floats or INT32; by arithmetic on pairs of bytes where it is a stream."""
+    """Signed codes of a stored weight, as floats or INT32; a bit stream is unpacked by arithmetic on pairs of bytes."""
     if bits in (4, 8):
         return body.cast(stored, kind)
     count = int(np.prod(shape, dtype=np.int64))
@@ -108,7 +107,7 @@ def unpack_body(body: Body, stored: str, bits: int, shape: Sequence[int], kind: 
 def dequantize_body(
     body: Body, stored: str, scale: str, zero: str, *, bits: int, shape: Sequence[int], axis: int, group: int = 0
 ) -> str:
-    """The same meaning as ``dequantize``, in standard ops."""
+    """``dequantize`` in standard ops."""
     if group and bits == 4:
         stored = body.cast(stored, INT32)  # OpenVINO 2026.4 misreads INT4 codes whose scale varies along K, or crashes
     codes = unpack_body(body, stored, bits, shape)

@@ -1,4 +1,4 @@
-"""The op reference, written from the specs and schemes themselves."""
+"""The op reference, generated from the specs and schemes."""
 
 from __future__ import annotations
 

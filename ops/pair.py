@@ -1,4 +1,4 @@
-"""The op pair ``...QuantizeLinear`` / ``...DequantizeLinear`` of a scheme, made from the scheme alone."""
+"""The op pair ``...QuantizeLinear`` / ``...DequantizeLinear`` of a scheme, derived from the scheme alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Integer products of codes: exact in every runtime, on every CPU.
 
-onnxruntime multiplies UINT8 by INT8 on x86 without VNNI in pairs that are added up in 16 bits and saturate there. So a
-weight is INT8 only where no pair of products can leave 16 bits, and UINT8 otherwise: those products are added up in 32
-bits everywhere.
+On x86 without VNNI onnxruntime multiplies UINT8 by INT8 in pairs, whose 16-bit sums saturate. So a weight is INT8 only
+where no pair of products can exceed 16 bits, and UINT8 otherwise: those products are summed in 32 bits everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SAFE_BITS = 15
 
 @dataclass(frozen=True)
 class Term:
-    """A coded tensor, or one of several that add up to it: (codes - zero) * scale."""
+    """A coded tensor, or one of several whose sum it is: (codes - zero) * scale."""
 
     codes: str
     """UINT8."""
@@ -43,7 +42,7 @@ class Weight:
 
 
 def signed_body(body: Body, stored: str, zero: str, *, bits: int, shape: Sequence[int]) -> Weight:
-    """The codes of a stored weight as INT8. Of constants, so made once in a session, like all that follows."""
+    """The codes of a stored weight as INT8; computed from constants, so only once in a session."""
     return Weight(body.cast(unpack_body(body, stored, bits, shape, INT32), INT8), zero)
 
 
@@ -60,7 +59,7 @@ def weight_body(body: Body, stored: str, zero: str, *, bits: int, shape: Sequenc
 
 
 def multiply_body(body: Body, terms: Sequence[Term], weight: Weight, scale: str) -> str:
-    """The terms' sum times a weight [K, N] with one scale a column, as floats."""
+    """The sum of the terms times a weight [K, N] with one scale a column, as floats."""
     parts = []
     for term in terms:
         zero = body.byte(0) if term.by_row else term.zero

@@ -1,7 +1,7 @@
-"""The NumPy references as operators of a session, by way of onnxruntime-extensions: slow, and good for debugging.
+"""The NumPy references as operators of a session, through onnxruntime-extensions: slow, for debugging.
 
-That package knows ops with a fixed list of inputs, one type each, and attributes that are single numbers or words. The
-ops that are such (the schemes' pairs and RowRange) are registered; the others run by their function bodies as in any
+That package supports ops with a fixed list of inputs, one type each, and attributes that are single numbers or words.
+The ops of this kind (the schemes' pairs and RowRange) are registered; the others run by their function bodies as in any
 session.
 """
 
@@ -35,7 +35,7 @@ def _attribute_kind(name: str, default: object) -> str:
 
 @functools.cache
 def _define() -> str:
-    """Hand every expressible op over, once in a process; the path of the library that runs them."""
+    """Register every expressible op, once in a process; return the path of the library that runs them."""
     try:
         import onnxruntime_extensions as extensions
     except ImportError as error:

@@ -15,7 +15,7 @@ from onnxptq.ops.spec import OpSpec
 from onnxptq.ops.uniform import row_range, row_range_body
 
 COLUMNS = -2
-"""The axis along which columns of v run: a channel's scale stands before the sum over keys."""
+"""The axis of v's columns: a channel's scale applies before the sum over keys."""
 CODED = ("q_scale?", "q_zero?", "k_scale?", "k_zero?", "v_scale?", "v_zero?")
 SOFTMAX = {"form": "softmax", "groups": 1, "cells": 0}
 
@@ -103,7 +103,7 @@ def _scores(
 
 
 def reference(q: F32, k: F32, v: F32, *optional: Array | None, **attributes: Any) -> F32:
-    """Sums and softmax in float64; the codes are of float32 numbers."""
+    """Sums and softmax in float64; codes are computed from float32 numbers."""
     given = SPEC.complete(attributes)
     given_inputs: list[Array | None] = [*optional, *[None] * (len(SPEC.inputs) - 3 - len(optional))]
     mask, bias, rel_h, rel_w, *scales = given_inputs

@@ -1,7 +1,7 @@
 """QConv: a convolution with coded input and weight, in one or two dimensions.
 
-Ranges at run time, scheme ``token``, are as fine as one sum allows: of each pixel where the kernel is one pixel, of
-each channel where channels are not summed, else of each sample.
+With scheme ``token``, ranges at run time are as fine as one sum allows: per pixel where the kernel is one pixel, per
+channel where channels are not summed, else per sample.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from onnxptq.ops.uniform import (
 )
 
 MOST_TAPS = 256
-"""Of a depthwise kernel whose channels have ranges of their own: what the native kernel sums in floats exactly."""
+"""Largest depthwise kernel with ranges per channel: the native kernel sums it in floats exactly."""
 GEOMETRY = ("kernel_shape", "strides", "pads", "dilations", "group")
 
 
 def ranges(shape: Sequence[int], strides: Sequence[int], pads: Sequence[int], group: int) -> str:
-    """Of what each range at run time is, for a weight of that shape: of a ``pixel``, a ``channel`` or a ``sample``."""
+    """The unit of each range at run time for a weight of that shape: ``pixel``, ``channel`` or ``sample``."""
     if group == 1 and shape[1] > 1 and all(n == 1 for n in (*shape[2:], *strides)) and not any(pads):
         return "pixel"
     return "channel" if group > 1 and shape[1] == 1 and math.prod(shape[2:]) <= MOST_TAPS else "sample"
 
 
 def _axes(attributes: Mapping[str, Any]) -> tuple[int, ...]:
-    """The axes of x over which a range at run time is taken."""
+    """The axes of x that share a range at run time."""
     found = ranges(*(attributes[name] for name in ("shape", "strides", "pads", "group")))
     spatial = tuple(range(2, len(attributes["shape"])))
     return {"pixel": (1,), "channel": spatial, "sample": (1, *spatial)}[found]
@@ -78,8 +78,10 @@ def _by_channel(body: Body, values: str, shape: Sequence[int]) -> str:
 
 
 def _integer_body(body: Body, terms: Sequence[Term], attributes: Mapping[str, Any], geometry: Mapping[str, Any]) -> str:
-    """By ConvInteger: of UINT8 weights, which onnxruntime multiplies four times faster than INT8 ones and exactly. It
-    has no zero-points by channel, so these are taken off as sums of what each window holds."""
+    """By ConvInteger with UINT8 weights, which onnxruntime multiplies four times faster than INT8 ones and exactly.
+
+    ConvInteger has no zero-points by channel, so these are subtracted as sums over each window.
+    """
     shape = attributes["shape"]
     weight = unsigned_body(body, "w_codes", "w_zero", bits=attributes["w_bits"], shape=shape)
     zero = _by_channel(body, body.cast(weight.zero, INT32), shape)

@@ -1,4 +1,4 @@
-"""Scheme: a way to write floats as k-bit codes, said twice: in NumPy and as a function body.
+"""Scheme: k-bit codes of floats, defined twice: in NumPy and as a function body.
 
 A scheme's parameters travel as a few arrays, its *inputs*: they are the inputs of its op pair and p0, p1 .. of the
 fused ops.
@@ -33,7 +33,7 @@ INT8S: Mapping[str, Any] = {"dtype": np.dtype(np.int8)}
 
 @dataclass(frozen=True, eq=False)
 class Params:
-    """What a scheme needs to encode one tensor. Array fields are read-only NumPy arrays; JSON in and out."""
+    """Parameters that encode one tensor. Array fields are read-only NumPy arrays; converts to and from JSON."""
 
     bits: int
 
@@ -72,11 +72,11 @@ class Params:
             raise InputError(f"{type(self).__name__}: {message}; calibrate again or mend the plan")
 
     def inputs(self) -> dict[str, Array]:
-        """The arrays that carry these parameters, by name, in the order in which ops take them."""
+        """The arrays that carry these parameters, by name, in the order of the ops' inputs."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if "dtype" in f.metadata}
 
     def attributes(self) -> dict[str, int | str]:
-        """Attributes that the ops need besides the width; ``x_`` is put before their names in fused ops."""
+        """Attributes that the ops need besides the width; fused ops prefix their names with ``x_``."""
         return {}
 
     def to_json(self) -> dict[str, Any]:
@@ -93,17 +93,16 @@ REGISTRY: dict[str, Scheme[Any]] = {}
 
 
 class Scheme(ABC, Generic[P]):
-    """One way to write floats as codes. Subclasses are registered by being defined; two of one name are an error.
+    """Codes of floats. Defining a subclass registers it; two of one name are an error.
 
-    ``codes``, ``values`` and ``bind`` are the meaning, ``codes_body``, ``values_body`` and ``bind_body`` say the same
-    in standard ops: there tensors are names, and codes are kept in whatever type is handy (``code_type`` at the ops'
-    outputs).
+    ``codes``, ``values`` and ``bind`` define the scheme in NumPy, ``codes_body``, ``values_body`` and ``bind_body`` in
+    standard ops: there tensors are names, and codes have any convenient type (``code_type`` at the ops' outputs).
     """
 
     name: ClassVar[str]
     params: ClassVar[type[Params]]
     doc: ClassVar[str]
-    """What the code is, in one sentence; the op reference prints it."""
+    """The definition of the code in one sentence, for the op reference."""
     inputs: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays of ``Params.inputs``."""
     attributes: ClassVar[Mapping[str, int | str]] = {}
@@ -115,11 +114,11 @@ class Scheme(ABC, Generic[P]):
     domain, and fails on ours.
     """
     code_types: ClassVar[tuple[str, ...]] = ("uint8",)
-    """Element types that codes may have outside of a body."""
+    """Element types of codes outside of a body."""
     dynamic: ClassVar[bool] = False
-    """Whether ranges come from the tensor itself at run time (no calibration)."""
+    """True if ranges come from the tensor itself at run time (no calibration)."""
     monotone: ClassVar[bool] = True
-    """Whether decoded values never fall where x rises (in a dynamic scheme: within a row)."""
+    """True if decoded values never fall where x rises (in a dynamic scheme: within a row)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -138,7 +137,7 @@ class Scheme(ABC, Generic[P]):
         """Values of codes."""
 
     def bind(self, x: F32, inputs: Sequence[Array], bits: int) -> Sequence[Array]:
-        """The arrays by which ``x`` is coded: those given, or, in a dynamic scheme, those made from ``x``."""
+        """The arrays that code ``x``: the given ones, or, in a dynamic scheme, those computed from ``x``."""
         return inputs
 
     @abstractmethod
@@ -147,7 +146,7 @@ class Scheme(ABC, Generic[P]):
 
     @abstractmethod
     def values_body(self, body: Body, codes: str, inputs: Sequence[str], bits: int, options: Options) -> str:
-        """``values`` in standard ops; ``codes`` as ``codes_body`` gives them, or read by ``codes_input``."""
+        """``values`` in standard ops, for ``codes`` as returned by ``codes_body`` or ``codes_input``."""
 
     def bind_body(self, body: Body, x: str, inputs: Sequence[str], bits: int) -> Sequence[str]:
         """``bind`` in standard ops."""
@@ -155,7 +154,7 @@ class Scheme(ABC, Generic[P]):
 
     @abstractmethod
     def codes_input(self, body: Body, codes: str) -> str:
-        """Integer codes in the type that ``values_body`` wants."""
+        """Integer codes in the type that ``values_body`` reads."""
 
     def code_type(self, bits: int, options: Options) -> int:
         """ONNX element type of codes outside of a body."""
@@ -163,45 +162,45 @@ class Scheme(ABC, Generic[P]):
 
     @abstractmethod
     def grid(self, low: float, high: float, bits: int) -> Iterator[P]:
-        """The candidates a search may try for a tensor whose values lie in [low, high]."""
+        """The candidates of a search for a tensor with values in [low, high]."""
 
     def encode(self, x: F32, p: P) -> Codes:
-        """Codes of ``x``: honest k-bit numbers (plus group index bits where the scheme has groups)."""
+        """Codes of ``x``: true k-bit numbers (plus group index bits where the scheme has groups)."""
         x = np.asarray(x, np.float32)
         return self.codes(x, self.bind(x, tuple(p.inputs().values()), p.bits), p.bits, p.attributes())
 
     def decode(self, codes: Codes, p: P) -> F32:
-        """Values of codes; a dynamic scheme's codes mean nothing without their tensor, so there it is a TypeError."""
+        """Values of codes; a TypeError in a dynamic scheme, whose codes need their tensor."""
         if self.dynamic:
             raise TypeError(f"codes of scheme {self.name!r} need the ranges of their tensor: use `fake`")
         return self.values(codes, tuple(p.inputs().values()), p.bits, p.attributes())
 
     def fake(self, x: F32, p: P) -> F32:
-        """``x`` as it looks after coding: what calibrators measure and simulations use."""
+        """``x`` coded and decoded, for calibrators and simulations."""
         return self.fake_arrays(np.asarray(x, np.float32), tuple(p.inputs().values()), p.bits, p.attributes())
 
     def fake_arrays(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> F32:
-        """``fake`` with parameters as ops hold them."""
+        """``fake`` with parameters as arrays of the ops."""
         bound = self.bind(x, inputs, bits)
         return self.values(self.codes(x, bound, bits, options), bound, bits, options)
 
     def fake_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
-        """``fake`` in standard ops: what a fused op does to its operand."""
+        """``fake`` in standard ops, as fused ops apply it to their operands."""
         bound = self.bind_body(body, x, inputs, bits)
         return self.values_body(body, self.codes_body(body, x, bound, bits, options), bound, bits, options)
 
     def terms_body(
         self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options
     ) -> tuple[Term, ...] | None:
-        """``fake`` as a sum of UINT8 codes times scales, for integer products; None where the values are no such sum,
-        or where one product of floats costs less than the sum's.
+        """``fake`` as a sum of UINT8 codes times scales, for integer products; None where there is no such sum, or
+        where one product of floats is cheaper.
 
         The last dimensions of x are one row; static parameters are single numbers.
         """
         return None
 
     def bits_per_element(self, p: P, count: int) -> float:
-        """True storage of one element, index bits included."""
+        """True storage of one element in bits, index bits included."""
         return float(p.bits)
 
     def from_json(self, data: Mapping[str, Any]) -> P:

@@ -1,9 +1,9 @@
-"""OpSpec: everything about an operator of our domain that is not speed.
+"""OpSpec: the definition of an operator of our domain, without its native kernel.
 
-A node's attributes and inputs decide its *variant*; each variant has its own function body, told apart by ONNX's
-``overload`` field (measured: onnxruntime picks the body by overload, and a registered native kernel wins over every
-body). So a body is plain text without branches, and the overload is a digest of that text: equal bodies are stored
-once.
+A node's attributes and inputs decide its *variant*; each variant has its own function body, identified by ONNX's
+``overload`` field (measured: onnxruntime selects the body by overload, and a registered native kernel takes precedence
+over every body). So a body is plain text without branches, and the overload is a digest of that text: equal bodies are
+stored once.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class OpSpec:
 
     name: str
     inputs: tuple[str, ...]
-    """Names; a trailing ``?`` marks one that may be absent."""
+    """Names; a trailing ``?`` marks an optional input."""
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     """Attribute names with their defaults; ``None`` marks a required one."""
     body: Callable[[Body, dict[str, Any], Mapping[str, str], int], None]
     """Writes the body: (body, all attributes, names of the inputs that are present, rank of the first input)."""
     reference: Callable[..., Any]
-    """NumPy meaning: (inputs in order, absent ones None, then attributes by name) -> array or tuple of arrays."""
+    """NumPy reference: (inputs in order, absent ones None, then attributes by name) -> array or tuple of arrays."""
     doc: str = ""
     types: tuple[str, ...] = ()
     """Element types of the inputs, in words."""
@@ -90,7 +90,7 @@ class OpSpec:
         *,
         differentiable: bool = False,
     ) -> onnx.FunctionProto:
-        """The function body of one variant, to be carried by every artifact that uses it."""
+        """The function body of one variant; every artifact that uses the variant carries it."""
         text = self.text(attributes, present, rank, differentiable=differentiable)
         inputs = ", ".join(name.rstrip("?") for name in self.inputs)
         function = parser.parse_function(
@@ -111,7 +111,7 @@ class OpSpec:
         differentiable: bool = False,
         **attributes: Any,
     ) -> tuple[onnx.NodeProto, onnx.FunctionProto]:
-        """A node and the function it calls; inputs that are absent are None or the empty name."""
+        """A node and its function; absent inputs are None or the empty name."""
         given = [tensor or "" for tensor in inputs]
         while given and not given[-1]:
             given.pop()

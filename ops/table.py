@@ -17,7 +17,7 @@ from onnxptq.ops.scheme import F32, FLOATS, INT8S, Array, Codes, Options, Params
 from onnxptq.ops.uniform import SMALLEST
 
 CELLS = 8
-"""How many cells a unit of the table is divided into where edges lie between cells."""
+"""Cells in a unit of the table, where edges lie between cells."""
 REACH = 128 * CELLS
 """Cells on either side of 0."""
 BENDS = (1.0, 1.5, 2.0, 3.0)
@@ -25,8 +25,7 @@ BENDS = (1.0, 1.5, 2.0, 3.0)
 
 @dataclass(frozen=True, eq=False)
 class TableParams(Params):
-    """Values by code, ascending, in units of ``scale``; ``edges`` between neighbours, ascending: code = number of edges
-    <= x."""
+    """Ascending values by code in units of ``scale``; ascending ``edges`` between them: code = number of edges <= x."""
 
     values: NDArray[np.int8] = field(metadata=INT8S)
     scale: F32 = field(metadata=FLOATS)
@@ -43,7 +42,7 @@ class TableParams(Params):
         )
 
     def attributes(self) -> dict[str, int | str]:
-        """Whether edges lie between cells, so that a division and a look-up find a code."""
+        """True if edges lie between cells, so that a division and a look-up find a code."""
         return {"cells": CELLS if self._between_cells() else 0}
 
     def _between_cells(self) -> bool:
@@ -52,7 +51,7 @@ class TableParams(Params):
 
 
 def table(levels: ArrayLike, bits: int, *, largest: int = 127) -> TableParams:
-    """The table nearest to these 2^bits levels, with edges half way.
+    """The table nearest to these 2^bits levels, with edges halfway between them.
 
     ``largest`` is the greatest magnitude of a stored value: 31 keeps the fast products of machines without VNNI.
     """
@@ -69,7 +68,7 @@ def _cell(x: F32, scale: F32) -> F32:
 
 
 def between_cells(p: TableParams) -> TableParams:
-    """The table with its edges moved between cells: each by a sixteenth of a unit, to the first number of a cell."""
+    """The table with its edges between cells: each moves by a sixteenth of a unit, to the first number of a cell."""
     wanted = _cell(p.edges, p.scale)
     edges = ((wanted.astype(np.float64) - 0.5) * (float(p.scale) / CELLS)).astype(np.float32)
     while (short := _cell(edges, p.scale) < wanted).any():
@@ -127,7 +126,7 @@ class Table(Scheme[TableParams]):
         return edges.codes_input(body, codes)
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[TableParams]:
-        """Levels over the range, more and more of them near 0: where a search by Lloyd's steps may start."""
+        """Levels over the range, increasingly dense near 0: starting points for Lloyd's steps."""
         span = np.linspace(min(low, 0.0), max(high, 0.0), 2**bits)
         largest = max(float(np.abs(span).max()), SMALLEST)
         for bend in BENDS:
@@ -135,7 +134,7 @@ class Table(Scheme[TableParams]):
 
 
 def _cells_body(body: Body, x: str, inputs: Sequence[str]) -> tuple[str, str]:
-    """The cell of each number as INT32, and the code of each cell, which is made once in a session."""
+    """The cell of each number as INT32, and the code of each cell, which is computed once in a session."""
     scale = body("Div", body("Squeeze", inputs[1]), body.number(CELLS))
     cell = body.cast(body("QuantizeLinear", x, scale, body.integer(REACH, "uint16")), INT32)
     last = body.integer(2 * REACH - 1)

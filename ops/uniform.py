@@ -1,5 +1,4 @@
-"""Schemes ``uniform`` (evenly spaced values, parameters fixed at calibration), ``token`` and ``row`` (parameters from
-the row itself)."""
+"""Schemes ``uniform`` (evenly spaced values, static parameters), ``token`` and ``row`` (parameters from each row)."""
 
 from __future__ import annotations
 
@@ -21,14 +20,14 @@ U8 = NDArray[np.uint8]
 SMALLEST = 1.1754943508222875e-38
 """The smallest normal float32: no scale is smaller."""
 SHRINK = tuple(i / 100 for i in range(1, 101))
-"""The parts of a range that searches try."""
+"""The shares of a range that searches try."""
 NO_ZERO: U8 = np.zeros((), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class UniformParams(Params):
-    """value = (code - zero) * scale. The arrays broadcast against the tensor: one number, one per channel, per head,
-    per row ..."""
+    """value = (code - zero) * scale. The arrays broadcast against the tensor: one number, or one per channel, head, row
+    ..."""
 
     scale: F32 = field(metadata=FLOATS)
     zero: U8 = field(metadata=UINT8S)
@@ -41,16 +40,16 @@ class UniformParams(Params):
 
 @dataclass(frozen=True, eq=False)
 class TokenParams(Params):
-    """Nothing but the width: scale and zero-point come from each row."""
+    """Only the width: scale and zero-point come from each row."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowParams(Params):
-    """Nothing but the width: the scale comes from each row's maximum."""
+    """Only the width: the scale comes from each row's maximum."""
 
 
 def affine(low: ArrayLike, high: ArrayLike, bits: int) -> UniformParams:
-    """Codes 0 .. 2^bits - 1 over [low, high], widened to hold 0; arrays give one range each."""
+    """Codes 0 .. 2^bits - 1 over [low, high], extended to 0; arrays give one range each."""
     n = np.float32(2**bits - 1)
     lo = np.clip(np.minimum(np.asarray(low, np.float64), 0), -LARGEST, 0).astype(np.float32)
     hi = np.clip(np.maximum(np.asarray(high, np.float64), 0), 0, LARGEST).astype(np.float32)
@@ -59,8 +58,7 @@ def affine(low: ArrayLike, high: ArrayLike, bits: int) -> UniformParams:
 
 
 def symmetric(largest: ArrayLike, bits: int) -> UniformParams:
-    """Signed codes -2^(bits-1) .. 2^(bits-1) - 1 with 0 in the middle; scale = largest / (2^(bits-1) - 1/2), as PTQ4ViT
-    has it."""
+    """Signed codes -2^(bits-1) .. 2^(bits-1) - 1 around 0; scale = largest / (2^(bits-1) - 1/2), as in PTQ4ViT."""
     half = 2 ** (bits - 1)
     scale = np.maximum(np.abs(np.asarray(largest, np.float64)) / (half - 0.5), SMALLEST).astype(np.float32)
     return UniformParams(bits, scale, np.full(scale.shape, half, np.uint8))
@@ -81,7 +79,7 @@ def affine_values(codes: Codes, scale: F32, zero: U8) -> F32:
 
 
 def affine_codes_body(body: Body, x: str, scale: str, zero: str | None, bits: int) -> str:
-    """``affine_codes`` in standard ops, as floats; no zero-point means 0."""
+    """``affine_codes`` in standard ops, as floats; a missing zero-point is 0."""
     ratio = body("Div", x, scale)
     codes = body("Round", ratio)
     if zero is not None:
@@ -103,8 +101,9 @@ def affine_values_body(body: Body, codes: str, scale: str, zero: str | None) -> 
 
 
 def row_range(x: F32, bits: int, axis: int | tuple[int, ...] = -1) -> tuple[F32, U8]:
-    """Scale and zero-point of each row, [..., 1], or along other axes: ``affine`` of the extrema, NaN read as 0 and
-    infinities as the largest float.
+    """Scale and zero-point of each row, [..., 1], or along other axes.
+
+    ``affine`` of the extrema, with NaN read as 0 and infinities as the largest float.
     """
     held = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=LARGEST, neginf=-LARGEST)
     p = affine(held.min(axis, keepdims=True, initial=0), held.max(axis, keepdims=True, initial=0), bits)
@@ -120,13 +119,13 @@ def row_range_body(body: Body, x: str, bits: int, *axes: int) -> tuple[str, str]
 
 
 def _top_body(body: Body, x: str, axes: str) -> str:
-    """The largest of the numbers of each row and 0."""
+    """The maximum of each row and 0."""
     held = body.unless_nan(x, x) if body.differentiable else body.positive(x)
     return body("Clip", body("ReduceMax", held, axes), body.number(0), body.number(LARGEST))
 
 
 def _rows_body(body: Body, x: str, inputs: Sequence[str], bits: int) -> tuple[str, str, str]:
-    """``x`` as a matrix of UINT8 codes with one scale and zero-point a row, and these as vectors."""
+    """``x`` as a matrix of UINT8 codes with one scale and zero-point a row, and the vectors of these."""
     flat = body.integers([-1])
     scale = body("Reshape", inputs[0], flat)
     zero = body("Reshape", inputs[1], flat) if len(inputs) > 1 else _no_zeros(body, scale)
@@ -138,7 +137,7 @@ def _no_zeros(body: Body, like: str) -> str:
 
 
 class Affine:
-    """What the three schemes share: codes are evenly spaced once scale and zero-point are known."""
+    """Shared by the three schemes: evenly spaced codes, once scale and zero-point are known."""
 
     def codes(self, x: F32, inputs: Sequence[Array], bits: int, options: Options) -> Codes:
         """Codes by scale and zero-point."""
@@ -162,10 +161,10 @@ class Affine:
 
 
 class RowWise(Affine):
-    """What the two dynamic ones share: each row has its own scale."""
+    """Shared by the two dynamic schemes: each row has its own scale."""
 
     def fake_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
-        """By the standard pair, along the rows of a matrix."""
+        """By the standard pair, on the rows of a matrix."""
         bound = self.bind_body(body, x, inputs, bits)
         if body.differentiable:
             return self.values_body(body, self.codes_body(body, x, bound, bits, options), bound, bits, options)
@@ -202,7 +201,7 @@ class Uniform(Affine, Scheme[UniformParams]):
         return (Term(byte_codes_body(body, x, scale, zero, bits), zero, scale, bits),)
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[UniformParams]:
-        """The range shrunk by 100 factors; an end at 0 stays there."""
+        """The range shrunk by 100 factors; an end at 0 stays."""
         for factor in SHRINK:
             yield affine(factor * low, factor * high, bits)
 
@@ -224,7 +223,7 @@ class Token(RowWise, Scheme[TokenParams]):
         return row_range_body(body, x, bits)
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[TokenParams]:
-        """There is nothing to search."""
+        """Empty: there are no candidates."""
         yield TokenParams(bits)
 
 
@@ -247,7 +246,7 @@ class Row(RowWise, Scheme[RowParams]):
         return (body("Clip", body("Div", top, body.number(2**bits - 1)), body.number(SMALLEST)),)
 
     def grid(self, low: float, high: float, bits: int) -> Iterator[RowParams]:
-        """There is nothing to search."""
+        """Empty: there are no candidates."""
         yield RowParams(bits)
 
 

@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The whole parser. Importing a subcommand's file must stay cheap: it runs for every ``--help``."""
+    """The whole parser. Importing a subcommand's file must stay cheap: every ``--help`` imports all of them."""
     whole = Parser(
         prog="onnxptq",
         description="Post-training quantization of segmentation transformers in ONNX.",
@@ -124,9 +124,9 @@ def _said(problem: Exception) -> tuple[str, int]:
 
 
 def _open_streams() -> None:
-    """Closed streams (cron) lead nowhere: else the next file opened takes their number, and gets our words.
+    """Open closed streams (cron) to nowhere: else the next file opened takes their number, and our output.
 
-    Names that are no text (surrogates) and what the locale lacks are written as escapes.
+    Undecodable names (surrogates) and characters that the locale lacks are written as escapes.
     """
     number = os.open(os.devnull, os.O_RDWR)
     while number <= 2:
@@ -140,7 +140,7 @@ def _open_streams() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, SIGTERM raises ``Terminated``."""
+    """A context in which SIGTERM raises ``Terminated``."""
 
     def terminate(number: int, frame: object) -> NoReturn:
         raise Terminated
@@ -170,7 +170,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _end(text: str, code: int) -> int:
-    """Say why a run ended; a stream that cannot be written to any more is left behind."""
+    """Print why a run ended; abandon a stream that cannot be written to any more."""
     try:
         print("onnxptq: " + message(text), file=sys.stderr, flush=True)
         sys.stdout.flush()

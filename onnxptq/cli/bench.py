@@ -48,8 +48,7 @@ def run(args: Namespace, out: Output) -> int:
 
 
 def _executor(models: list[str]) -> str:
-    """The native library, or function bodies where no model needs it; figures of function bodies are never taken for
-    ours."""
+    """The native library, or function bodies where no model needs it; else an error: its timings would mislead."""
     from onnxptq.graph.load import load
     from onnxptq.ops import DOMAIN
     from onnxptq.running.sessions import library_path

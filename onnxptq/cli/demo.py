@@ -1,4 +1,4 @@
-"""``onnxptq demo``: the whole way on an embedded model, with its masks compared."""
+"""``onnxptq demo``: the whole pipeline on an embedded model, with its masks compared."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, out: Output) -> int:
-    """Quantize the zoo's models at each width, score the masks beside those of the original, write pages."""
+    """Quantize the zoo's models at each width, score their masks and the originals', write pages."""
     from onnxptq.bits import Bits
     from onnxptq.recipe import Recipe
 

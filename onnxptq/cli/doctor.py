@@ -1,4 +1,4 @@
-"""``onnxptq doctor``: what is installed, what is missing and what to do."""
+"""``onnxptq doctor``: installed and missing parts, with advice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNTIMES = {"openvino": "pip install openvino"}
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the answer. ``advice`` says what to do; a check is a problem if onnxptq needs what it is about."""
+    """One checked part, with ``advice``; a check is a problem if onnxptq needs the part."""
 
     group: str
     name: str
@@ -54,7 +54,7 @@ def run(args: Namespace, out: Output) -> int:
 
 
 def _packages() -> Iterator[Check]:
-    """Python, the dependencies and the packages of the extras, as the metadata of this installation names them."""
+    """Python, the dependencies and the packages of the extras, from the metadata of this installation."""
     from onnxptq.version import __version__
 
     yield Check("packages", "onnxptq", __version__)
@@ -136,7 +136,7 @@ def _cpu() -> list[str]:
 
 
 def _runtimes() -> Iterator[Check]:
-    """What artifacts can be run and checked with here."""
+    """The runtimes installed here that can run and check artifacts."""
     import onnxruntime as ort
 
     yield Check("runtimes", "onnxruntime", ", ".join(ort.get_available_providers()))

@@ -152,7 +152,7 @@ def open_task(args: Namespace) -> Task[Any]:
 
 
 def open_model(args: Namespace, spec: str) -> Any:
-    """The predictor that suits the task."""
+    """The predictor of the task."""
     from onnxptq.evaluate.models import open_lavt, open_sam
 
     if args.task in ("ris", "refcoco"):
@@ -161,7 +161,7 @@ def open_model(args: Namespace, spec: str) -> Any:
 
 
 def _models(args: Namespace) -> dict[str, Any]:
-    """Predictors by the names they were given under; the zoo's model where none was given for its own scenes."""
+    """Predictors by their given names; for the zoo's own scenes the zoo's model is the default."""
     first = args.model or DEFAULT_MODEL.get(args.task)
     if first is None:
         raise InputError(f"evaluate {args.task}: --model is missing")

@@ -1,4 +1,4 @@
-"""``onnxptq export``: checkpoints to ONNX, checked against torch before anything is kept."""
+"""``onnxptq export``: checkpoints to ONNX, compared with torch before any file is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxptq.models.export import Exported
 
 TOLERANCE = 1e-3
-"""Largest difference from torch, relative to an output's largest value. Deep models reach 1e-4 by order of summation
+"""Largest difference from torch, relative to an output's largest value. Deep models reach 1e-4 by summation order
 alone."""
 
 
@@ -110,7 +110,7 @@ def run(args: Namespace, out: Output) -> int:
 
 
 def check(exported: Exported) -> float:
-    """The largest relative difference from torch; an ArtifactError, and no file, above the tolerance."""
+    """The largest relative difference from torch; above the tolerance, an ArtifactError and no file."""
     from onnxptq.models.export import largest_error
     from onnxptq.running.sessions import session
 

@@ -1,4 +1,4 @@
-"""``onnxptq inspect``: what was found in a model, and what a recipe would do with it."""
+"""``onnxptq inspect``: the structure of a model, and the effect of a recipe on it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, out: Output) -> int:
-    """Structure, sites with their schemes, and on demand distributions and cost."""
+    """Print structure and sites with their schemes, and on demand distributions and cost."""
     from onnxptq.cli.quantize import quantizer
     from onnxptq.report.text import table
 
@@ -114,7 +114,7 @@ def _structure(name: str, inspection: Prepared, out: Output) -> dict[str, Any]:
 
 
 def _left(inspection: Prepared, plan: Plan, args: Namespace, out: Output) -> list[dict[str, Any]]:
-    """What stays in float by its structure, with shares where sizes are known or samples are given."""
+    """Layers that stay in float by structure, with shares where sizes are known or samples are given."""
     from onnxptq.cli.samples import open_for
     from onnxptq.report.left import is_static, left_in_float, left_table
 

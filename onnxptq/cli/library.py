@@ -1,4 +1,4 @@
-"""``onnxptq library``: where the compiled op library is."""
+"""``onnxptq library``: the path of the compiled op library."""
 
 from __future__ import annotations
 

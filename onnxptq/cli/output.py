@@ -1,4 +1,4 @@
-"""Where words go, and checks of the places files go."""
+"""Output of the command line, and checks of the paths it writes to."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """With ``--json``, stdout carries exactly one object and everything for people goes to stderr."""
+    """With ``--json``, stdout carries exactly one object, and all text for people goes to stderr."""
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
 
     def progress(self) -> Progress:
-        """Where progress goes: to a terminal if there is one, else with the words for people, so that stderr holds
-        errors only; nowhere where stdout carries an object."""
+        """The stream of progress: a terminal if there is one, else the stream of text, so that stderr holds errors
+        only; none where stdout carries an object."""
         from onnxptq.calibration.progress import progress_on
 
         terminal = sys.stderr.isatty()
         return progress_on(sys.stderr if terminal else sys.stdout, quiet=self.json and not terminal)
 
     def say(self, text: str = "") -> None:
-        """A line or a block for people."""
+        """Print a line or a block for people."""
         _write(printable(text), sys.stderr if self.json else sys.stdout)
 
     def warn(self, text: str) -> None:
@@ -39,13 +39,13 @@ class Output:
         _write("onnxptq: warning: " + message(text), sys.stderr)
 
     def emit(self, data: Mapping[str, Any]) -> None:
-        """The one object; nothing without ``--json``."""
+        """Print the one object; nothing without ``--json``."""
         if self.json:
             _write(json.dumps(data, allow_nan=False), sys.stdout)
 
 
 def _write(text: str, stream: TextIO) -> None:
-    """Print at once, so that what cannot be written is known at once."""
+    """Print and flush at once, so that a write error appears at once."""
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError:
@@ -55,8 +55,7 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def writable(path: str | Path, *, model: Path | None = None) -> Path:
-    """``path``, if a file can be written there, else an InputError before any work is done. Never over the model
-    itself."""
+    """``path``, if a file can be written there, else an InputError before any work. Never the model itself."""
     from onnxptq.graph.save import check_writable
 
     path = Path(path)
@@ -67,7 +66,7 @@ def writable(path: str | Path, *, model: Path | None = None) -> Path:
 
 
 def distinct(outputs: Mapping[str, Path]) -> None:
-    """An InputError where two options name one file."""
+    """Raise an InputError if two options name one file."""
     places: dict[str, str] = {}
     for option, path in outputs.items():
         place = os.path.realpath(path)
@@ -77,7 +76,7 @@ def distinct(outputs: Mapping[str, Path]) -> None:
 
 
 def spare(outputs: Iterable[str], inputs: Iterable[str | Path]) -> None:
-    """An InputError where a file to be written is one that is read."""
+    """Raise an InputError if a file to be written is also read."""
     read = {os.path.realpath(path) for path in inputs}
     for path in outputs:
         if os.path.realpath(path) in read:
@@ -86,7 +85,7 @@ def spare(outputs: Iterable[str], inputs: Iterable[str | Path]) -> None:
 
 @contextmanager
 def folder(path: Path) -> Iterator[None]:
-    """Within, ``path`` is a folder; what was made for that goes again where the work fails and has written nothing."""
+    """A context in which ``path`` is a folder; folders made for it are removed if the work fails and wrote nothing."""
     made = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)

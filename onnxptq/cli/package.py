@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from onnxptq.evaluate.predictors import Masks
 
 AGREEMENT = 95.0
-"""Least agreement, in percent, of the package's masks with those of the parts run from Python; resizing differs in last
-bits."""
+"""Least agreement, in percent, of the package's masks with those of the parts run from Python; their resizing differs
+in the last bits."""
 
 
 def add(parser: ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def _sam(args: Namespace) -> tuple[onnx.ModelProto, float]:
 
 
 def _lavt(args: Namespace) -> tuple[onnx.ModelProto, float]:
-    """The same for a model with a tokenizer, at the model's own size, where its mask is not resized."""
+    """``_sam`` for a model with a tokenizer, at the model's own size, where its mask is not resized."""
     import numpy as np
     from PIL import Image
 

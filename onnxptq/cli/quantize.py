@@ -87,7 +87,7 @@ def run(args: Namespace, out: Output) -> int:
 
 
 def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoint: Path | None) -> int:
-    """The run itself. The checkpoint stays where the run is stopped, or goes on from one before."""
+    """The run itself. The checkpoint stays if the run is stopped, or continues an earlier run."""
     from onnxptq.calibration.checkpoint import discard, holds
     from onnxptq.graph.save import write_atomic
     from onnxptq.report.answer import answer
@@ -131,7 +131,7 @@ def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoi
 
 
 def _agree(args: Namespace, plan: Plan) -> None:
-    """An InputError where an option contradicts the plan, or would do nothing beside it."""
+    """Raise an InputError if an option contradicts the plan or has no effect with it."""
     from onnxptq.bits import Bits
 
     name = args.plan_in

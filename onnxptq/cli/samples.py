@@ -1,4 +1,4 @@
-"""Samples for subcommands that run a model as it is."""
+"""Samples for subcommands that run a model without quantizing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYNTHETIC = "synthetic samples: real ones say more; give a folder"
 
 
 def open_for(model: Model, structure: Structure, spec: str, args: Namespace) -> Source:
-    """The samples ``spec`` names, for the inputs of ``model``."""
+    """The samples of ``spec`` for the inputs of ``model``."""
     from onnxptq.calibration.sources.inputs import input_specs
     from onnxptq.calibration.sources.opening import open_source
 
@@ -30,7 +30,7 @@ def open_for(model: Model, structure: Structure, spec: str, args: Namespace) -> 
 
 
 def found_in(path: str, args: Namespace) -> tuple[Model, Structure]:
-    """A model in canonical form, and what is in it."""
+    """A model in canonical form, and its structure."""
     from onnxptq.graph.canonical import canonicalise
     from onnxptq.graph.load import load
     from onnxptq.structure import discover

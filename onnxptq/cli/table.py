@@ -60,7 +60,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, out: Output) -> int:
-    """Quantize and evaluate cell by cell; what is finished is kept."""
+    """Quantize and evaluate cell by cell; finished cells are kept."""
     from onnxptq.bits import Bits
     from onnxptq.recipe import Recipe, named
 
@@ -121,7 +121,7 @@ def _cell(
     made: list[Path],
     scratch: Path | None = None,
 ) -> Cell:
-    """One cell, finished before or now; ``made`` holds the quantized files once they are needed."""
+    """One cell, from an earlier run or computed now; ``made`` holds the quantized files once they are needed."""
     from onnxptq.evaluate.grid import Cell
     from onnxptq.evaluate.replay import Remembered, Replay
     from onnxptq.evaluate.task import evaluate

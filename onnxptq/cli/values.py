@@ -1,4 +1,4 @@
-"""Types of option values: text in, value out, or one clear sentence."""
+"""Types of option values: text in; a value or a one-sentence error out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PREPROCESSING = ("imagenet", "sam", "unit", "raw")
 EXECUTORS = ("native", "function", "python")
 LARGEST = 2**31 - 1
 RECIPE, BITS = "auto", "w8a8"
-"""What a model is quantized by where nothing is said, which a plan does."""
+"""Defaults of the recipe and the widths, which a plan replaces."""
 UNITS = {
     "": 1,
     "B": 1,
@@ -90,7 +90,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def add_model(parser: ArgumentParser) -> None:
-    """The model, and the options that say what is done to which of its sites."""
+    """The model, and the options that select sites and their treatment."""
     parser.add_argument("model", metavar="MODEL", help="ONNX model")
     parser.add_argument("--recipe", metavar="NAME", help=f"recipe by name, or a TOML file (default {RECIPE})")
     parser.add_argument(
@@ -125,7 +125,7 @@ def add_model(parser: ArgumentParser) -> None:
 
 
 def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "synthetic") -> None:
-    """The options that say which samples to run on."""
+    """The options that select the samples."""
     group = parser.add_argument_group("samples")
     note = " (default)" if default else ""
     named = "zoo:MODEL, sam:IMAGES or refcoco:FOLDER (docs/evaluate.md)"
@@ -147,7 +147,7 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
 
 
 def add_run(parser: ArgumentParser) -> None:
-    """The options that say how models are run, and ``--json``."""
+    """The options of running models, and ``--json``."""
     parser.add_argument(
         "--executor",
         choices=EXECUTORS,

@@ -34,7 +34,7 @@ class Scene:
         return self._labels(self.truth_path)
 
     def coarse(self) -> NDArray[np.int64]:
-        """Class of every pixel as another segmentor sees it."""
+        """Class of every pixel by another segmentor."""
         return self._labels(self.coarse_path)
 
     def _labels(self, path: Path) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from onnxptq.files import finite, read_json, reading, whole
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object. `area` is the annotation's own, which COCO's size classes go by."""
+    """One annotated object. `area` is the annotation's own, which decides COCO's size classes."""
 
     id: int
     category: int
@@ -35,7 +35,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Detection:
-    """A box that some detector found."""
+    """A box found by a detector."""
 
     category: int
     box: tuple[float, float, float, float]
@@ -86,7 +86,7 @@ class Coco:
 
     @classmethod
     def from_data(cls, data: Any, path: Path, folders: Sequence[Path]) -> Coco:
-        """The same from a file's content, ``path`` being its name in messages."""
+        """``load`` of a file's content, ``path`` being its name in messages."""
         for key in ("images", "annotations", "categories"):
             if not isinstance(data, dict) or not isinstance(data.get(key), list):
                 raise InputError(f"{path}: no list '{key}'; expected a COCO instances file")

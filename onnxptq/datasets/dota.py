@@ -1,5 +1,4 @@
-"""DOTA aerial images: one text file an image, each line the four corners of an object, its class and whether it is
-difficult."""
+"""DOTA aerial images: one text file an image; a line holds an object's four corners, class and difficulty."""
 
 from __future__ import annotations
 
@@ -56,8 +55,7 @@ class Dota:
 
     @classmethod
     def load(cls, folder: str | Path) -> Dota:
-        """Read FOLDER/images and FOLDER/labelTxt; label files without an image are left out, as partial downloads have
-        them."""
+        """Read FOLDER/images and FOLDER/labelTxt; label files without an image are skipped (partial downloads)."""
         root = require_folder(Path(folder), "data")
         pictures = existing(root, ["images"], "DOTA")
         labels = existing(root, ["labelTxt", "labelTxt-v1.0", "labelTxt-v1.5"], "DOTA")

@@ -1,4 +1,4 @@
-"""Folders and photographs of a data set, found by name, with errors that name the place."""
+"""Folders and photographs of a data set, found by name; errors name the folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def require_folder(folder: Path, what: str) -> Path:
 
 
 def find_image(folders: Iterable[Path], names: Iterable[str], what: str) -> Path:
-    """The first of several names found in one of several folders; a name that leaves its folder is refused."""
+    """The first of several names in one of several folders; names that leave their folder are refused."""
     folders, names = list(dict.fromkeys(folders)), list(names)
     for name in names:
         if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:

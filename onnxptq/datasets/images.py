@@ -1,4 +1,4 @@
-"""Photographs and class maps in files: the formats that are read, and pixels as a viewer shows them."""
+"""Photographs and class maps in files: accepted formats, and pixels as a viewer shows them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxptq.errors import InputError
 from onnxptq.files import reading
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may take a file for. Others start programs (EPS) or read further files."""
+"""Formats that Pillow may open. Others start programs (EPS) or read further files."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 PIXELS = 2**27
 """Pixels of the largest image that is decoded."""
@@ -29,7 +29,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a photograph upright, by its EXIF orientation."""
+"""Transposition by EXIF orientation that makes a photograph upright."""
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -65,7 +65,7 @@ def read_labels(path: Path) -> NDArray[np.int64]:
 
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
-    """An image of one of the known formats and a bearable size."""
+    """An image of one of the accepted formats and at most the largest size."""
     with reading(f"{what} {path}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
@@ -75,7 +75,7 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def _upright(pixels: Image.Image, original: Image.Image) -> Image.Image:
-    """The pixels turned as the file's EXIF says; an EXIF block that cannot be parsed says nothing."""
+    """The pixels turned by the file's EXIF orientation; an unreadable EXIF block is ignored."""
     try:
         orientation = original.getexif().get(ORIENTATION)
     except Exception:

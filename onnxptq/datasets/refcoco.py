@@ -1,5 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg (G-Ref): `refs(PARTITION).p` beside `instances.json`, as the refer API lays them
-out."""
+"""RefCOCO, RefCOCO+ and RefCOCOg (G-Ref): `refs(PARTITION).p` and `instances.json`, in the refer API's layout."""
 
 from __future__ import annotations
 
@@ -107,18 +106,18 @@ GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LON
 BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING
 """
 PLAIN = {getattr(pickle, name)[0] for name in OPCODES.split()}
-"""The opcodes of lists, dictionaries, texts and numbers: a refs file needs no others, and others may run code."""
+"""The opcodes of lists, dictionaries, texts and numbers: refs files need no others, and others may run code."""
 
 
 class _Loads(dict[int, Any]):
-    """What is done for each opcode; an unknown one ends the reading."""
+    """A handler for each opcode; an unknown one ends the reading."""
 
     def __missing__(self, code: int) -> NoReturn:
         raise pickle.UnpicklingError(f"it holds more than lists, dictionaries, texts and numbers (opcode {code})")
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Python's own unpickler, which reserves no memory for what a file only announces, cut down to plain data."""
+    """Python's own unpickler, limited to plain data; it reserves no memory for announced sizes."""
 
     dispatch = _Loads({code: load for code, load in pickle._Unpickler.dispatch.items() if code in PLAIN})
 
@@ -149,7 +148,7 @@ def _read_refs(path: Path) -> list[dict[str, Any]]:
 
 
 def _instances(path: Path, wanted: set[Any], folder: Path, images: str | Path | None) -> Coco:
-    """The instances of the wanted images only: the whole file names 20,000 photographs, which need not all be there."""
+    """The instances of the wanted images only: not all of the file's 20,000 photographs have to be present."""
     data = read_json(path)
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
         raise InputError(f"{path}: expected the lists images, annotations and categories")

@@ -54,8 +54,7 @@ def from_counts(counts: Any, height: int, width: int, where: str) -> Mask:
 
 
 def uncompress(text: str | bytes, where: str) -> list[int]:
-    """Run lengths of COCO's text form: six bits a character from '0' on, every run but the first three as a
-    difference."""
+    """Run lengths of COCO's text form: six bits a character from '0' on; every run after the third is a difference."""
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     counts: list[int] = []
     value, shift = 0, 0
@@ -106,9 +105,9 @@ def from_polygon(polygon: Any, height: int, width: int, where: str) -> Mask:
 
 
 def _outline(corners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Fine pixels along a closed outline: every step of the longer direction of each edge, the other one rounded.
+    """Fine pixels along a closed outline: every step along the longer direction of each edge, the other one rounded.
 
-    Edges are always walked from the lower coordinate, so that both ways along an edge give the same pixels.
+    Edges are always walked from the lower coordinate, so that both directions of an edge give the same pixels.
     """
     xs, ys = [], []
     for (x0, y0), (x1, y1) in zip(corners[:-1].tolist(), corners[1:].tolist(), strict=True):

@@ -29,7 +29,7 @@ from onnxptq.errors import InputError
 
 KINDS = ("zoo", "sam", "refcoco")
 COUNT = 32
-"""Samples if not said otherwise, as in the papers."""
+"""Default number of samples, as in the papers."""
 
 MOST_BOXES = 100
 
@@ -53,7 +53,7 @@ class Named:
 
 
 def is_named(spec: str) -> bool:
-    """Whether a calibration spec is one of this module's."""
+    """True if a calibration spec is one of this module's."""
     return spec.partition(":")[0] in KINDS and ":" in spec
 
 

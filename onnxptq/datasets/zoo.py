@@ -26,7 +26,7 @@ IMAGE_SIZE = 128
 
 
 class Runs(Protocol):
-    """What of an onnxruntime session is used here."""
+    """The interface of an onnxruntime session that is used here."""
 
     def run(self, output_names: Sequence[str] | None, input_feed: Feeds) -> list[Any]:
         """Outputs by name, or all of them."""
@@ -77,7 +77,7 @@ class RefSample:
 
 
 def path(name: str) -> Path:
-    """Where an embedded model lies."""
+    """The file of an embedded model."""
     if name not in MODELS:
         raise InputError(f"zoo model '{name}': choose {', '.join(MODELS)}")
     return _FOLDER / f"{name}.onnx"
@@ -122,7 +122,7 @@ class Calibration:
 
     def __init__(self, count: int, seed: int, feeds: Callable[[int], Feeds]) -> None:
         """``feeds`` gives the inputs of one index of the train split."""
-        # Each seed has its own stretch of the split, clear of the scenes the models were trained on.
+        # Each seed has its own range of the split, apart from the models' training scenes.
         self._first, self._count, self._feeds = 700_000_000 + 100_000 * seed, count, feeds
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ def encoder_calibration(count: int, *, seed: int = 0) -> Calibration:
 
 
 def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Calibration:
-    """Decoder inputs of the same scenes: embeddings of the (FP32) ``encoder`` session, boxes batched per image."""
+    """Decoder inputs of the same scenes: embeddings of the FP32 ``encoder`` session, boxes batched per image."""
 
     def feeds(index: int) -> Feeds:
         sample = _prompts(index)

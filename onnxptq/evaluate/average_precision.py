@@ -16,7 +16,7 @@ SIZES = ("small", "medium", "large")
 
 
 class CocoAp:
-    """Collects images; of masks only the run lengths are kept."""
+    """Collects images; keeps only the run lengths of masks."""
 
     def __init__(self) -> None:
         self._coding = extra("pycocotools.mask")
@@ -79,6 +79,6 @@ class CocoAp:
 
 
 def _mean(precision: Array) -> float | None:
-    """Mean in percent over the categories that have objects; None where none has."""
+    """Mean in percent over the categories with objects; None if there are none."""
     known = precision[precision > -1]
     return 100 * float(known.mean()) if known.size else None

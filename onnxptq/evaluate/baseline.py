@@ -1,4 +1,4 @@
-"""What the zoo's models reach in FP32 on all their splits: the figures that are published with them."""
+"""FP32 scores of the zoo's models on all their splits: the figures published with them."""
 
 from __future__ import annotations
 

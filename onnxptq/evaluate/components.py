@@ -19,7 +19,7 @@ def label(mask: Array) -> tuple[Array, int]:
 
 
 def largest(mask: Array) -> Array:
-    """The biggest component of a mask; the mask itself where it has none."""
+    """The biggest component of a mask; a mask without one is returned unchanged."""
     labels, count = label(mask)
     if count < 2:
         return mask

@@ -1,4 +1,4 @@
-"""Packages of the extra ``eval``: imported where a task needs one, with a clear line where it is missing."""
+"""Packages of the extra ``eval``, imported on demand, with a clear line where one is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxptq.errors import InputError
 
 
 def extra(module: str) -> Any:
-    """A module of an optional package; an InputError that says how to install it."""
+    """A module of an optional package, or an InputError with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError:

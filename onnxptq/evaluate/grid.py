@@ -1,5 +1,4 @@
-"""Tables of methods and bit widths, as the papers print them: Markdown, CSV and a drawing from a folder of finished
-cells."""
+"""Tables of methods and bit widths: Markdown, CSV and a drawing from a folder of finished cells."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from onnxptq.report.plots import short, ticks
 from onnxptq.report.text import markdown_table
 
 FULL = "FP32"
-"""The row of the model as it was."""
+"""The row of the original model."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ class Cell:
 
 
 class Folder:
-    """Finished cells on disk, so that a table that was interrupted goes on where it stopped."""
+    """Finished cells on disk, so that an interrupted table can continue."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """``settings`` are what every cell of one table must share; a folder made with others is refused."""
+        """``settings`` are common to all cells of a table; a folder made with others is refused."""
         self.path, self._cells = path, path / "cells"
         self._record = path / "settings.json"
         self._settings = json.dumps(dict(settings), indent=1, sort_keys=True) + "\n"
@@ -59,7 +58,7 @@ class Folder:
             return replace(cell, figures={str(name): finite(value) for name, value in cell.figures.items()})
 
     def put(self, cell: Cell) -> None:
-        """Keep a cell, whole or not at all."""
+        """Write a cell, whole or not at all."""
         self._cells.mkdir(parents=True, exist_ok=True)
         if not self._record.exists():
             self._record.write_text(self._settings, encoding="utf-8")
@@ -165,7 +164,7 @@ def drawing(cells: Sequence[Cell], name: str, split: str) -> str:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Axis ends around some values, never of no height."""
+    """Axis limits around some values, never of zero height."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = max(0.05 * (high - low), 0.5)
     return low - room, high + room

@@ -1,4 +1,4 @@
-"""Models named on the command line to predictors."""
+"""Predictors of the models named on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well masks match: IoU with the truth, precision at thresholds, and agreement of two models."""
+"""Overlap of masks: IoU with the truth, precision at thresholds, and agreement of two models."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _BOXES_AT_ONCE = 64  # the decoder repeats the image tokens for every box of a c
 
 @dataclass(frozen=True)
 class Masks:
-    """Predicted masks of one image, and how sure the model is of each."""
+    """Predicted masks of one image, and the model's score of each."""
 
     masks: Array
     """bool [n, H, W]"""
@@ -130,8 +130,7 @@ class LavtPredictor:
         self._tokenizer = tokenizer
 
     def mask(self, image: Array, text: str) -> Array:
-        """Mask, bool [S, S], of what ``text`` names in ``image`` (uint8 [H, W, 3], resized to S x S, aspect ratio not
-        kept)."""
+        """Mask, bool [S, S], of the object that ``text`` names in ``image`` (uint8 [H, W, 3], stretched to S x S)."""
         if image.shape[:2] != (self.size, self.size):
             image = np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BILINEAR))
         return self.mask_of_planes(image.transpose(2, 0, 1), text)
@@ -155,7 +154,7 @@ def _side(shape: list[Any], name: str) -> int:
 
 
 def _start(source: Source, role: str, executor: Executor | None, threads: int | None) -> Any:
-    """A session, or one sentence about the file that gives none."""
+    """A session, or a one-sentence error about the file."""
     try:
         return session(source, executor=executor, threads=threads)
     except InputError:

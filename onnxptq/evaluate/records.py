@@ -1,4 +1,4 @@
-"""Records of finished measurements, one JSON file each: a table that was interrupted goes on where it stopped."""
+"""Records of finished measurements, one JSON file each, so that an interrupted table can continue."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: Any) -> None:
-    """Keep a record, whole or not at all."""
+    """Write a record, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -14,10 +14,10 @@ from onnxptq.files import reading
 
 
 class Replay(Task[Any]):
-    """A task that asks its first predictor once for every sample and then remembers; others it asks every time."""
+    """A task that runs its reference predictor once for every sample and stores the masks; others always run."""
 
     def __init__(self, task: Task[Any], folder: Path) -> None:
-        """Answers of the predictor named `reference` lie in ``folder``, packed to a bit a pixel."""
+        """Masks of the predictor named `reference` are stored in ``folder``, packed to a bit a pixel."""
         self._task, self._folder = task, folder
         self.name, self.main = task.name, task.main  # type: ignore[misc]
         self._index = -1
@@ -32,7 +32,7 @@ class Replay(Task[Any]):
             yield sample
 
     def predict(self, predictor: Any, sample: Any) -> Masks:
-        """Remembered where ``predictor`` is a `Remembered`."""
+        """The stored masks if ``predictor`` is `Remembered`."""
         if not isinstance(predictor, Remembered):
             return self._task.predict(predictor, sample)
         file = self._folder / f"{self._index}.npz"
@@ -58,7 +58,7 @@ class Replay(Task[Any]):
 
 
 class Remembered:
-    """A predictor that is only opened if some answer is not known yet."""
+    """A predictor that is only opened if some masks are not stored yet."""
 
     def __init__(self, start: Callable[[], Any]) -> None:
         self._start, self._predictor = start, None

@@ -30,7 +30,7 @@ class RotatedAp:
     found: dict[str, list[Found]] = field(default_factory=dict)
 
     def add_truth(self, category: str, image: str, corners: Array, difficult: bool) -> None:
-        """A difficult object is neither asked for nor counted as an error when found."""
+        """Add a true rectangle; a difficult one counts neither as missed nor, when found, as an error."""
         self.truth.setdefault(category, {}).setdefault(image, []).append((corners, difficult))
 
     def add(self, category: str, found: Found) -> None:
@@ -70,7 +70,7 @@ class RotatedAp:
 
 
 def _quick_iou(one: Array, other: Array) -> float:
-    """0 without further ado where the upright boxes around both do not meet."""
+    """0 at once where the upright boxes around both do not meet."""
     if (one.max(0) <= other.min(0)).any() or (other.max(0) <= one.min(0)).any():
         return 0.0
     return iou(one, other)

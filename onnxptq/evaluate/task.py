@@ -1,4 +1,4 @@
-"""What a task is, and running several models on it side by side, one pass over the samples."""
+"""Tasks, and the evaluation of several models side by side in one pass over the samples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scorer(Protocol[S]):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class View:
-    """How a sample is shown: pixels uint8 [H, W, 3], true masks bool [n, H, W], and a caption."""
+    """The picture of a sample: pixels uint8 [H, W, 3], true masks bool [n, H, W], and a caption."""
 
     image: Array
     truth: Array
@@ -40,7 +40,7 @@ class View:
 
 
 class Task(ABC, Generic[S]):
-    """Samples, what a model predicts for each, and how predictions are scored."""
+    """Samples, the prediction for each, and the scoring of predictions."""
 
     name: ClassVar[str]
     main: ClassVar[str]
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass
 class Evaluation:
-    """What came out, first model first."""
+    """The figures of every model, first model first."""
 
     task: str
     samples: int
@@ -95,10 +95,10 @@ class Evaluation:
 
 
 Watcher = Callable[[int, int], None]
-"""Told how many samples are done, and of how many."""
+"""Called with the number of finished samples, and of all."""
 
 Painter = Callable[[int, View, Mapping[str, Masks]], None]
-"""Shown every sample with each model's masks."""
+"""Called with every sample and each model's masks."""
 
 
 def evaluate(
@@ -136,5 +136,5 @@ def evaluate(
 
 
 def stacked(masks: list[Array], height: int, width: int) -> Array:
-    """Masks [n, H, W], also of none."""
+    """Masks stacked to [n, H, W], also for n = 0."""
     return np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)

@@ -1,7 +1,7 @@
 """Image pre- and post-processing as ONNX text.
 
-Everything follows the Python pre-processing that the models were made with: Pillow's bilinear resize with its wider
-filter when shrinking, rounded to whole grey levels, then normalised; masks are resized bilinearly and cut at zero.
+All steps follow the Python pre-processing of the models' training: Pillow's bilinear resize with its wider filter when
+shrinking, rounded to whole grey levels, then normalised; masks are resized bilinearly and thresholded at zero.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def masks_from_low_resolution(size: int) -> onnx.GraphProto:
 
 
 def mask_from_classes() -> onnx.GraphProto:
-    """logits [1, 2, S, S] -> mask bool [H, W]: where the second class is likelier, at image size."""
+    """logits [1, 2, S, S] -> mask bool [H, W] at image size: pixels where the second class is likelier."""
     return parser.parse_graph(
         f"""
         post (float[1, 2, s, s] logits, int64[2] size_hw) => (bool[h, w] mask)

@@ -16,7 +16,7 @@ OPSET = 21
 
 
 def part(model: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
-    """A model to be joined: every name prefixed, inputs and outputs too, standard operators at ``opset``."""
+    """A model ready to be joined: all names prefixed, inputs and outputs too, standard operators at ``opset``."""
     own = standard_opset(model)
     if own < opset:
         try:
@@ -46,9 +46,9 @@ def join(
     links: Mapping[str, str],
     opset: int,
 ) -> onnx.ModelProto:
-    """One model of whole models and of graphs written for the occasion.
+    """Join whole models and graphs written for the package to one model.
 
-    ``links`` says which tensor feeds each input of a part: input name to tensor name. Nodes are sorted here.
+    ``links`` maps input names of parts to tensor names. Nodes are sorted here.
     """
     nodes: list[onnx.NodeProto] = []
     tensors: list[onnx.TensorProto] = []
@@ -81,7 +81,7 @@ def join(
 
 
 def _sorted(nodes: list[onnx.NodeProto], given: set[str]) -> list[onnx.NodeProto]:
-    """Nodes in an order in which every input is known; bodies of If and Loop may read any tensor made before."""
+    """Nodes in topological order; bodies of If and Loop may read any tensor made before."""
     known, left, out = set(given) | {""}, list(nodes), []
     while left:
         later = []

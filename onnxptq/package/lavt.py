@@ -1,7 +1,6 @@
 """LAVT as one file: image uint8 [H, W, 3] and a sentence in, a mask bool [H, W] out.
 
-The tokenizer is onnxruntime-extensions' BertTokenizer with the vocabulary inside, so that library must be registered to
-run it.
+The tokenizer is onnxruntime-extensions' BertTokenizer with the vocabulary inside: sessions must register that library.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Segment Anything as one file: image uint8 [H, W, 3] and boxes [n, 4], at least one, in; masks bool [n, H, W], scores
-[n] out."""
+"""Segment Anything as one file: image uint8 [H, W, 3] and boxes [n, 4] to masks bool [n, H, W] and scores [n].
+
+There must be at least one box.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from onnxptq.package.join import OPSET, join, part, standard_opset
 
 
 def package_sam(encoder: str | Path, decoder: str | Path) -> onnx.ModelProto:
-    """Join both halves, as `onnxptq export sam` writes them, quantized or not, with everything around them."""
+    """Join both halves, as `onnxptq export sam` writes them (quantized or not), with pre- and post-processing."""
     models = [onnx.load(str(path)) for path in (encoder, decoder)]
     opset = max(OPSET, *(standard_opset(m) for m in models))
     size = _side(models[0], encoder)

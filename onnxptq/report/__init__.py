@@ -1,1 +1,1 @@
-"""Report: what was done to each layer and why, as data, text and one web page."""
+"""Report: the treatment of each layer and its reasons, as data, text and one web page."""

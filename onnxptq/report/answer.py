@@ -1,4 +1,4 @@
-"""The answer of a run in five lines: the file, its size, how good it is in words, on which samples, what to do next."""
+"""The answer of a run in five lines: the file, its size, its quality in words, the samples, the next step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from onnxptq.report.data import Report
 from onnxptq.report.text import decibels, megabytes, times_smaller
 
 MASKS = (99.0, 95.0)
-"""Per cent of agreement with FP32's masks from which on a file is as good, or only slightly worse."""
+"""Agreement with FP32's masks, in per cent, from which a file is as good, or only slightly worse."""
 DECIBELS = (30.0, 20.0)
-"""The same of signal to error, where outputs hold no masks."""
+"""The same for SQNR in dB, where outputs hold no masks."""
 
 
 def answer(report: Report, page: str | None = None) -> str:
@@ -27,7 +27,7 @@ def answer(report: Report, page: str | None = None) -> str:
 
 
 def grade(report: Report) -> int | None:
-    """0: as good as FP32, 1: slightly worse, 2: worse; by the worst output. None where nothing can be compared."""
+    """0: as good as FP32, 1: slightly worse, 2: worse; by the worst output. None if there is no comparison."""
     masks = [100 * one.agreement for one in report.outputs.values() if one.agreement is not None]
     ratios = [one.sqnr for one in report.outputs.values() if one.sqnr is not None]
     if any(one.broken for one in report.outputs.values()):

@@ -38,7 +38,7 @@ class Product:
 
     @property
     def share(self) -> float:
-        """What one costs, FP32 being 1: the wider operand decides (w4a4 is 1/8, w6a6 6/32, w4a8 1/4)."""
+        """Cost of one, FP32 being 1: the wider operand decides (w4a4 is 1/8, w6a6 6/32, w4a8 1/4)."""
         return max(self.left, self.right) / FLOAT
 
 
@@ -60,7 +60,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Cost:
-    """Everything a sample multiplies and a file stores."""
+    """All multiplications of a sample and all bytes of a file."""
 
     products: tuple[Product, ...]
     stored: tuple[Stored, ...]
@@ -116,7 +116,7 @@ class Multiplied:
 
 
 def multiplications(model: Model, structure: Structure, sizes: Mapping[str, int]) -> Iterator[Multiplied]:
-    """What each layer, attention and other product multiplies; ``sizes`` are elements by tensor."""
+    """Multiplications of each layer, attention and other product; ``sizes`` are elements by tensor."""
     tensors, nodes = model.graph.tensors(), model.nodes()
     for linear in structure.linears.values():
         yield Multiplied("linear", linear.name, sizes[linear.input] * linear.outputs)

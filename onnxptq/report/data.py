@@ -1,4 +1,4 @@
-"""Report: everything a run says about itself. Plain data, filled by the quantizer; text and page are views of it."""
+"""Report: all results of a run. Plain data, filled by the quantizer; text and page are views of it."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class Sizes:
 
     @property
     def ratio(self) -> float:
-        """How many times smaller the file is."""
+        """Factor by which the file is smaller."""
         return max(self.before, 1) / max(self.after, 1)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where the samples came from."""
+    """The source of the samples."""
 
     source: str
-    """In words, their number included."""
+    """Description in words, with the number of samples."""
     samples: int
     held_back: int = 0
-    """Samples that nothing saw before the outputs were measured on them; 0: measured on those of calibration."""
+    """Samples reserved for measuring the outputs; 0: outputs were measured on those of calibration."""
     selected: int = 0
-    """Samples that only the selection saw; 0: it was judged on those of calibration, or there was none."""
+    """Samples reserved for the selection; 0: it used those of calibration, or there was none."""
 
     @property
     def words(self) -> str:
-        """How the samples were split."""
+        """The split of the samples in words."""
         if not self.held_back:
             return f"{self.source}; the same to measure on: give five or more to keep some apart"
         chosen = f", {self.selected} to select" if self.selected else ""
@@ -76,11 +76,11 @@ class Drawing:
     counts: tuple[int, ...]
     edges: tuple[float, ...]
     levels: tuple[float, ...]
-    """The values codes decode to; for many channels those of the widest."""
+    """The decoded values of the codes; for many channels those of the widest."""
 
     @classmethod
     def of(cls, counts: NDArray[Any], edges: NDArray[Any], levels: Sequence[float], *, bins: int = BINS) -> Drawing:
-        """A histogram cut to where there is something, in at most ``bins`` bars."""
+        """A histogram cut to its filled range, in at most ``bins`` bars."""
         used = np.flatnonzero(counts)
         if not used.size:
             return cls((), (), tuple(float(v) for v in levels))
@@ -94,7 +94,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class SiteReport:
-    """One site and what it got."""
+    """One site and its quantization."""
 
     key: str
     tensor: str
@@ -126,12 +126,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one candidate did in the selection: mean over the outputs. Higher SQNR can mean worse masks, so masks come
+    """Scores of one candidate in the selection: means over the outputs. Higher SQNR can mean worse masks, so masks come
     first."""
 
     candidate: str
     agreement: float | None
-    """Of masks, where outputs are masks: percent of overlap."""
+    """Overlap of masks in percent, where outputs are masks."""
     sqnr: float | None
     kept: bool = False
 
@@ -155,19 +155,19 @@ class Report:
     outputs: Mapping[str, Metrics]
     output_file: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Everything that decided the result: preprocessing, seed, constants, switches of the recipe ..."""
+    """All settings that decided the result: preprocessing, seed, constants, switches of the recipe ..."""
     structure: Mapping[str, int] = field(default_factory=dict)
-    """How many linears, convolutions, attentions ... were found."""
+    """Number of linears, convolutions, attentions ... found."""
     stages: tuple[Stage, ...] = ()
     layers: tuple[Layer, ...] = ()
     changes: tuple[Change, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
-    """How far the passes moved each output, as signal to difference in dB."""
+    """Change of each output by the passes, as signal to difference in dB."""
     selection: tuple[Verdict, ...] = ()
-    """The ways that were tried, one of them kept; nothing where there was no choice."""
+    """The candidates of the selection, one of them kept; empty where there was no choice."""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What happened that is no reason to worry."""
+    """Events that need no warning."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Versions, machine, executor."""
 

@@ -23,12 +23,12 @@ Fill = Callable[[Model, Mapping[str, Request]], Mapping[str, Statistic]]
 SMALL = 0.01
 """The papers count the softmax outputs above it."""
 BINS = 1 << 16
-"""Fine enough to say how many values of a softmax are above ``SMALL``."""
+"""Fine enough to count the softmax values above ``SMALL``."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys of an attention: all values together, and the range of each channel (none, where no single linear makes
+    """Keys of an attention: all values together, and the range of each channel (empty unless a single linear makes
     them)."""
 
     values: Drawing
@@ -43,7 +43,7 @@ class AttentionFigure:
     before: Keys
     after: Keys
     said: tuple[str, ...]
-    """What the passes that move keys say they did."""
+    """Reports of the passes that move keys."""
     softmax: Drawing
     above: float
     """Share of softmax outputs above ``SMALL``."""
@@ -51,7 +51,7 @@ class AttentionFigure:
 
 @dataclass(frozen=True)
 class Figures:
-    """A model's."""
+    """All figures of a model."""
 
     attentions: tuple[AttentionFigure, ...]
     gelus: Mapping[str, Drawing]
@@ -60,7 +60,7 @@ class Figures:
 def gather(
     model: Model, structure: Structure, folded: Model, refound: Structure, changes: Sequence[Change], fill: Fill
 ) -> Figures:
-    """Figures of ``model`` and of what its passes made of it, each from one walk over the samples by ``fill``."""
+    """Figures of ``model`` before and after its passes, each from one walk over the samples by ``fill``."""
     first = dict(_requests(structure))
     for name, attention in structure.attentions.items():
         first[f"softmax {name}"] = Request(attention.probabilities, Histogram(BINS))

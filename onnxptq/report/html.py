@@ -1,4 +1,4 @@
-"""The report as one page: what its template shows, computed from the report."""
+"""The report as one page: the values of its template, computed from the report."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def page(report: Report) -> str:
 
 
 def _tiles(report: Report) -> Iterator[tuple[str, str]]:
-    """The key numbers, each with what it says."""
+    """The key numbers, each with an explanation."""
     sizes = report.sizes
     smaller = sizes.ratio >= 1
     ratio = sizes.ratio if smaller else 1 / sizes.ratio
@@ -125,7 +125,7 @@ def _passes_text(report: Report) -> str:
 
 
 def _rows(sites: Sequence[SiteReport]) -> Iterator[tuple[SiteReport, str, str | None]]:
-    """Sites with the number that their SQNR sorts by and the width of its bar."""
+    """Sites with the sort key of their SQNR and the width of its bar."""
     top = max((s.sqnr for s in sites if s.sqnr is not None and math.isfinite(s.sqnr)), default=1.0)
     for site in sites:
         if site.sqnr is None:

@@ -1,4 +1,4 @@
-"""What the default scope leaves in float, by reason, with its share of the multiplications."""
+"""Products that the default scope leaves in float, by reason, with their share of the multiplications."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Left:
 
 
 def is_static(model: Model, structure: Structure) -> bool:
-    """Whether the sizes of everything multiplied are known without a sample."""
+    """True if the sizes of all operands are known without a sample."""
     tensors = model.graph.tensors()
     shapes = [tensors[name].shape for name in wanted(model, structure)]
     return all(shape is not None and all(isinstance(n, int) for n in shape) for shape in shapes)
 
 
 def left_in_float(model: Model, structure: Structure, plan: Plan, sample: Sample) -> list[Left]:
-    """What structure keeps out of the plan for inputs shaped like ``sample``; the largest share first."""
+    """Products that structure excludes from the plan for inputs shaped like ``sample``; the largest share first."""
     sizes = elements(model, wanted(model, structure), sample)
     every = sorted(multiplications(model, structure, sizes), key=lambda one: -one.count)
     total = sum(one.count for one in every) or 1
@@ -51,7 +51,7 @@ def left_in_float(model: Model, structure: Structure, plan: Plan, sample: Sample
 
 
 def share_warning(left: Sequence[Left]) -> list[str]:
-    """The warning that a large part stays in float; nothing where it is small."""
+    """The warning that a large part stays in float; empty where it is small."""
     total = sum(one.share for one in left)
     if total <= WORTH_SAYING:
         return []

@@ -21,7 +21,7 @@ _ENVIRONMENT = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template makes of ``values``. Text is escaped; Markup (drawings) is put in as it is."""
+    """The page that a template makes of ``values``. Text is escaped; Markup (drawings) is inserted unchanged."""
     return _ENVIRONMENT.get_template(template).render({"version": "", **values})
 
 

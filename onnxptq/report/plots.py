@@ -79,10 +79,10 @@ def _mark(kind: str, x: float, y: float) -> str:
 
 
 def histogram(drawing: Drawing, *, label: str, kind: str = "bars") -> str:
-    """Counts on a logarithmic scale, the grid's levels below and, where they are few, through it; what the grid cuts
-    off is shaded.
+    """Counts on a logarithmic scale above the grid's levels; the values that the grid clips are shaded.
 
-    ``kind`` is the style of the bars: ``bars``, ``before`` or ``after``.
+    Few levels are drawn through the histogram too. ``kind`` is the style of the bars: ``bars``, ``before`` or
+    ``after``.
     """
     edges, levels = drawing.edges, sorted(drawing.levels)
     if not edges:
@@ -120,8 +120,8 @@ def histogram(drawing: Drawing, *, label: str, kind: str = "bars") -> str:
 
 
 def change(data: Mapping[str, Any]) -> str:
-    """The numbers behind a pass's decision, by what they are: channel ranges with their centres, densities, or factors;
-    else nothing."""
+    """Drawing of the numbers that decided a pass: channel ranges with their centres, densities, or factors; else
+    empty."""
     if data.keys() >= {"low", "high", "centre"}:
         return _ranges(data["low"], data["high"], data["centre"])
     if data.keys() >= {"densities", "ranges", "peaks"} and data["densities"]:
@@ -130,13 +130,13 @@ def change(data: Mapping[str, Any]) -> str:
 
 
 def _ranges(lows: Sequence[float], highs: Sequence[float], centres: Sequence[float]) -> str:
-    """The range of each channel before and after its centre was taken away."""
+    """The range of each channel before and after its centre was subtracted."""
     before = list(zip(lows, highs, strict=True))
     return ranges(before, [(low - c, high - c) for (low, high), c in zip(before, centres, strict=True)])
 
 
 def ranges(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> str:
-    """The range of each channel before (pale) and after; at most so many channels as can be told apart."""
+    """The range of each channel before (pale) and after, for as many channels as can be distinguished."""
     step = -(-len(before) // SMALL_CHANNELS)
     pairs = list(zip(before[::step], after[::step], strict=True))
     top = max((abs(end) for pair in pairs for ends in pair for end in ends), default=0.0) or 1.0

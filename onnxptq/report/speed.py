@@ -1,4 +1,4 @@
-"""Speed: models timed against each other in one process, taking turns, and the memory each needs on its own."""
+"""Speed: models timed in turns in one process, and the memory each needs on its own."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ class Speed:
 def timed(
     models: Sequence[str], sample: Sample, *, runs: int, executor: Executor | None = None, threads: int | None = None
 ) -> list[Speed]:
-    """Each model once to warm up, then ``runs`` rounds in which they take turns: load that changes over time hits all
-    alike."""
+    """One warm-up each, then ``runs`` rounds in turns, so that changing load slows all models alike."""
     runners = [Runner(model, name=model, executor=executor, threads=threads, error=InputError) for model in models]
     for runner in runners:
         runner(sample)
@@ -72,7 +71,7 @@ def timed(
 
 
 def peak_of(model: str, sample: Sample, *, executor: Executor | None = None, threads: int | None = None) -> int | None:
-    """Peak memory in bytes of a process that loads the model and runs it once; None where it cannot be told."""
+    """Peak memory in bytes of a process that loads the model and runs it once; None where it is unknown."""
     with tempfile.TemporaryDirectory(prefix="onnxptq-") as folder:
         path = str(Path(folder) / "sample.npz")
         arrays: dict[str, Any] = dict(sample)

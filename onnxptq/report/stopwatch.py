@@ -29,7 +29,7 @@ def peak_memory() -> int | None:
     """Peak resident memory of this process so far, bytes; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage here: Linux counts in the memory of the process that started this one.
+        # Not getrusage: Linux includes the memory of the process that started this one.
         return next(
             (1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None
         )

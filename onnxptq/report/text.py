@@ -1,4 +1,4 @@
-"""The report as text: what a terminal shows at the end of a run."""
+"""The report as text, for the terminal at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from onnxptq.running.metrics import Metrics
 
 
 def summary(report: Report) -> str:
-    """Size, settings, SQNR per output and the worst ten sites. Warnings are not in it: they were said when they
-    arose."""
+    """Size, settings, SQNR per output and the worst ten sites; warnings were printed when they arose."""
     blocks = [_head(report), outputs_table(report.outputs)]
     if report.selection:
         header, rows = selection_table(report.selection)
@@ -54,7 +53,7 @@ def outputs_table(outputs: Mapping[str, Metrics], *, title: str = "output") -> s
 
 
 def outputs_columns(outputs: Mapping[str, Metrics], *, title: str = "output") -> list[tuple[str, list[str]]]:
-    """Header and cells of each column; columns that say nothing about any output are left out."""
+    """Header and cells of each column; columns without a figure are left out."""
     columns: list[tuple[str, list[str]]] = [(title, list(outputs))]
     held = list(outputs.values())
     if any(one.sqnr is not None for one in held):
@@ -139,7 +138,7 @@ def seconds(value: float) -> str:
 
 
 def times_smaller(sizes: Sizes) -> str:
-    """How many times, and which way."""
+    """The factor, with its direction."""
     return f"{sizes.ratio:.2f} times smaller" if sizes.ratio >= 1 else f"{1 / sizes.ratio:.2f} times larger"
 
 
@@ -149,5 +148,5 @@ def count(number: int, noun: str) -> str:
 
 
 def in_decibels(value: float | None) -> str:
-    """The same with its unit, where there is a number."""
+    """``decibels`` with the unit, where there is a number."""
     return decibels(value) + (" dB" if value is not None and math.isfinite(value) else "")

@@ -1,7 +1,7 @@
 """The build backend: scikit-build-core, which compiles the op library wherever there is a C++ compiler.
 
-A library that does not compile ends the installation. Without a compiler, or with ``ONNXPTQ_PURE=1``, the package is
-installed without the library, and every op runs through its function body.
+A compilation error ends the installation. Without a compiler, or with ``ONNXPTQ_PURE=1``, the package is installed
+without the library, and every op runs through its function body.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 Settings = dict[str, list[str] | str] | None
 NAMED = ("CXX", "CMAKE_TOOLCHAIN_FILE", "CMAKE_ARGS", "SKBUILD_CMAKE_ARGS")
-"""Variables that choose a compiler: one that was chosen must work."""
+"""Variables that choose a compiler: the chosen one must work."""
 COMPILERS = ("c++", "g++", "clang++", "icpx", "CC", "cl", "clang-cl")
 NO_COMPILER = (
     "onnxptq: warning: no C++ compiler found, so the native op library is left out and quantized models run slower "
@@ -72,10 +72,10 @@ def get_requires_for_build_editable(settings: Settings = None) -> list[str]:
 
 
 def has_compiler() -> bool:
-    """Whether a C++ compiler was chosen by the environment or is found where CMake looks for one."""
+    """True if the environment names a C++ compiler, or if one is found where CMake looks."""
     if any(os.environ.get(name) for name in NAMED):
         return True
-    if sys.platform == "darwin":  # /usr/bin/c++ is there without a compiler behind it
+    if sys.platform == "darwin":  # /usr/bin/c++ exists without a working compiler
         return subprocess.run(["xcode-select", "-p"], capture_output=True, check=False).returncode == 0
     if sys.platform == "win32":  # CMake finds Visual Studio by its installer, not by PATH
         programs = os.environ.get("PROGRAMFILES(X86)", r"C:\Program Files (x86)")
@@ -89,20 +89,20 @@ def _pure() -> bool:
 
 
 def _wheel(settings: Settings) -> Settings:
-    """The settings of a wheel: no build folder, so that each build has a temporary one of its own."""
+    """The settings of a wheel: no build folder, so that each build has a temporary one."""
     if _pure() or not has_compiler():
         return {**(settings or {}), "wheel.cmake": "false", "wheel.platlib": "false"}
     return settings
 
 
 def _editable(settings: Settings) -> Settings:
-    """The settings of an editable install: a build folder for each environment, so that only changes are compiled."""
+    """The settings of an editable install: one build folder an environment, so that only changes are compiled."""
     folder = f"build/editable-{zlib.crc32(sys.prefix.encode()):08x}"
     return {"build-dir": folder, **(_wheel(settings) or {})}
 
 
 def _warn() -> None:
-    """Say what a missing compiler costs, to the terminal too: installers show a build's output only if it fails."""
+    """Warn about the cost of a missing compiler, on the terminal too: installers show build output only on failure."""
     if _pure() or has_compiler():
         return
     print(NO_COMPILER, file=sys.stderr)
@@ -111,7 +111,7 @@ def _warn() -> None:
             found = os.stat(place) if place.startswith("/") else None
             if found is not None and os.path.samestat(found, os.fstat(2)):
                 return  # the installer hides nothing
-            # A file is left alone: the installer would write over what is added here.
+            # A file is left alone: the installer would overwrite this line.
             if found is None or not stat.S_ISREG(found.st_mode):
                 with open(place, "w", encoding="utf-8") as stream:
                     stream.write(f"\n{NO_COMPILER}\n")

@@ -76,7 +76,7 @@ def relation(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
 
 
 def appearance(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
-    """Just as many attributes as are needed."""
+    """The fewest attributes that single the object out."""
     attrs = describe(rng, scene, o)
     return None if attrs is None else (noun_phrase(rng, attrs), ("all", attrs))
 
@@ -96,7 +96,7 @@ def extent(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
 
 
 def negation(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
-    """What it is not: "circle that is not red"."""
+    """A missing attribute: "circle that is not red"."""
     attrs = ambiguous(rng, scene, o)
     free = [a for a in ("color", "shape", "pattern", "size") if a not in [t[0] for t in attrs]]
     a = pick(rng, free)
@@ -108,7 +108,7 @@ def negation(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
 
 
 def cover(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
-    """What it hides or is hidden by."""
+    """An object that it partly hides, or that partly hides it."""
     front = [j for j, n in o.hides if n >= 45]
     behind = [r.index for r in scene.objects if dict(r.hides).get(o.index, 0) >= 45]
     pool = [("front", j) for j in front] + [("behind", j) for j in behind]

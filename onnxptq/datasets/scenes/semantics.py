@@ -1,4 +1,4 @@
-"""What an expression means: evaluate its logical form on a scene.
+"""Evaluate the logical form of an expression on a scene.
 
 A form is a nested tuple; `resolve` returns the objects that surely match and those that are borderline. Geometry uses
 the centres of the visible boxes, with margins so that no reader would disagree.
@@ -17,7 +17,7 @@ _NOTHING: frozenset[int] = frozenset()
 
 
 def depth_inside(o: SceneObject, region: str) -> float:
-    """How far (pixels) an object is inside a named region; negative outside, -25..0 borderline."""
+    """Distance in pixels of an object from a named region's border, positive inside; -25..0 is borderline."""
     edge = {"left": 102 - o.cx, "right": o.cx - (SIZE - 102), "top": 102 - o.cy, "bottom": o.cy - (SIZE - 102)}
     if region == "center":
         return 36 - max(abs(o.cx - SIZE / 2), abs(o.cy - SIZE / 2))

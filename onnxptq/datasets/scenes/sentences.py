@@ -55,7 +55,7 @@ def sentence(rng: RandomState, scene: Scene, o: SceneObject) -> Drawn:
                 continue
             spot = pick(rng, spots)
             phrase, form = pick(rng, _REGION_LONG[spot]), ("region", spot, form)
-        else:  # a further attribute of the object, said as a clause of its own
+        else:  # a further attribute of the object in a clause of its own
             if joined or any(a == "pattern" for a, _, _ in attrs):
                 continue
             if kind == "pattern":

@@ -1,4 +1,4 @@
-"""Which scene belongs to which split, and at which size it is seen."""
+"""The split of each scene, and its size."""
 
 from __future__ import annotations
 

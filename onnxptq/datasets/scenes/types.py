@@ -1,4 +1,4 @@
-"""What a scene is made of: names, sizes and the frozen records of objects, scenes and expressions."""
+"""Names, sizes and the frozen records of objects, scenes and expressions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_PIECES = 18  # WordPiece budget of an expression: 20 tokens less [CLS] and [
 MAX_OBJECTS = 10
 
 Form = tuple[Any, ...]
-"""Logical form of an expression, a nested tuple (`meaning.resolve`)."""
+"""Logical form of an expression, a nested tuple (`semantics.resolve`)."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object; `cx, cy, box, area` describe what is visible of it."""
+    """One object; `cx, cy, box, area` describe its visible part."""
 
     index: int
     shape: str

@@ -60,7 +60,7 @@ class Ade20kRefinement(Task[Components]):
     name, main = "ade20k", "mIoU"
 
     def __init__(self, data: Ade20k, *, smallest: int = 100, most: int = 200) -> None:
-        """Components of fewer than ``smallest`` pixels are left as they are, and all beyond the ``most`` biggest."""
+        """Components of fewer than ``smallest`` pixels are not redrawn, nor all beyond the ``most`` biggest."""
         self.data, self.smallest, self.most = data, smallest, most
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ def confusion(truth: Array, drawn: Array) -> Array:
 
 
 def mean_iou(table: Array) -> float:
-    """Mean over the classes that occur, in truth or prediction, where the truth has a class; percent."""
+    """Mean over the classes in truth or prediction, at pixels that have a true class; percent."""
     counted = table[1:]
     hit = np.diagonal(table)[1:]
     union = counted.sum(1) + counted[:, 1:].sum(0) - hit
@@ -123,5 +123,5 @@ def mean_iou(table: Array) -> float:
 
 
 def accuracy(table: Array) -> float:
-    """Share of pixels that have a class and are given it, percent."""
+    """Share of pixels with a class that are predicted right, percent."""
     return 100 * float(np.diagonal(table)[1:].sum() / max(int(table[1:].sum()), 1))

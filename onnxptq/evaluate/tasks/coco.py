@@ -44,7 +44,7 @@ class _Scorer:
 
 
 class CocoBoxes(Task[Prompted]):
-    """mAP of masks; images without a box count too, their objects are missed."""
+    """mAP of masks; images without a box count too: their objects are missed."""
 
     name, main = "coco", "AP"
 

@@ -1,7 +1,7 @@
-"""Oriented detection on DOTA: the true horizontal box as prompt, the smallest rectangle around SAM's mask as answer.
+"""Oriented detection on DOTA: prompt with the true horizontal box, answer with the smallest rectangle of SAM's mask.
 
 Images larger than a tile are cut into tiles, as is usual for DOTA; every object belongs to the tile that holds most of
-it, and among equals to the one whose centre is nearest.
+it, and in a tie to the one with the nearest centre.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _starts(size: int, tile: int, overlap: int) -> list[int]:
 
 
 def _fit(box: tuple[float, float, float, float], corner: tuple[int, int], tile: int) -> tuple[float, float]:
-    """How much of a box a tile holds, then how near their centres are."""
+    """Share of a box inside a tile, then the closeness of their centres."""
     x0, y0 = max(box[0], corner[0]), max(box[1], corner[1])
     x1, y1 = min(box[2], corner[0] + tile), min(box[3], corner[1] + tile)
     held = max(x1 - x0, 0.0) * max(y1 - y0, 0.0)

@@ -1,1 +1,1 @@
-"""Comparisons anyone can re-run: interleaved ratios, never absolute times."""
+"""Reproducible comparisons: interleaved ratios, never absolute times."""

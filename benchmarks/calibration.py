@@ -1,10 +1,9 @@
-"""What quantizing costs beside bare FP32 inference: `python -m benchmarks.calibration MODEL SAMPLES [--recipe auto ...]
-[--bits w6a6]`.
+"""Cost of quantization against FP32 inference.
 
-Every stage of a recipe: seconds, CPU seconds (other load hardly touches them) and peak memory, each also as a multiple
-of FP32 inference over the same samples in a process of its own, which runs in onnxruntime without memory patterns (with
-them its second run takes twice the memory). Memory is the peak within the stage where the system lets us ask for it,
-else up to its end.
+`python -m benchmarks.calibration MODEL SAMPLES [--recipe auto ...] [--bits w6a6]` measures every stage of a recipe:
+seconds, CPU seconds (other load hardly changes them) and peak memory, each also as a multiple of FP32 inference over
+the same samples. That inference runs in a process of its own, in onnxruntime without memory patterns (with them its
+second run takes twice the memory). Memory is the peak within the stage where the system reports it, else up to its end.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ INFERENCE = "FP32 inference"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage took."""
+    """Cost of one stage."""
 
     stage: str
     seconds: float
@@ -45,8 +44,7 @@ class Cost:
 
 
 class Meter(Stopwatch):
-    """A stopwatch that also tells CPU seconds and each stage's own peak; ``done`` is called with the costs of a stage
-    when it ends."""
+    """A stopwatch with CPU seconds and each stage's own peak; ``done`` receives the costs of each finished stage."""
 
     def __init__(self, done: Callable[[Cost], None]) -> None:
         super().__init__()
@@ -63,7 +61,7 @@ class Meter(Stopwatch):
 
 
 def _forget_peak() -> None:
-    """Let the peak be what is held now: Linux only."""
+    """Reset the peak to the present memory: Linux only."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -73,7 +71,7 @@ def _forget_peak() -> None:
 def inference(model: str, samples: str, threads: int, done: Callable[[Cost], None]) -> None:
     """FP32 onnxruntime over the samples."""
     source = open_source(samples, inputs=input_specs(load(model)))
-    gc.collect()  # the graph that was read for its inputs
+    gc.collect()  # the graph loaded for its inputs
     with Meter(done).stage(INFERENCE):
         running = session(Path(model), threads=threads)
         for sample in source:

@@ -124,7 +124,7 @@ def resnet() -> nn.Module:
 
 
 def rt_detr() -> nn.Module:
-    """RT-DETR's ResNet and hybrid encoder; its decoder orders queries, so a hair there is a jump."""
+    """RT-DETR's ResNet and hybrid encoder; its decoder sorts queries, so a tiny error there becomes a jump."""
     from transformers import RTDetrConfig, RTDetrModel, RTDetrResNetConfig
 
     backbone = RTDetrResNetConfig(
@@ -293,7 +293,7 @@ def _peer(path: Path, out: Path, samples: list[Sample], *, static: bool) -> None
 
 
 def measure(name: str, folder: Path, bits: str, settings: dict[str, str]) -> dict[str, Any]:
-    """SQNR of ours and theirs on the held-out images; and ours by site."""
+    """SQNR of our file and onnxruntime's on the held-out images; and ours by site."""
     from onnxptq import Quantizer, session
 
     path, samples = build(name, folder)

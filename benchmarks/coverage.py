@@ -1,5 +1,4 @@
-"""What a quantized file computes from codes: read off its graph, so that rows of a table can be compared for what they
-cover."""
+"""Coverage: the products that a quantized file computes from codes, read off its graph, to compare rows of a table."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ SECOND = {"QLinearMatMul": 3, "QGemm": 3, "MatMulInteger": 1, "QLinearConv": 3}
 
 @dataclass(frozen=True)
 class Coverage:
-    """(computed from codes on both sides, all) of each kind."""
+    """Number of products of each kind: (both operands coded, all)."""
 
     linears: tuple[int, int]
     """Products with a constant weight."""
@@ -57,13 +56,13 @@ class _Reader:
                 self.constants.update(node.output)
 
     def table(self, name: str) -> bool:
-        """Whether a constant is a stack of matrices, as relative positions have it, and no weight."""
+        """True if a constant is a stack of matrices, as of relative positions, and no weight."""
         while name not in self.ranks and name in self.maker and self.maker[name].input:
             name = self.maker[name].input[0]
         return self.ranks.get(name, 0) > 2
 
     def coded(self, name: str) -> bool:
-        """Whether a tensor is decoded from codes, but for a change of shape."""
+        """True if a tensor is decoded from codes, up to a change of shape."""
         node = self.maker.get(name)
         while node is not None and node.op_type in PASSING:
             node = self.maker.get(node.input[0])
@@ -71,7 +70,7 @@ class _Reader:
 
 
 def coverage(model: onnx.ModelProto | Path) -> Coverage:
-    """What a model covers. Functions are read as single ops."""
+    """The coverage of a model. Functions are read as single ops."""
     if isinstance(model, Path):
         model = onnx.load(model, load_external_data=False)
     reader = _Reader(model)

@@ -37,16 +37,16 @@ Masks = list[NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Way:
-    """A form of the quantized model, and what runs it."""
+    """A form of the quantized model, and its executor."""
 
     form: str
     executor: Executor
     nudge: float = 0.0
-    """Normalised pixels are moved by at most this."""
+    """Largest change of normalised pixels."""
 
 
 class Nudged(SamPredictor):
-    """Moves the pixels of an image a little, always in the same way."""
+    """Changes the pixels of an image slightly, always in the same way."""
 
     nudge = 0.0
 

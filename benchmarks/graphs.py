@@ -1,4 +1,4 @@
-"""The models the comparisons use, with calibration and held-out inputs. `python -m benchmarks.graphs DIR` writes them.
+"""The models of the comparisons, with calibration and held-out inputs. `python -m benchmarks.graphs DIR` writes them.
 
 MiniLM is all-MiniLM-L6-v2 with its trained weights; the SAM encoders and the Swin have random weights (SAM's position
 tables, zero at initialisation, are filled with N(0, 0.02)).
@@ -37,7 +37,7 @@ Please describe the person sitting closest to the window.""".splitlines()
 
 @dataclass(frozen=True)
 class Graph:
-    """A model file, its inputs, and which output elements count."""
+    """A model file, its inputs, and the output elements that count."""
 
     path: Path
     calibration: list[Sample]

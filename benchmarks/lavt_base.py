@@ -1,9 +1,8 @@
-"""What the search of `ptq4ris` costs on a 480-pixel LAVT-Base: `python -m benchmarks.lavt_base FOLDER [--samples N]`
-prints Markdown.
+"""Cost of the search of `ptq4ris` on a 480-pixel LAVT-Base: `python -m benchmarks.lavt_base FOLDER [--samples N]`.
 
-One Swin block of each stage (window 12; random weights and inputs, which change little about the cost), calibrated
-alone on one thread; times the stage's depth, the image encoder. Gradients of the whole model cost what those of its
-parts cost together.
+One Swin block of each stage (window 12; random weights and inputs, which hardly change the cost) is calibrated alone on
+one thread; its time multiplied by the stage's depth gives the image encoder. Gradients of the whole model cost as much
+as those of its parts together. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def inputs(block: Block, count: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def seconds(folder: Path, stage: int, bits: str, samples: int) -> tuple[Block, float, int]:
-    """CPU seconds of calibrating one block, and how many sites it has."""
+    """CPU seconds of calibrating one block, and its number of sites."""
     torch.manual_seed(stage)
     block = Block(stage)
     path = folder / f"block-{stage + 1}.onnx"

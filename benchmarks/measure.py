@@ -1,5 +1,4 @@
-"""What the comparisons share: models with their inputs as files, SQNR on held-out inputs, jobs in processes of their
-own."""
+"""Shared by the comparisons: models with input files, SQNR on held-out inputs, jobs in processes of their own."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ MEBI = 2**20
 
 
 def load(folder: Path, name: str) -> Graph:
-    """One of the graphs of ``benchmarks.graphs`` from its files, which are written first where they are missing."""
+    """One of the graphs of ``benchmarks.graphs`` from its files, written first where they are missing."""
     done = folder / f"{name}-held"
     if not done.is_dir() or not (folder / f"{name}.onnx").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +43,7 @@ def _samples(folder: Path) -> list[Sample]:
 
 
 def plain_session(path: Path, *, threads: int = 1, optimize: bool = True) -> ort.InferenceSession:
-    """onnxruntime as it comes."""
+    """A session of onnxruntime with its defaults."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -59,7 +58,7 @@ def outputs(session: ort.InferenceSession, samples: Iterable[Sample]) -> list[ND
 
 
 def counted(graph: Graph, found: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """The elements that count: of a text model the tokens that are not padding."""
+    """The elements that count: for a text model the tokens other than padding."""
     if graph.mask is None:
         return list(found)
     return [one[sample[graph.mask].astype(bool)] for one, sample in zip(found, graph.held_out, strict=True)]
@@ -84,14 +83,13 @@ def references(graph: Graph, cache: Path) -> list[NDArray[Any]]:
 
 
 def peak_mib() -> float:
-    """The most memory this process has held."""
+    """Peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (MEBI if sys.platform == "darwin" else 1024)
 
 
 def job(path: Path, module: str, *args: str) -> dict[str, Any]:
-    """The record that ``python -m module args`` leaves at ``path``: read where it is already there, else made in its
-    own process."""
+    """The record that ``python -m module args`` writes to ``path``: an existing one, or one made in a new process."""
     if not path.exists():
         done = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
@@ -102,7 +100,7 @@ def job(path: Path, module: str, *args: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """The CPU, what our library uses of it, and versions: no figure is worth anything without them."""
+    """The CPU, the instruction set of our library, and versions, to print with every figure."""
     from onnxptq import __version__
     from onnxptq.ops import library
 

@@ -1,9 +1,9 @@
 """Speed, size, memory and accuracy of whole models: `python -m benchmarks.models [FOLDER] [graphs...]`.
 
-Speed is a ratio: a quantized file and FP32 onnxruntime take turns in one process, and the median over the rounds of
-FP32 time / its time is kept (CPU time with one thread, which other load hardly touches; wall time with more). Memory is
-the peak of a process that does nothing but load the file and run it once. Each figure is kept as a JSON file under
-FOLDER, so that a run that was stopped goes on where it was.
+Speed is a ratio: a quantized file and FP32 onnxruntime take turns in one process; the figure is the median over the
+rounds of FP32 time / quantized time (CPU time with one thread, which other load hardly changes; wall time with more).
+Memory is the peak of a process that only loads the file and runs it once. Each figure is a JSON file under FOLDER, so
+an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onnxptq.report.text import markdown_table
 
 MODULE = "benchmarks.models"
 LEAST = 0.05
-"""Seconds a measurement lasts at least: fast models run several times."""
+"""Shortest measurement in seconds: fast models run several times."""
 SLOW = 1.0
 """Seconds of one run above which there is no untimed run before each timed one."""
 Run = Callable[[Sample], Any]
@@ -35,7 +35,7 @@ Run = Callable[[Sample], Any]
 
 @dataclass(frozen=True)
 class Variant:
-    """A file and what runs it."""
+    """A file and its executor."""
 
     name: str
     engine: str
@@ -70,11 +70,11 @@ OTHERS = tuple(
     if recipe != "auto"
     for bits in peers.BITS
 )
-"""Files of other recipes, which differ in speed by the codes they use."""
+"""Files of other recipes, whose codes run at other speeds."""
 
 
 def path_of(folder: Path, graph: str, variant: Variant) -> Path:
-    """The variant's model file, made first where it is missing."""
+    """The variant's model file, written first where it is missing."""
     if not variant.row:
         return load(folder, graph).path
     row = next(row for row in peers.rows() if row.name == variant.row)

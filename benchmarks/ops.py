@@ -1,10 +1,9 @@
 """Speed of single ops on one thread: `python -m benchmarks.ops [FOLDER]`.
 
-A table of matrix products beside onnxruntime's FP32 MatMul and MatMulInteger (which takes ready codes and gives
-integers, while ours take floats and give floats), and one of attentions beside FP32. All files of a row take turns in
-one process; a figure is the median of FP32 time / its time. Each instruction set runs in a process of its own, since a
-session takes what ``ONNXPTQ_ISA`` allows. Tables are kept as JSON files under FOLDER, so that a run that was stopped
-goes on.
+One table compares matrix products with onnxruntime's FP32 MatMul and MatMulInteger (which maps codes to integers, while
+ours map floats to floats), the other attentions with FP32. All files of a row take turns in one process; a figure is
+the median of FP32 time / its time. Each instruction set runs in a process of its own, since ``ONNXPTQ_ISA`` applies to
+a process. Tables are JSON files under FOLDER, so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from onnxptq.report.text import markdown_table
 
 MODULE = "benchmarks.ops"
 LEAST = 0.02
-"""Seconds a turn lasts at least: fast ops run several times."""
+"""Shortest turn in seconds: fast ops run several times."""
 Feeds = dict[str, NDArray[Any]]
 Job = tuple[str, onnx.ModelProto, Feeds]
 
 
 @dataclass(frozen=True)
 class Coding:
-    """Widths, and how activations are coded."""
+    """Widths, and the coding of activations."""
 
     weight: int
     activation: int
@@ -62,7 +61,7 @@ class Attention:
     tokens: int
     width: int
     window: int = 0
-    """Side of the window if there are relative positions, decomposed as SAM has them."""
+    """Side of the window with decomposed relative positions, as in SAM; none without."""
 
 
 ATTENTIONS = (

@@ -1,10 +1,8 @@
-"""Accuracy against onnxruntime's own quantizers: `python -m benchmarks.peers FOLDER [graphs...]` prints a Markdown
-table.
+"""Accuracy against onnxruntime's own quantizers: `python -m benchmarks.peers FOLDER [graphs...]` prints Markdown.
 
-Each row is made in a process of its own and kept as FOLDER/peers/GRAPH/ROW.json, so a run that was stopped goes on
-where it was. SQNR is the median over held-out inputs; of text only the tokens count that are not padding. `dB` is a
-default session, `dB in float` the same file without integer kernels: graph optimisation off for the peers, function
-bodies for ours.
+Each row is made in a process of its own and written to FOLDER/peers/GRAPH/ROW.json, so an interrupted run continues.
+SQNR is the median over held-out inputs; padding tokens of text are left out. `dB` is a default session, `dB in float`
+the same file without integer kernels: graph optimisation off for the peers, function bodies for ours.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ class Row:
 
 
 class Reader:
-    """What onnxruntime's calibration wants."""
+    """The reader of samples for onnxruntime's calibration."""
 
     def __init__(self, samples: list[Sample]) -> None:
         self._left = iter(samples)
@@ -147,7 +145,7 @@ def measure(folder: Path, name: str, row: Row) -> None:
 
 
 def _sessions(row: Row, path: Path) -> Iterator[ort.InferenceSession]:
-    """A default session, then one that computes in float what the codes mean."""
+    """A default session, then one that computes in float with decoded values."""
     if row.ours:
         from onnxptq import session
 

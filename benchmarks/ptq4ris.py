@@ -1,9 +1,8 @@
-"""The papers' methods on the embedded LAVT: `python -m benchmarks.ptq4ris FOLDER [--tables ...] [--doc FILE]` prints
-Markdown.
+"""The papers' methods on the embedded LAVT: `python -m benchmarks.ptq4ris FOLDER [--tables ...] [--doc FILE]`.
 
-Each cell is one quantized model on one split of one benchmark, kept in FOLDER, so that a run that was stopped goes on
-where it was; `--doc` writes the tables between the marks of a file after each cell, `--print` only prints what is
-there. Calibration: 32 (image, sentence) pairs of the train split, the three benchmarks in turn.
+Each cell is one quantized model on one split of one benchmark, kept in FOLDER, so an interrupted run continues; `--doc`
+writes the tables between the marks of a file after each cell, `--print` only prints finished cells as Markdown.
+Calibration: 32 (image, sentence) pairs of the train split, the three benchmarks in turn.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ EVERYWHERE = [(benchmark, split) for benchmark in scenes.BENCHMARKS for split in
 
 
 class Bench:
-    """The folder, and what every cell needs."""
+    """The folder, and the data shared by all cells."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +93,7 @@ class Bench:
         self._calibration: list[dict[str, Array]] = []
 
     def model(self, row: Row, bits: str) -> Path:
-        """The quantized model, made where it is missing."""
+        """The quantized model, written where it is missing."""
         path = self.folder / f"{stem(row)}-{bits}.onnx"
         if not path.exists():
             self._calibration = self._calibration or list(zoo.lavt_calibration(IMAGES))
@@ -147,12 +146,12 @@ def stem(row: Row | None) -> str:
 
 
 def record(folder: Path, row: Row | None, bits: str, benchmark: str, split: str) -> Path:
-    """Where a cell's figures are kept."""
+    """File of a cell's figures."""
     return folder / f"{stem(row)}-{bits}-{benchmark}-{split}.json"
 
 
 def cells(bits: Sequence[str], tables: Sequence[str]) -> Iterator[tuple[Row | None, str, str, str]]:
-    """What is measured, the most telling first."""
+    """The cells to measure, the most informative first."""
     if "methods" in tables:
         yield None, WHOLE, *FIRST[0]
         yield from ((row, width, *FIRST[0]) for width in bits for row in METHODS.values())
@@ -168,7 +167,7 @@ def cells(bits: Sequence[str], tables: Sequence[str]) -> Iterator[tuple[Row | No
 
 
 def text(folder: Path, bits: Sequence[str]) -> str:
-    """Every table, as far as there are cells."""
+    """Every table, with the finished cells."""
     parts = [_overlaps(folder, bits, benchmark) for benchmark in scenes.BENCHMARKS] + [_precisions(folder, bits)]
     titles = {
         "parts": "What each part brings",

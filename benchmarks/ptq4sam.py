@@ -1,10 +1,9 @@
-"""PTQ4SAM, its parts and its rivals on the embedded SAM: `python -m benchmarks.ptq4sam FOLDER [--bits ...] [--rows
-...]` prints Markdown.
+"""PTQ4SAM, its parts and its baselines on the embedded SAM: `python -m benchmarks.ptq4sam FOLDER [--bits ...]`.
 
-Encoder and decoder are both quantized, and judged on the boxes of validation scenes: mean IoU with the truth, agreement
-(mean IoU with FP32's masks), and SQNR of the mask logits. A second decoder has its keys moved by +8 or -8 in each
-channel, which a softmax does not see: in FP32 it is the same model, but its keys lie in two heaps. What is done is kept
-in FOLDER, so that a run that was stopped goes on where it was; `--table` only prints what is there.
+Option `--rows` selects rows. Encoder and decoder are both quantized, and scored on the boxes of validation scenes: mean
+IoU with the truth, agreement (mean IoU with FP32's masks), and SQNR of the mask logits. A second decoder has its keys
+shifted by +8 or -8 in each channel, which a softmax cancels: in FP32 it is the same model, but its keys have two modes.
+Finished rows are kept in FOLDER, so an interrupted run continues; `--table` only prints them as Markdown.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ ROWS = {
 
 
 class Predictor(SamPredictor):
-    """Keeps the embeddings of scenes, which many decoders read, and the logits of the last boxes."""
+    """Caches the embeddings of scenes, which many decoders read, and the logits of the last boxes."""
 
     def __init__(self, encoder: Path, decoder: Path | bytes, kept: dict[bytes, Array]) -> None:
         super().__init__(encoder, decoder, threads=1)
@@ -103,7 +102,7 @@ def shifted(decoder: Path) -> onnx.ModelProto:
 
 
 class Bench:
-    """The folder, and what every row needs."""
+    """The folder, and the data shared by all rows."""
 
     def __init__(self, folder: Path, scenes: int) -> None:
         self.folder, self.scenes = folder, list(zoo.prompt_samples("val", scenes))
@@ -144,7 +143,7 @@ class Bench:
         return self.samples[part]
 
     def quantized(self, part: str, source: Path, name: str, bits: str) -> Path:
-        """The quantized model, made where it is missing; beside it what the passes said."""
+        """The quantized model, written where it is missing, with the reports of the passes."""
         row, path = ROWS[name], self.folder / f"{source.stem}-{name.replace(' ', '-')}-{bits}.onnx"
         if not path.exists():
             start = time.process_time()
@@ -165,7 +164,7 @@ class Bench:
 
 
 def record(folder: Path, model: str, name: str, bits: str) -> Path:
-    """Where a row's figures are kept."""
+    """File of a row's figures."""
     return folder / f"{model}-{name.replace(' ', '-')}-{bits}.json"
 
 

@@ -1,9 +1,9 @@
 """A text encoder with trained weights: `python -m benchmarks.text FOLDER [--doc FILE]` prints Markdown.
 
-all-MiniLM-L6-v2, 8 sentences of calibration and 8 others: median SQNR and cosine over the tokens that are not padding,
+all-MiniLM-L6-v2, 8 sentences of calibration and 8 others: median SQNR and cosine over the tokens other than padding,
 and the true bits of an input's element, group index included, averaged over all quantized inputs (of linears; of
-attention). Each row is kept in FOLDER, so a run that was stopped goes on where it was; `--doc` writes the table between
-the marks of a file.
+attention). Each row is kept in FOLDER, so an interrupted run continues; `--doc` writes the table between the marks of a
+file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cosine(graph: Graph, expected: list[NDArray[Any]], got: list[NDArray[Any]]) 
 
 
 def ours(folder: Path, graph: Graph, expected: list[NDArray[Any]], name: str, bits: str) -> dict[str, Any]:
-    """A row of ours."""
+    """One of our rows."""
     recipe, settings = SETTINGS[name]
     quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=settings, threads=1)
     plan = quantizer.calibrate(graph.calibration)
@@ -85,7 +85,7 @@ def ours(folder: Path, graph: Graph, expected: list[NDArray[Any]], name: str, bi
 
 
 def theirs(folder: Path, graph: Graph, expected: list[NDArray[Any]], row: Row) -> dict[str, Any]:
-    """A row of onnxruntime's: what of a dynamic model's attention stays float has 32 bits."""
+    """One of onnxruntime's rows: the float operands of a dynamic model's attention have 32 bits."""
     out = folder / f"{stem(row)}.onnx"
     row.make(graph, out)
     got = outputs(plain_session(out, optimize=False), graph.held_out)
@@ -100,7 +100,7 @@ def theirs(folder: Path, graph: Graph, expected: list[NDArray[Any]], row: Row) -
 
 
 def lines(folder: Path) -> Iterator[list[str]]:
-    """What there is of the table."""
+    """The table of the finished rows."""
     for path, head in places(folder):
         if path.exists():
             f = json.loads(path.read_text())
@@ -109,7 +109,7 @@ def lines(folder: Path) -> Iterator[list[str]]:
 
 
 def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Where rows are kept, and their names."""
+    """Files of the rows, with the labels of each row."""
     for name in PEERS:
         yield folder / f"{stem(peer(name))}.json", ["8 bits", name]
     for bits in BITS:

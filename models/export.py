@@ -1,4 +1,4 @@
-"""Torch modules to ONNX through either of torch's exporters, with torch's own outputs kept for checking."""
+"""Torch modules to ONNX through either of torch's exporters, with torch's outputs kept for checking."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ONE_FILE = 2**31 - 2**24  # protobuf's limit, less what the graph itself needs
 
 @dataclass(frozen=True)
 class Exported:
-    """A written model, sample inputs, and what torch computed from them."""
+    """A written model, sample inputs, and torch's outputs for them."""
 
     path: Path
     feeds: dict[str, NDArray[Any]]
@@ -46,9 +46,9 @@ def export(
 ) -> Exported:
     """Write ``module`` as ONNX.
 
-    ``dynamic`` names the dynamic axes of inputs (and of outputs, which only TorchScript asks for); ``check`` are other
-    inputs, of other dynamic sizes, say, to compute torch's outputs from. Weights above protobuf's 2 GB go to PATH.data
-    beside the file.
+    ``dynamic`` names the dynamic axes of inputs (and of outputs, which only TorchScript asks for); ``check`` holds
+    further inputs for torch's outputs, for example of other dynamic sizes. Weights above protobuf's 2 GB go to
+    PATH.data beside the file.
     """
     if exporter not in OPSET:
         raise InputError(f"exporter '{exporter}': choose torchscript or dynamo")

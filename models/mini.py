@@ -1,4 +1,4 @@
-"""Small models of every structure the quantizer must know, with random but lively weights, made in a second or two.
+"""Small models of every structure that the quantizer supports, with random weights, exported in a second or two.
 
 `write` exports one of them through either of torch's exporters; `cached` keeps the files in a folder. Weights are drawn
 so that softmax rows are uneven, normalisations have affine parts and running statistics, and position tables matter.
@@ -58,7 +58,7 @@ LAVT_SIZES = LavtConfig(
 
 @dataclass(frozen=True)
 class Mini:
-    """How to make one model and its inputs."""
+    """Makes one model and its inputs."""
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int, torch.Generator], dict[str, Tensor]]
@@ -180,8 +180,10 @@ def samples(name: str, count: int, *, seed: int = 1, batch: int = 1) -> list[dic
 def write(
     name: str, path: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False, seed: int = 0
 ) -> Exported:
-    """Export one model; with the batch the length of texts is dynamic. The SAM decoder's number of prompts is so in any
-    case."""
+    """Export one model; a dynamic batch makes the length of texts dynamic too.
+
+    The SAM decoder's number of prompts is always dynamic.
+    """
     module, mini = model(name, seed=seed), MINIS[name]
     dynamic_batch = dynamic_batch or name == "sam-decoder"
     inputs = mini.inputs(2 if dynamic_batch else 1, torch.Generator().manual_seed(seed))
@@ -196,7 +198,7 @@ def write(
 def cached(
     name: str, folder: str | Path, *, exporter: Exporter = "torchscript", dynamic_batch: bool = False
 ) -> Exported:
-    """`write`, or what an earlier `write` by the same code left in ``folder``."""
+    """`write`, or the files of an earlier `write` by the same code in ``folder``."""
     stem = f"{name}-{exporter}{'-batch' if dynamic_batch else ''}-{_source_digest()}"
     path, record = Path(folder) / f"{stem}.onnx", Path(folder) / f"{stem}.npz"
     if not record.exists():
@@ -211,7 +213,7 @@ def cached(
 
 
 def _enliven(module: nn.Module) -> None:
-    """Seeded weights that leave nothing at its neutral value."""
+    """Seeded weights, none of them at its neutral value."""
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
@@ -239,7 +241,7 @@ def _enliven(module: nn.Module) -> None:
 
 
 def _source_digest() -> str:
-    """Changes with the code of this package and with torch's version, so that stale files are not used."""
+    """Digest of this package's code and torch's version, so that stale files are not used."""
     digest = hashlib.sha256(torch.__version__.encode())
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         if "zoo" not in file.parts:

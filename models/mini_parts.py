@@ -1,4 +1,4 @@
-"""Modules of the mini models that exist nowhere else: a convolutional net, and wrappers that return plain tensors."""
+"""Modules defined only for the mini models: a convolutional net, and wrappers that return plain tensors."""
 
 from __future__ import annotations
 

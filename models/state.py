@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running what is in them."""
+"""Checkpoint files, read without executing their content."""
 
 from __future__ import annotations
 

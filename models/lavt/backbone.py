@@ -34,7 +34,7 @@ class Stage(nn.Module):
         return x
 
     def fuse(self, x: Tensor, h: int, v: int, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor, int, int]:
-        """The language half: fused features of this stage, the input of the next stage and its size."""
+        """The language half: fused features of this stage; input and size of the next stage."""
         fused = self.fusion(x, words, word_mask)
         x = x + self.res_gate(fused) * fused
         if self.downsample is None:

@@ -29,8 +29,8 @@ def load_lavt(
 ) -> LAVT:
     """The model of a checkpoint file, its sizes read off the weights.
 
-    Number of heads of the text encoder (64 channels each unless given) and of the fusion (`--mha` of the release) leave
-    no trace in the weights. Any image size will do: Swin's windows do not depend on it.
+    The weights do not show the number of heads of the text encoder (64 channels each unless given) and of the fusion
+    (`--mha` of the release). Any image size will do: Swin's windows do not depend on it.
     """
     if image_size < 32:
         raise InputError(f"image size {image_size}: give 32 or more")
@@ -79,7 +79,7 @@ def infer(
     text_heads: int | None = None,
     fusion_heads: int = 1,
 ) -> LavtConfig:
-    """The sizes of the model whose state dict this is; a KeyError where it is none."""
+    """The sizes of the model with this state dict; a KeyError if it is no LAVT."""
     depths = _depths(state)
     tables = [state[f"backbone.layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(len(depths))]
     windows = [(isqrt(table.shape[0]) + 1) // 2 for table in tables]

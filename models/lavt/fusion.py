@@ -1,4 +1,4 @@
-"""Pixel-word attention: how a stage of the backbone takes in the sentence."""
+"""Pixel-word attention: fuses the sentence into a stage of the backbone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class PixelWordAttention(nn.Module):
-    """Every pixel gathers the words that concern it (queries: pixels; keys and values: words)."""
+    """Every pixel gathers its relevant words (queries: pixels; keys and values: words)."""
 
     def __init__(self, dim: int, text_dim: int, heads: int) -> None:
         super().__init__()

@@ -79,7 +79,7 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """One Swin block; `side` is the expected map size, for which the shift mask is kept ready."""
+    """One Swin block; `side` is the expected map size, whose shift mask is cached."""
 
     shift_mask: Tensor | None
 
@@ -100,8 +100,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def _shifts(self, padded: int) -> bool:
-        """A map that is one window needs no shift, every token already sees every other; the release shifts it all the
-        same."""
+        """True if windows are shifted; a map of one window needs no shift, though the release shifts it too."""
         return self.shift > 0 and (padded > self.window or not self.fit)
 
     def forward(self, x: Tensor, h: int, v: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Segment Anything to ONNX: image encoder, and a decoder that gives all four masks for a batch of prompts."""
+"""Segment Anything to ONNX: image encoder, and a decoder that returns all four masks for a batch of prompts."""

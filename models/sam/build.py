@@ -64,9 +64,9 @@ def build(config: SamConfig) -> nn.Module:
 
 
 def random_sam(config: SamConfig, seed: int = 0) -> nn.Module:
-    """A model with seeded random weights, position tables included: for timing, where a checkpoint is not at hand.
+    """A model with seeded random weights, position tables included: for timing without a checkpoint.
 
-    The package leaves position tables at zero, which would make relative position look free of charge and of error.
+    The package leaves position tables at zero, which would hide the cost and the error of relative position.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

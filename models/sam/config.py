@@ -13,7 +13,7 @@ from onnxptq.errors import InputError
 
 @dataclass(frozen=True)
 class SamConfig:
-    """Everything `build` needs; the defaults are ViT-B's."""
+    """All sizes that `build` needs; the defaults are ViT-B's."""
 
     image_size: int = 1024
     patch_size: int = 16
@@ -61,7 +61,7 @@ def preset(name: str) -> SamConfig:
 
 
 def infer(state: Mapping[str, Tensor], name: str = "state dict") -> SamConfig:
-    """The sizes of the model whose state dict this is (decoder heads cannot be read off: 8, as in every release)."""
+    """The sizes of the model with this state dict (decoder heads do not show in it: 8, as in every release)."""
     try:
         embed_dim, _, patch, _ = state["image_encoder.patch_embed.proj.weight"].shape
         depth = _count(state, "image_encoder.blocks")

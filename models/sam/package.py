@@ -1,4 +1,4 @@
-"""segment_anything's model classes without its `__init__`, which imports torchvision for its predictors alone."""
+"""segment_anything's model classes without its `__init__`, whose predictors import torchvision."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def decoder_onnx(
 
 
 def _prompts(channels: int, grid: int, size: int, prompts: int, points: int, mask_input: bool) -> dict[str, Tensor]:
-    """Random embeddings, and prompts that use every label."""
+    """Random embeddings, and prompts with every label."""
     source = torch.Generator().manual_seed(prompts)
     labels = torch.tensor([2.0, 3.0, 1.0, -1.0])[:points].repeat(prompts, 1)
     inputs = {

@@ -56,7 +56,7 @@ class Decoder(nn.Module):
         return self.decode(image_embeddings + dense, sparse)
 
     def embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """Prompt tokens [N, k, C], by arithmetic alone: the package indexes by label, which no exporter can follow."""
+        """Prompt tokens [N, k, C], by arithmetic alone: the package indexes by label, which exporters cannot trace."""
         encoder = self.prompt_encoder
         position = encoder.pe_layer._pe_encoding((coords + 0.5) / self.size)
         label = labels.unsqueeze(-1)
@@ -66,8 +66,7 @@ class Decoder(nn.Module):
         return tokens
 
     def decode(self, source: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
-        """The package's `predict_masks` with the image repeated by Expand, and shapes that do not depend on the
-        batch."""
+        """The package's `predict_masks` with the image repeated by Expand, in shapes independent of the batch."""
         decoder, grid = self.mask_decoder, self.grid
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
         tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], 1)

@@ -1,1 +1,1 @@
-"""Small models of the real architectures, trained on procedural scenes: training, shipped form, facts about them."""
+"""Small models of the real architectures, trained on procedural scenes: training, ONNX files, figures."""

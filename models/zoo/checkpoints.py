@@ -37,7 +37,7 @@ def load_lavt(path: str | Path) -> LAVT:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Load weights, half precision widened; buffers that can be derived may be missing."""
+    """Load weights, half precision widened; derived buffers may be missing."""
     target = model.state_dict()
     unknown = [name for name in state if name not in target and not name.endswith(_DERIVED)]
     missing, _ = model.load_state_dict(
@@ -53,7 +53,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def half_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state as it is stored: floats in half precision, no derivable buffers."""
+    """The state as it is stored: floats in half precision, no derived buffers."""
     state = {k: v for k, v in model.state_dict().items() if not k.endswith(_DERIVED)}
     return {
         k: (v.detach().half() if v.is_floating_point() else v.detach()).cpu().contiguous() for k, v in state.items()
@@ -61,7 +61,7 @@ def half_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save(model: nn.Module, config: SamConfig | LavtConfig, path: Path) -> None:
-    """Write a checkpoint that `load_sam` or `load_lavt` reads, by way of a temporary file."""
+    """Write a checkpoint for `load_sam` or `load_lavt`, through a temporary file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = config.to_dict() if isinstance(config, LavtConfig) else asdict(config)
     temporary = path.with_suffix(".tmp")
@@ -93,6 +93,6 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def rounded(model: nn.Module, twin: nn.Module) -> nn.Module:
-    """``twin`` with the weights as they will be stored."""
+    """``twin`` with its weights rounded as in the stored file."""
     with torch.no_grad():
         return load_into(twin, half_state(model))

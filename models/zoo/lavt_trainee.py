@@ -1,8 +1,8 @@
-"""LAVT's losses, and heads that are thrown away after training.
+"""LAVT's losses, and the auxiliary heads of its training.
 
-Weighted cross-entropy plus Dice. Swin starts from nothing, so auxiliary heads predict every token's shape, colour,
-pattern, size and offset to its object's centre; they stand in for ImageNet pretraining. Fused maps get coarse mask
-heads. Each scene is used with several expressions; the first blocks, which no language reaches, then run once a scene.
+Weighted cross-entropy plus Dice. Swin starts from random weights, so auxiliary heads predict every token's shape,
+colour, pattern, size and offset to its object's centre; they replace ImageNet pretraining. Fused maps get coarse mask
+heads. Each scene is used with several expressions; the first blocks, before any language, then run once a scene.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def mask_loss(margin: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def deep_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Coarse supervision: how much of every token the target covers; foreground counts more."""
+    """Coarse supervision: the share of every token that the target covers; foreground counts more."""
     t = F.adaptive_avg_pool2d(truth[:, None].float(), (logits.shape[-2], logits.shape[-1]))[:, 0]
     weight = 1 + 4 * t
     return (F.binary_cross_entropy_with_logits(logits.float(), t, reduction="none") * weight).sum() / weight.sum()

@@ -1,4 +1,4 @@
-"""The losses and prompts SAM is trained with, at small scale.
+"""The losses and prompts of SAM's training, at small scale.
 
 Focal (20) and Dice (1) losses, squared error of the IoU head, the three-mask outputs trained by their best mask,
 prompts of three kinds in every step: jittered boxes, one to three points, and a refinement round (the mask so far and a
@@ -18,7 +18,7 @@ from onnxptq.models.sam.wrappers import Decoder
 
 
 class SamTrainee(nn.Module):
-    """A SAM with everything that turns a batch into a loss."""
+    """A SAM with its losses: batch in, loss out."""
 
     def __init__(self, sam: Any, *, compiled: bool = False) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def some_points(full: Tensor, box: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def corrected(coords: Tensor, labels: Tensor, before: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
-    """The same points and one more, where the mask so far is wrong."""
+    """The same points and one more at an error of the mask so far."""
     size = full.shape[-1]
     guess = F.interpolate(before, (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
     wrong = guess ^ full
@@ -121,7 +121,7 @@ def corrected(coords: Tensor, labels: Tensor, before: Tensor, full: Tensor) -> t
 
 
 def padded(coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The padding point SAM adds where there is no box."""
+    """The padding point that SAM adds where there is no box."""
     return torch.cat([coords, torch.zeros_like(coords[:, :1])], 1), torch.cat(
         [labels, -torch.ones_like(labels[:, :1])], 1
     )

@@ -82,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _joint(model: LAVT, step: Callable[..., Any], batch: Batch, extra: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """One step with language; ``extra`` weighs the auxiliary losses."""
+    """One step with language; ``extra`` weights the auxiliary losses."""
     ids = batch["ids"].flatten(0, 1)
     longest = int((ids != 0).sum(1).max())
     ids = ids[:, :longest] if ids.device.type == "cpu" else ids
@@ -113,7 +113,7 @@ def _initialise(args: argparse.Namespace, model: LAVT, trainee: LavtTrainee) -> 
 
 
 def _save(path: Path, shadow: LAVT, trainee: LavtTrainee) -> None:
-    """The averaged model, and beside it the heads, which only a continued training needs."""
+    """Save the averaged model, and the auxiliary heads in a file for continued training."""
     save(shadow, shadow.cfg, path)
     heads = {name: value.contiguous() for name, value in trainee.state_dict().items() if not name.startswith("model.")}
     save_file(heads, path.with_suffix(".heads.safetensors"))

@@ -1,4 +1,4 @@
-"""What both trainings share: a schedule in wall time, averaged weights, parameter groups, a log."""
+"""Shared by both trainings: a schedule in wall time, averaged weights, parameter groups, a log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Clock:
         self._first: float | None = None
 
     def tick(self) -> None:
-        """A step is done."""
+        """Count a step."""
         self.step += 1
         if self._first is None and self.step >= 3:
             self._first = time.time()
@@ -46,7 +46,7 @@ class Clock:
 
     @property
     def done(self) -> bool:
-        """The time is over."""
+        """True once the time is over."""
         return time.time() >= self.end
 
     def rate(self, warmup: int, floor: float = 0.01) -> float:
@@ -65,7 +65,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step further; the first steps count more."""
+        """Average one step in; the first steps count more."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (20 + self.steps))
         torch._foreach_lerp_(*self._pairs, 1 - decay)
@@ -90,7 +90,7 @@ class Optimizer:
         for name, parameter in named:
             own = next((value for prefix, value in (rates or {}).items() if name.startswith(prefix)), None)
             plain = parameter.ndim <= 1 or any(part in name for part in ("embed", "bias_table", "token", "rel_pos"))
-            # Layers with their own rate are pretrained: what a run does not use must stay as it was.
+            # Layers with their own rate are pretrained: unused parts must stay unchanged.
             decay = 0.0 if plain or own is not None else 0.05
             groups.setdefault((rate if own is None else own, decay), []).append(parameter)
         self._parameters = [p for group in groups.values() for p in group]
@@ -125,7 +125,7 @@ class Log:
             self._sums.setdefault(name, []).append(value.detach().float().mean())
 
     def flush(self, *, now: bool = False, **more: Any) -> None:
-        """A line, if it is time for one."""
+        """Write a line, if it is time for one."""
         if not now and time.time() - self._last < self._every:
             return
         means = {name: round(float(torch.stack(values).mean()), 4) for name, values in self._sums.items()}

@@ -36,7 +36,7 @@ SPECIAL = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 
 
 def words_of(modules: Sequence[ModuleType] = (phrases, sentences, types, wording)) -> set[str]:
-    """Every word in the generator's string constants: more than it can emit, never less."""
+    """Every word in the generator's string constants: at least all that it can emit."""
     found: set[str] = set()
     for module in modules:
         for double, single in re.findall(r'"([^"\n]*)"|\'([^\'\n]*)\'', inspect.getsource(module)):

@@ -17,8 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run only when asked for by `-m slow`; PyOps come last, since onnxruntime-extensions keeps them for
-    good."""
+    """Slow tests run only with `-m slow`; PyOps come last, since onnxruntime-extensions keeps them for good."""
     items.sort(key=lambda item: "test_pyops" in item.nodeid)
     if "slow" not in (config.getoption("-m") or ""):
         skip = pytest.mark.skip(reason="slow: run `make test-slow`")

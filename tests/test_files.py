@@ -1,4 +1,4 @@
-"""Readers of files: what is read, and that whatever else a file holds ends in one line that names it."""
+"""Readers of files: valid content, and one line that names the file for anything else."""
 
 from __future__ import annotations
 

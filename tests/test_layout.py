@@ -1,4 +1,4 @@
-"""Where things live: the links for type checkers, and packages that say no to their bare names."""
+"""The layout of packages: links for type checkers, and packages that refuse their bare names."""
 
 from __future__ import annotations
 

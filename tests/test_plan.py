@@ -1,4 +1,4 @@
-"""Plans are data: they survive JSON bit for bit, can be edited, and say what they were made for."""
+"""Plans are data: they survive JSON bit for bit, can be edited, and name their model and recipe."""
 
 from __future__ import annotations
 

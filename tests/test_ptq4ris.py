@@ -1,5 +1,4 @@
-"""Recipes ptq4ris, ptq4vit and repq-vit on the embedded LAVT: what they quantize how, their switches, and what they are
-worth."""
+"""Recipes ptq4ris, ptq4vit and repq-vit on the embedded LAVT: their schemes, switches and accuracy."""
 
 from __future__ import annotations
 

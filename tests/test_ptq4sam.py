@@ -1,5 +1,4 @@
-"""Recipe ptq4sam-s on the embedded SAM: its scope, its switches, and what it is worth, with keys as trained and keys in
-two heaps."""
+"""Recipe ptq4sam-s on the embedded SAM: scope, switches and accuracy, with keys as trained and with two modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public surface: what it is, that it is documented, and that it costs nothing to import."""
+"""The public API: its names, its docstrings, and its cheap import."""
 
 from __future__ import annotations
 

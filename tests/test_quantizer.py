@@ -1,4 +1,4 @@
-"""The whole way on small models: every structure, every format, both executors; determinism, plans, scope."""
+"""The whole pipeline on small models: every structure, every format, both executors; determinism, plans, scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README's commands and Python, run as they stand on a small model."""
+"""README's commands and Python, run unchanged on a small model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: shipped files, rules, switches, overrides, and errors that name the nearest thing."""
+"""Recipes: shipped files, rules, switches, overrides, and errors that name the nearest word."""
 
 from __future__ import annotations
 

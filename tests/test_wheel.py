@@ -1,4 +1,4 @@
-"""What is packed: the wheel from the tree and the one from the source distribution hold the same files."""
+"""Packed files: the wheel from the tree equals the one from the source distribution."""
 
 from __future__ import annotations
 

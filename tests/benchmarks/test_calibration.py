@@ -1,4 +1,4 @@
-"""What stages cost: each on its own, beside inference."""
+"""Costs of stages, each on its own, against inference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the comparisons say a file covers."""
+"""Coverage of files in the comparisons."""
 
 from __future__ import annotations
 

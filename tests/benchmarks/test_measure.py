@@ -1,4 +1,4 @@
-"""The arithmetic and the book-keeping of the comparisons."""
+"""The arithmetic and the records of the comparisons."""
 
 from __future__ import annotations
 

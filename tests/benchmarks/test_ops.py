@@ -1,4 +1,4 @@
-"""The benchmark of ops compares like with like."""
+"""The benchmark of ops compares equal products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a killed run goes on and ends with the same bytes; what changed since is an error."""
+"""Checkpoints: a killed run continues and ends with the same bytes; changed settings are an error."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The engine: what it fills is what NumPy says, whatever the groups, threads and sharing; errors name tensor and
-sample."""
+"""The engine: statistics equal NumPy's for all groups, threads and sharing; errors name tensor and sample."""
 
 from __future__ import annotations
 

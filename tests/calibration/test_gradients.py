@@ -1,4 +1,4 @@
-"""How requests get gradients as partners: from whoever is handed in, in every group of tensors, and never all zero."""
+"""Requests get gradients as partners: from any source, in every group of tensors, and never all zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In-graph observers give what fetched tensors give."""
+"""In-graph observers equal statistics of fetched tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress: plain lines in a pipe, a bar on a terminal, nothing where nothing is wanted."""
+"""Progress: plain lines in a pipe, a bar on a terminal, nothing without a stream."""
 
 from __future__ import annotations
 

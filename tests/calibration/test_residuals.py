@@ -1,4 +1,4 @@
-"""Which row of a linear meets which row of the residual stream, through windows, padding and transpositions."""
+"""Rows of a linear matched with rows of the residual stream, through windows, padding and transpositions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages of a graph: together they are the graph, and only what later ones read is kept."""
+"""Stages of a graph: together they equal the graph, and only tensors that later stages read are kept."""
 
 from __future__ import annotations
 

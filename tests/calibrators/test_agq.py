@@ -1,5 +1,4 @@
-"""Log-base codes of softmax outputs, searched on the attention's output, against brute force; and averaged ranges of
-least error."""
+"""agq: log-base codes searched on the attention's output, against brute force; averaged ranges of least error."""
 
 from __future__ import annotations
 

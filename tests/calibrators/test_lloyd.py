@@ -1,4 +1,4 @@
-"""lloyd: levels placed where the values are, weighed by the weights that read them."""
+"""lloyd: levels follow the density of values, weighted by the weights that read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rorq: groups of magnitude on every kind of distribution, its rules, its limits; and log codes by percentiles."""
+"""rorq: groups by magnitude on every kind of distribution, its rules, its limits; and log codes by percentiles."""
 
 from __future__ import annotations
 

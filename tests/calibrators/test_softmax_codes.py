@@ -1,4 +1,4 @@
-"""The choice of softmax codes: its errors are those of the codes it names, fused or not."""
+"""softmax: the errors compared are those of the named codes, fused or not."""
 
 from __future__ import annotations
 

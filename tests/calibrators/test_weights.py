@@ -1,4 +1,4 @@
-"""Weight ranges: the fast grid search finds what the full grid holds, on every width and on weights of every kind."""
+"""Weight ranges: the fast grid search equals the full grid, on every width and on weights of every kind."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def listing(folder: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Done:
-    """What a command line did."""
+    """The result of a command line."""
 
     code: int
     out: str
@@ -103,7 +103,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process; what it and native code wrote."""
+    """Run a command line in this process; return its output, native code's included."""
 
     def call(*argv: str | Path) -> Done:
         capfd.readouterr()

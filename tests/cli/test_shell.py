@@ -1,4 +1,4 @@
-"""What a shell, cron or a signal does to a run: the artifact, one line, an exit code, and how to go on."""
+"""Runs in a shell, under cron and under signals: the artifact, one line, an exit code, and how to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO instances and results: what is read, and one sentence for everything malformed."""
+"""COCO instances and results: fields read, and one sentence for every malformed file."""
 
 from __future__ import annotations
 

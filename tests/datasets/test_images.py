@@ -1,4 +1,4 @@
-"""Image files: pixel values by format and depth, upright, and what is refused."""
+"""Image files: pixel values by format and depth, orientation, and refused files."""
 
 from __future__ import annotations
 

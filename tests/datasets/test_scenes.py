@@ -1,4 +1,4 @@
-"""The scene generator: what it draws is what it says, and never changes."""
+"""The scene generator: pictures match their expressions, and never change."""
 
 from __future__ import annotations
 

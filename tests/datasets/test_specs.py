@@ -1,4 +1,4 @@
-"""Calibration data named in one word: what each name gives to which model, and what is refused."""
+"""Calibration data named in one word: the samples of each name for each model, and refused names."""
 
 from __future__ import annotations
 

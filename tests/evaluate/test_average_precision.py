@@ -1,4 +1,4 @@
-"""COCO's mAP: what is handed to pycocotools, against results handed to it as files are."""
+"""COCO's mAP: masks given to pycocotools directly, against the same results in files."""
 
 from __future__ import annotations
 

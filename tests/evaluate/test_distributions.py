@@ -1,4 +1,4 @@
-"""Facts about activations: their definitions, and where they are found in a model."""
+"""Facts about activations: their definitions, and their tensors in a model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The predictors on the embedded models: masks are found, files of a wrong kind are refused, figures are the published
-ones."""
+"""The predictors on the embedded models: masks, refused files, and the published figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables: cells are kept, the reference runs once, rows and drawings say what the cells say."""
+"""Tables: cells are kept, the reference runs once, rows and drawings match the cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every task with predictors whose answer is known: the truth, nothing, or half of it."""
+"""Every task with predictors of known answers: the truth, nothing, or half of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutated data files through every reader: each gives a value, or one line that says what is wrong."""
+"""Mutated data files through every reader: each gives a value, or one line with its fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutated models: each is refused with one line, or computes what the original does."""
+"""Mutated models: each is refused with one line, or computes the same outputs as the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data of tensors: as long as the shape asks for, and from the model's folder only."""
+"""Data of tensors: of the length of their shape, and from the model's folder only."""
 
 from __future__ import annotations
 

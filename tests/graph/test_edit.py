@@ -1,4 +1,4 @@
-"""Edits of a graph: readers, outputs and constants stay what they were for everyone else."""
+"""Edits of a graph leave all other readers, outputs and constants unchanged."""
 
 from __future__ import annotations
 

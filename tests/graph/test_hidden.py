@@ -1,4 +1,4 @@
-"""Types and attributes that graphsurgeon loses pass through, and what surrounds them is still quantized."""
+"""Types and attributes that graphsurgeon loses pass through, and the nodes around them are still quantized."""
 
 from __future__ import annotations
 

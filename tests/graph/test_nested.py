@@ -1,4 +1,4 @@
-"""Graphs inside nodes: loaded with their data, settled where the condition is known, kept where it is not."""
+"""Graphs inside nodes: loaded with their data, inlined where the condition is known, kept where it is not."""
 
 from __future__ import annotations
 

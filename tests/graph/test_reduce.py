@@ -1,4 +1,4 @@
-"""What nodes read through their bodies, and graphs without what their outputs do not need."""
+"""Tensors that nodes read through their bodies, and graphs without nodes that no output needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no model file, and exceptions of the libraries that read one."""
+"""Files that are no model, and exceptions of the libraries that read one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What files have that nothing behind expects is put right or refused in one line."""
+"""Oddities of model files that later stages do not expect are repaired or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that are whole but wrong: each is one line before anything is computed."""
+"""Models that are complete but invalid: each is one line before any computation."""
 
 from __future__ import annotations
 

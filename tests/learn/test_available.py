@@ -1,4 +1,4 @@
-"""What the rest of onnxptq may know of this package without torch."""
+"""The parts of this package that work without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executor as a tool: values put in and taken out anywhere, gradients, memory, placement, and what it refuses."""
+"""The executor: values fed and fetched at any tensor, gradients, memory, placement, and refused graphs."""
 
 from __future__ import annotations
 

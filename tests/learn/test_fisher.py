@@ -1,4 +1,4 @@
-"""Gradients as weights: what they must be in closed form, what they predict, and when there are none."""
+"""Gradients as weights: their closed form, their predictions, and cases without any."""
 
 from __future__ import annotations
 

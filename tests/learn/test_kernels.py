@@ -1,4 +1,4 @@
-"""Every op of the executor passes ONNX's own node tests, but for element types and modes it says it does not have."""
+"""Every op of the executor passes ONNX's own node tests, except for the types and modes that it declares missing."""
 
 from __future__ import annotations
 

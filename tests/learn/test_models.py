@@ -1,5 +1,4 @@
-"""The executor computes what onnxruntime does: canonical models of every family and both exporters, the embedded ones,
-our own ops."""
+"""The executor equals onnxruntime: canonical models of every family and both exporters, the embedded ones, our ops."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Coded edges around float ops: scales by head, in whatever way the graph keeps its heads; what standard ops cannot
-say."""
+"""Coded edges around float ops: scales by head in every layout of heads; codes that QDQ cannot express."""
 
 from __future__ import annotations
 

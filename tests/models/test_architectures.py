@@ -1,5 +1,4 @@
-"""Transformers that nobody here wrote for: small ones of random weights, from both exporters, through the whole
-pipeline."""
+"""Transformers without special support: small random ones, from both exporters, through the whole pipeline."""
 
 from __future__ import annotations
 

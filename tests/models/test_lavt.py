@@ -1,5 +1,4 @@
-"""LAVT: windows, fusion and decoder against plain computations; official checkpoint layouts; export at several
-sizes."""
+"""LAVT: windows, fusion and decoder against plain computations; official checkpoints; export at several sizes."""
 
 from __future__ import annotations
 

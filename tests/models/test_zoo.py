@@ -1,5 +1,4 @@
-"""The zoo's training side: losses, prompts, schedule, vocabulary, and the way from a checkpoint to the embedded
-file."""
+"""Training of the zoo: losses, prompts, schedule, vocabulary, and the export of a checkpoint to the embedded file."""
 
 from __future__ import annotations
 

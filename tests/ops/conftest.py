@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 
 class GatherElements(OpRun):  # type: ignore[misc]
-    """That of onnx's evaluator takes at most 64 entries, as numpy.choose does."""
+    """GatherElements for onnx's evaluator, whose own takes at most 64 entries, as numpy.choose does."""
 
     op_domain = ""
 
@@ -50,7 +50,7 @@ NATIVE = pytest.param(
 
 @pytest.fixture(params=["function", NATIVE])
 def executor(request: pytest.FixtureRequest) -> Executor:
-    """Function bodies, and native kernels where there are some."""
+    """Function bodies, and native kernels where there are any."""
     chosen: Executor = request.param
     return chosen
 
@@ -97,7 +97,7 @@ def model_of(
 
 
 def static_model_of(op: str, inputs: Sequence[Input], outputs: Sequence[Array], **options: Any) -> onnx.ModelProto:
-    """The same with the shapes of these inputs and outputs, as the checker wants them."""
+    """``model_of`` with the shapes of these inputs and outputs, which the checker requires."""
     model = model_of(op, inputs, **options)
     values = {f"i{i}": v for i, v in enumerate(inputs)} | {f"o{i}": v for i, v in enumerate(outputs)}
     for given in (*model.graph.input, *model.graph.output):
@@ -138,7 +138,7 @@ def run(executor: Executor) -> Runner:
 def _scheme_session(
     name: str, bits: int, options: tuple[tuple[str, Any], ...], executor: Executor
 ) -> ort.InferenceSession:
-    """x, p0.. -> faked [, codes, decoded]: what fused ops do to an operand, and the op pair if there is one."""
+    """x, p0.. -> faked [, codes, decoded]: the operand of a fused op, and the op pair if there is one."""
     scheme = schemes()[name]
     body = Body()
     faked = scheme.fake_body(body, "x", scheme.inputs, bits, dict(options))
@@ -191,5 +191,5 @@ def run_scheme(executor: Executor) -> SchemeRunner:
 
 @pytest.fixture(scope="session")
 def run_scheme_each() -> list[SchemeRunner]:
-    """``run_scheme`` for every executor there is."""
+    """``run_scheme`` for every available executor."""
     return [_scheme_runner("function")] + ([_scheme_runner("native")] if library.path() is not None else [])

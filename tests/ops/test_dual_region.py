@@ -1,4 +1,4 @@
-"""Two regions, told apart by the top bit."""
+"""Two regions, selected by the top bit."""
 
 from __future__ import annotations
 

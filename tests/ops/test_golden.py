@@ -1,6 +1,6 @@
-"""Codes and values of every scheme, as they were when version 1 of the domain was fixed.
+"""Codes and values of every scheme, as fixed by version 1 of the domain.
 
-After a change that is meant: ``python -m tests.ops.test_golden > tests/golden/codes.txt``.
+After an intended change: ``python -m tests.ops.test_golden > tests/golden/codes.txt``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Powers of 2^(1/tau) and an honest zero."""
+"""Powers of 2^(1/tau) and an exact zero."""
 
 from __future__ import annotations
 

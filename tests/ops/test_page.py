@@ -1,4 +1,4 @@
-"""The op reference in the documentation is what the code says."""
+"""The op reference in the documentation matches the code."""
 
 from __future__ import annotations
 

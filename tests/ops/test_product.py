@@ -1,4 +1,4 @@
-"""Integer products are exact: also where onnxruntime adds up UINT8 by INT8 in 16 bits, as on x86 without VNNI."""
+"""Integer products are exact, also where onnxruntime sums UINT8 by INT8 in 16 bits (x86 without VNNI)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QConv: of what a range at run time is, by the convolution's geometry."""
+"""QConv: the unit of ranges at run time, by the convolution's geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every registered scheme: NumPy and standard ops (and the native kernel) say the same, on any input."""
+"""Every registered scheme: NumPy, standard ops and the native kernel agree on any input."""
 
 from __future__ import annotations
 

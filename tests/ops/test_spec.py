@@ -1,4 +1,4 @@
-"""Specs: names, variants and what is refused."""
+"""Specs: names, variants and refused attributes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""onnxruntime's optimizers know ops by name, some whatever the domain: between transposes each op of ours stays what it
-is."""
+"""onnxruntime's optimizers match some ops by name in any domain: our ops stay unchanged between transposes."""
 
 from __future__ import annotations
 

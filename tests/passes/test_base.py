@@ -1,4 +1,4 @@
-"""How passes are run: options, shared walks, proof and blame."""
+"""Running passes: options, shared walks, proofs, and errors that name the pass."""
 
 from __future__ import annotations
 

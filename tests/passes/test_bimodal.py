@@ -1,4 +1,4 @@
-"""bimodal: mirrors where two modes are seen, bit for bit, faithfully scoped; and says what it saw."""
+"""bimodal: mirrors exactly the keys with two modes, bit for bit, within the paper's scope; and reports its findings."""
 
 from __future__ import annotations
 

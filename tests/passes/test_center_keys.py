@@ -1,5 +1,4 @@
-"""center-keys: exact whatever the centre, on cross, fused and padded attention; refused where scores or keys are
-seen."""
+"""center-keys: exact for any centre, on cross, fused and padded attention; refused where scores or keys are outputs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""center-tokens: exact in front of an InstanceNormalization, nowhere else done, and what is coded then is far
-smaller."""
+"""center-tokens: exact before an InstanceNormalization, left out elsewhere; coded values become far smaller."""
 
 from __future__ import annotations
 

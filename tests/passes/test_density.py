@@ -1,4 +1,4 @@
-"""The density, its peaks and the bimodality rule: against scipy, and on distributions whose verdict is known."""
+"""The density, its peaks and the bimodality rule: against scipy, and on distributions of known modes."""
 
 from __future__ import annotations
 

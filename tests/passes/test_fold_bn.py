@@ -1,4 +1,4 @@
-"""fold-bn: exact behind convolutions and linears, and left alone elsewhere."""
+"""fold-bn: exact after convolutions and linears, and left out elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ln-reparam: one quantizer fits all channels afterwards as their own did before; degenerate channels do no harm."""
+"""ln-reparam: one quantizer then fits all channels as well as one each did; degenerate channels do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every pass on every kind of model, as exporters write them: exact, and where it is legal done."""
+"""Every pass on every kind of model from both exporters: exact, and applied wherever it is legal."""
 
 from __future__ import annotations
 

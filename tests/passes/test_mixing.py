@@ -1,5 +1,4 @@
-"""mix-qk and mix-values: outputs stay, second moments become equal, and what cannot be mixed is said to be left
-alone."""
+"""mix-qk and mix-values: outputs stay, second moments become equal, and the report names those left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a LayerNormalization must be read by for smooth and ln-reparam to touch it, and that both are exact then."""
+"""Readers of a LayerNormalization that smooth and ln-reparam accept; both are exact then."""
 
 from __future__ import annotations
 

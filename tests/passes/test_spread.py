@@ -1,4 +1,4 @@
-"""Spread: quantiles, mean and deviation of chosen channels, robust against outliers, None where nothing was seen."""
+"""Spread: quantiles, mean and deviation of chosen channels, robust against outliers, None without values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dual stream in the pipeline: better than rounding, the same every time, resumable, and blind to padding."""
+"""Asymmetric calibration in the pipeline: better than rounding, deterministic, resumable, independent of padding."""
 
 from __future__ import annotations
 

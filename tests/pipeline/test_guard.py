@@ -1,4 +1,4 @@
-"""Guard: inputs of convolutions that cost too much are relieved, and only these."""
+"""Guard: inputs of convolutions with large coding errors are relieved, and only these."""
 
 from __future__ import annotations
 

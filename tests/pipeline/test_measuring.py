@@ -1,4 +1,4 @@
-"""What is measured of weights, odd ones too."""
+"""Measurements of weights, odd ones too."""
 
 from __future__ import annotations
 

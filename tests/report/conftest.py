@@ -20,7 +20,7 @@ def metric(sqnr: float | None, *, agreement: float | None = None) -> Metrics:
 
 
 def made_report(*, blocks: int = 12) -> Report:
-    """A report such as a run on a two-part model gives."""
+    """A report of a run on a two-part model."""
     rng = np.random.default_rng(0)
     sites: list[SiteReport] = []
     layers: list[Layer] = []
@@ -90,7 +90,7 @@ def made_report(*, blocks: int = 12) -> Report:
 
 
 def degenerate_report() -> Report:
-    """The least a report can hold, with every figure that has no number."""
+    """The smallest valid report, with every figure missing or infinite."""
     site = SiteReport(
         "<b>:weight",
         "w",

@@ -1,4 +1,4 @@
-"""What stays in float is said with its share and how to include it."""
+"""The report names what stays in float, its share, and how to include it."""
 
 from __future__ import annotations
 

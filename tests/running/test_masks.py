@@ -1,4 +1,4 @@
-"""Which outputs count as masks: those that have the size of a picture, not features."""
+"""Outputs that count as masks: those of a picture's size, not features."""
 
 from __future__ import annotations
 

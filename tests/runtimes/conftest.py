@@ -64,7 +64,7 @@ def _decode(record: dict[str, Any]) -> NDArray[Any]:
 
 @pytest.fixture(scope="session")
 def openvino() -> Runtime:
-    """OpenVINO on the CPU, in float32 where the model says float."""
+    """OpenVINO on the CPU, in float32 where the model has floats."""
     try:
         import openvino as ov
     except ImportError:
@@ -100,7 +100,7 @@ def plain() -> Runtime:
 
 @pytest.fixture(scope="session")
 def literal() -> Runtime:
-    """The same without graph optimisation, which rounds biases of Q/DQ models to INT32."""
+    """``plain`` without graph optimisation, which rounds biases of Q/DQ models to INT32."""
     return _onnxruntime(optimize=False)
 
 

@@ -1,9 +1,9 @@
-"""Quantized models keep what they are worth in every runtime they are meant for.
+"""Quantized models keep their accuracy in every runtime that they target.
 
 Two runtimes round floats differently. Where that flips one code, the change moves other numbers across their own
 boundaries in every later layer, so two outputs may differ by much of the quantization error itself although both are
-right. Asked for here: the same distance to the original, and a difference well below that distance. That bodies mean
-the same on equal inputs, to the last bit, is for test_bodies.py.
+right. Required here: the same distance to the original, and a difference well below that distance. test_bodies.py
+checks that bodies agree on equal inputs to the last bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The function bodies of all ops mean the same in every runtime, on equal inputs."""
+"""The function bodies of all ops compute the same values in every runtime, on equal inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What discover finds in the mini models: sites, roles, scope, masks, parts, norms; and overrides."""
+"""Structure found in the mini models: sites, roles, scope, masks, parts, norms; and overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a product stays in float, and what lies in bodies of If and Loop."""
+"""Reasons that keep a product in float, and products in bodies of If and Loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says of its inputs."""
+"""Inputs that a model declares."""
 
 from __future__ import annotations
 

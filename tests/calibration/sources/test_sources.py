@@ -1,5 +1,4 @@
-"""Sources: every kind gives the same checked samples again and again, and every wrong one is one line that says what is
-wrong."""
+"""Sources: every kind gives the same checked samples in every walk; every bad one is one line with its fault."""
 
 from __future__ import annotations
 

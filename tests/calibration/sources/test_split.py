@@ -1,4 +1,4 @@
-"""How samples are split between calibration, selection and the report."""
+"""The split of samples between calibration, selection and the report."""
 
 from __future__ import annotations
 

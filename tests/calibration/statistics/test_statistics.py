@@ -1,5 +1,4 @@
-"""Every statistic: merging is associative and free of order, the state survives a round trip, and the numbers are
-right."""
+"""Every statistic: merges are associative and commutative, the state survives a round trip, the numbers are right."""
 
 from __future__ import annotations
 

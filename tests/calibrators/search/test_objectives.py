@@ -1,4 +1,4 @@
-"""Errors are compared with few digits."""
+"""Errors are compared in few digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in closed form: GPTQ, ridge, debias and bias, each against what it is for."""
+"""Weights in closed form: GPTQ, ridge, debias and bias, each against its purpose."""
 
 from __future__ import annotations
 

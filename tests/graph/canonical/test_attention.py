@@ -1,4 +1,4 @@
-"""Attention as exporters spell it: operands, scales, guards, windows and relative position in one form."""
+"""Attention as exporters write it: operands, scales, NaN guards, windows and relative position in one form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folding stays within its limits: what would be large is left as it is."""
+"""Folding stays within its limits: constants that would be large are not folded."""
 
 from __future__ import annotations
 

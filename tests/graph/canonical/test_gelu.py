@@ -1,4 +1,4 @@
-"""Every spelling of GELU becomes one node; chains that only look like it stay."""
+"""Every spelling of GELU becomes one node; similar chains stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learned operands of an attention stand for every sample of a batch."""
+"""Learned operands of an attention are shared by all samples of a batch."""
 
 from __future__ import annotations
 

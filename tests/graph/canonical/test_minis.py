@@ -1,5 +1,4 @@
-"""Every mini model of both exporters: same outputs, canonical ops only, and the definition of attention holds on its
-tensors."""
+"""Every mini model of both exporters: same outputs, canonical ops only, attentions that fit their definition."""
 
 from __future__ import annotations
 

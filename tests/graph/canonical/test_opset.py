@@ -1,4 +1,4 @@
-"""Old operator sets raised, local functions inlined, control flow and foreign ops left working."""
+"""Old operator sets raised, local functions inlined, control flow and foreign ops still working."""
 
 from __future__ import annotations
 

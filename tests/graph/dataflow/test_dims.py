@@ -1,4 +1,4 @@
-"""Arithmetic of symbols agrees with that of the numbers they stand for."""
+"""Arithmetic of symbols agrees with arithmetic of their numbers."""
 
 from __future__ import annotations
 

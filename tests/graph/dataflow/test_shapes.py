@@ -1,4 +1,4 @@
-"""Shapes keep their symbols through shape arithmetic, and values are followed as far as they are certain."""
+"""Shapes keep their symbols through shape arithmetic, and values are followed while they are certain."""
 
 from __future__ import annotations
 

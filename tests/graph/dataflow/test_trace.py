@@ -1,4 +1,4 @@
-"""Channel numbers end up where onnxruntime moves the numbers."""
+"""Traced channel numbers agree with the positions of onnxruntime's outputs."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LIBRARY = library.path()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest shows every conftest the tests of all folders."""
+    """Mark the tests of this folder: pytest passes every conftest the tests of all folders."""
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=library.isas() or ["none"])
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every instruction set that this machine can run, one after the other."""
+    """Every instruction set of this machine, one after the other."""
     monkeypatch.setenv("ONNXPTQ_ISA", request.param)
     return str(request.param)
 

@@ -1,4 +1,4 @@
-"""The build backend: what it builds, by compiler and environment."""
+"""The build backend: the wheel by compiler and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that are wrong in random ways, in onnxruntime itself: an error with a sentence, or a result; never a crash.
+"""Randomly malformed nodes in onnxruntime itself: an error with a sentence, or a result; never a crash.
 
 The library's own test does the same ten thousand times for every op, under sanitizers: `make test-native`.
 """

@@ -1,4 +1,4 @@
-"""What a session took is given back when it is gone, also where our kernels borrowed from its arena."""
+"""A closed session returns its memory, also where our kernels borrowed from its arena."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Domain onnxptq.calib against NumPy; the same bytes whatever the number of threads."""
+"""Domain onnxptq.calib against NumPy; the same bytes for every number of threads."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""QConv and QMatMul of the library: geometries against NumPy on every instruction set, threads, sentences for what is
-wrong."""
+"""QConv and QMatMul of the library: geometries against NumPy on every instruction set, threads, error sentences."""
 
 from __future__ import annotations
 

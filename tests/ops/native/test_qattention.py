@@ -1,4 +1,4 @@
-"""QAttention of the library against its NumPy meaning, on every instruction set."""
+"""QAttention of the library against its NumPy reference, on every instruction set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QLinear of the library against its NumPy meaning, on every instruction set."""
+"""QLinear of the library against its NumPy reference, on every instruction set."""
 
 from __future__ import annotations
 

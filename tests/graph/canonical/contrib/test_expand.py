@@ -1,4 +1,4 @@
-"""Ops of onnxruntime's optimizer written out as standard ones: onnxruntime computes the same from both."""
+"""Ops of onnxruntime's optimizer expanded to standard ones: onnxruntime computes the same outputs from both."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Best(Calibrator):
     def search(self, site: Site, choice: Choice) -> Search:
         """As many walks as the longest candidate takes."""
         tried_names = self.settings(choice.options)["candidates"]
-        dynamic = site.role is not Role.CONV_INPUT or "ranges" in choice.options
+        dynamic = site.role is not Role.CONV_INPUT or "geometry" in choice.options
         names = [name for name in tried_names if choice.bits in REGISTRY[name].widths and (dynamic or name != "token")]
         if not names:
             raise InputError(f"site {site.key}: none of the candidates {list(tried_names)!r} is for {choice.bits} bits")
@@ -63,8 +63,8 @@ class Best(Calibrator):
             choice_of = replace(tried, scheme=scheme, granularity=granularity)
             running[name] = Coroutine(REGISTRY[name].search(site, choice_of))
         rows = RowSample(ROWS, site.axis)
-        by_place = choice.options.get("ranges") in AXES and "token" in names
-        steps = AverageRange(AXES[choice.options["ranges"]]) if by_place else None
+        by_place = choice.options.get("geometry") in AXES and "token" in names
+        steps = AverageRange(AXES[choice.options["geometry"]]) if by_place else None
         wanted: list[Observed] = [rows] if steps is None else [rows, steps]
         while (filled := asked(running)) or wanted:
             together = [cast(Observed, one.statistic) for one in filled.values() if one.tensor == site.tensor]

@@ -30,5 +30,5 @@ class Token(Calibrator):
                 f"granularity 'row'"
             )
         yield from ()
-        granularity = choice.options.get("ranges", choice.granularity)
+        granularity = choice.options.get("geometry", choice.granularity)
         return replace(choice, granularity=granularity, params=scheme.params(choice.bits))

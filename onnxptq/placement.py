@@ -13,7 +13,7 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Role, Site, Structure
 
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
-FOUND = frozenset({"heads", "blocks", "norm", "errors", "ranges"})
+FOUND = frozenset({"heads", "blocks", "norm", "errors", "geometry"})
 """Options that are derived, not set."""
 GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block", "pixel", "sample")
 
@@ -27,14 +27,14 @@ def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site
     blocks = structure.blocks()
     placed = {}
     for site, choice in choices.items():
-        options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks", "ranges")}
+        options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks", "geometry")}
         if site.role in HEADED and choice.granularity in ("channel", "head"):
             options["heads"] = heads[site.consumer]
         if choice.granularity == "block" and site.consumer in blocks and choice.params is None:
             options["blocks"] = blocks[site.consumer]
         conv = structure.convs.get(site.consumer)
         if conv is not None and conv.ranges and site.role is not Role.WEIGHT:
-            options["ranges"] = conv.ranges
+            options["geometry"] = conv.ranges
         placed[site] = replace(choice, options=options)
     return placed
 

@@ -104,7 +104,16 @@ class Recipe:
                 return self.extend({section: {name: plain_value(value)}})
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
-        sections = [*self.switches, "passes", "gate", "guard", "pass", "weights", "activations", *Role]
+        sections = [
+            *self.switches,
+            "passes",
+            "gate",
+            "guard",
+            "pass",
+            "weights",
+            "activations",
+            *(one.value for one in Role),
+        ]
         raise InputError(
             f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE"
         )

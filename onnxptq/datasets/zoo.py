@@ -97,7 +97,7 @@ def tokenizer() -> WordPiece:
 
 def prompt_samples(split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE) -> Iterator[PromptSample]:
     """``count`` scenes of a split from index ``start`` on."""
-    _known("split", split, scenes.SPLITS)
+    check_known("split", split, scenes.SPLITS)
     for index in range(start, start + count):
         scene = scenes.scene_for(split, index)
         planes, idmap = scenes.at_size(scene, size)
@@ -109,8 +109,8 @@ def ref_samples(
     benchmark: str, split: str, count: int, *, start: int = 0, size: int = IMAGE_SIZE
 ) -> Iterator[RefSample]:
     """``count`` (scene, expression, mask) triples of a benchmark split from index ``start`` on."""
-    _known("split", split, scenes.SPLITS)
-    _known("benchmark", benchmark, scenes.BENCHMARKS)
+    check_known("split", split, scenes.SPLITS)
+    check_known("benchmark", benchmark, scenes.BENCHMARKS)
     for index in range(start, start + count):
         scene, ref = scenes.ref_sample(benchmark, split, index)
         planes, idmap = scenes.at_size(scene, size)
@@ -163,6 +163,7 @@ def _prompts(index: int) -> PromptSample:
     return next(prompt_samples("train", 1, start=index))
 
 
-def _known(what: str, value: str, options: Sequence[str]) -> None:
+def check_known(what: str, value: str, options: Sequence[str]) -> None:
+    """Fail where ``value`` is none of ``options``."""
     if value not in options:
         raise InputError(f"{what} '{value}': choose {', '.join(options)}")

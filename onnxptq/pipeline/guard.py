@@ -88,11 +88,11 @@ def guard(
 
 def relieved(choice: Choice, *, dynamic: bool = True) -> Choice | None:
     """8 bits with run-time ranges instead of fewer; float (None) instead of 8, or if no range can be ``dynamic``."""
-    ranges = choice.options.get("ranges")
+    ranges = choice.options.get("geometry")
     if choice.bits >= WIDEST or ranges is None or not dynamic:
         return None
     wide = replace(choice, scheme="token", calibrator="token", bits=WIDEST, granularity=ranges, symmetric=False)
-    return replace(wide, params=TokenParams(WIDEST), options={"ranges": ranges})
+    return replace(wide, params=TokenParams(WIDEST), options={"geometry": ranges})
 
 
 def _relieved(solved: Solved, keys: Sequence[str], *, dynamic: bool) -> Solved:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import measure, models, peers
 from benchmarks.graphs import Graph
+from onnxptq.evaluate.records import write_record
 
 
 def test_sqnr_is_the_median_over_samples() -> None:
@@ -33,7 +34,7 @@ def test_padding_does_not_count() -> None:
 
 def test_jobs_are_done_once_and_failures_are_not_kept(tmp_path: Path) -> None:
     done = tmp_path / "done.json"
-    measure.write_json(done, {"sqnr": 1.5})
+    write_record(done, {"sqnr": 1.5})
     assert measure.job(done, "no.such.module") == {"sqnr": 1.5}
     failed = tmp_path / "failed.json"
     assert "No module named" in measure.job(failed, "no.such.module")["error"]

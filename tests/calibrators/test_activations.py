@@ -294,7 +294,7 @@ def test_best_knows_what_ranges_of_images_bring(ranges: str, axes: tuple[int, ..
     )
     loud = np.array([1, 2, 4, 8, 16, 32], np.float32).reshape(-1, 1, 1)
     images = [rng.standard_normal((1, 6, 20, 20)).astype(np.float32) * loud * s for s in (0.5, 1, 2)]
-    options = {"candidates": ["minmax", "token"], "ranges": ranges}
+    options = {"candidates": ["minmax", "token"], "geometry": ranges}
     site = Site("h", "Conv_1", Role.CONV_INPUT, axis=1)
     search = calibrators()["best"].search(site, Choice("uniform", "best", 8, options=options))
     found = Engine(held, source(held, [{"x": -x} for x in images])).drive({"s": search}, stage="search")["s"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from onnxptq.graph.canonical import canonicalise  # noqa: E402
 from onnxptq.graph.load import load  # noqa: E402
 from onnxptq.graph.model import Model  # noqa: E402
 from onnxptq.learn.executor import Executor  # noqa: E402
-from onnxptq.ops import schemes  # noqa: E402
+from onnxptq.lower import native  # noqa: E402
+from onnxptq.ops import schemes, specs  # noqa: E402
 from onnxptq.running.metrics import metrics  # noqa: E402
 from onnxptq.running.sessions import session  # noqa: E402
 from tests.ops.cases import CASES, Case  # noqa: E402
@@ -69,7 +70,7 @@ def test_embedded_models() -> None:
 def test_own_ops(case: Case) -> None:
     for first in (case.inputs[0], *case.more):
         inputs = (first, *case.inputs[1:])
-        model = model_of(case.op, inputs, constants=case.constants, **case.attributes)
+        model = model_of(case.op, inputs, constants=case.constants, differentiable=True, **case.attributes)
         feeds = {f"i{i}": value for i, value in enumerate(inputs) if value is not None and i not in case.constants}
         for got, wanted in zip(Executor(model).run(feeds).values(), expected(case, *inputs), strict=True):
             check(got, wanted, loose=case.loose)
@@ -86,24 +87,19 @@ def test_pairs_of_schemes(name: str, bits: int) -> None:
     for p in list(scheme.grid(-2.0, 3.0, bits))[::17]:
         given = tuple(p.inputs().values())
         for op, source in ((f"{scheme.ops}QuantizeLinear", x), (f"{scheme.ops}DequantizeLinear", scheme.encode(x, p))):
-            model = model_of(op, (source, *given), bits=bits, **p.attributes())
+            model = model_of(op, (source, *given), bits=bits, differentiable=True, **p.attributes())
             got = Executor(model).run({f"i{i}": value for i, value in enumerate((source, *given))})["o0"]
             wanted = scheme.encode(x, p) if source is x else scheme.decode(source, p)
             np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize(
-    ("name", "recipe", "format"),
-    [("vit", "ptq4sam-s", "native"), ("cnn", "minmax", "native"), ("bert", "minmax", "portable")],
-)
-def test_quantized_models(
-    name: str, recipe: str, format: Literal["native", "portable"], minis: Callable[..., Any]
-) -> None:
-    """Artifacts as they are written, 4-bit weights and function bodies included; a code or two may be rounded another
-    way."""
-    quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", format=format, constants="fp32", threads=1)
-    quantizer.calibrate(limit=2)
-    proto = quantizer.quantize().model
+@pytest.mark.parametrize(("name", "recipe"), [("vit", "ptq4sam-s"), ("cnn", "minmax"), ("bert", "minmax")])
+def test_quantized_models(name: str, recipe: str, minis: Callable[..., Any]) -> None:
+    """Quantized models whose function bodies multiply in floats, 4-bit weights included."""
+    quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", threads=1)
+    plan = quantizer.calibrate(limit=2)
+    found = quantizer.model, quantizer.structure, plan
+    proto = native.lower(*found, constants="fp32", in_floats=frozenset(specs())).proto
     feeds = minis(name).feeds
     wanted = session(proto, executor="function", threads=1).run(None, dict(feeds))
     for got, want in zip(Executor(proto).run(feeds).values(), wanted, strict=True):

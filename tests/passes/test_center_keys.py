@@ -98,7 +98,7 @@ def test_arrays_are_not_written_into() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"fusable": False}, "its scores go elsewhere than straight to the softmax"),
+        ({"apart": "a reader of its own"}, "its scores go elsewhere than straight to the softmax"),
         ({"k_source": None}, "no single linear makes its keys"),
         ("shared", "something else reads its keys too"),
     ],

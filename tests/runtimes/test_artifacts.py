@@ -17,6 +17,7 @@ import pytest
 from onnx import inliner
 
 from onnxptq.running.metrics import decibels
+from tests.ops.conftest import evaluate
 
 CASES = [
     ("sam-encoder", "auto", "w8a8"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxptq.datasets import zoo
+from onnxptq.datasets.scenes import BENCHMARKS, SPLITS
 from onnxptq.datasets.zoo import PromptSample, RefSample
 from onnxptq.evaluate.overlap import MaskScore, RefScore
 from onnxptq.evaluate.predictors import LavtPredictor, Masks, SamPredictor
@@ -35,6 +36,7 @@ class SceneBoxes(Task[PromptSample]):
 
     def __init__(self, split: str = "val", count: int = 250, *, size: int = zoo.IMAGE_SIZE) -> None:
         """``count`` scenes of ``split`` at 128 or 256 pixels."""
+        zoo.check_known("split", split, SPLITS)
         self.split, self.count, self.size = split, count, size
 
     def __len__(self) -> int:
@@ -66,6 +68,8 @@ class SceneRefs(Task[RefSample]):
         self, benchmark: str = "refscene", split: str = "val", count: int = 500, *, size: int = zoo.IMAGE_SIZE
     ) -> None:
         """``count`` sentences of one benchmark split."""
+        zoo.check_known("split", split, SPLITS)
+        zoo.check_known("benchmark", benchmark, BENCHMARKS)
         self.benchmark, self.split, self.count, self.size = benchmark, split, count, size
 
     def __len__(self) -> int:

@@ -129,16 +129,16 @@ def test_loop() -> None:
 def test_ops_of_other_domains_pass_through() -> None:
     proto = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
-        "g (float[B,4] x) => (float[B,4] y) { a = com.microsoft.QuickGelu<alpha=1.702>(x) b = Reshape(a, s) y = "
+        "g (float[4,4] x) => (float[4,4] y) { a = com.microsoft.Inverse(x) b = Reshape(a, s) y = "
         "Identity(b) }"
     )
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 4]), "s"))
     held = canonicalise(Model.from_proto(proto))
-    assert ops(held)["QuickGelu"] == 1
+    assert ops(held)["Inverse"] == 1
     done = held.to_proto()
     assert {o.domain for o in done.opset_import} == {"", "com.microsoft"}
-    x = normal(2, 4)
-    np.testing.assert_allclose(run(done, {"x": x})[0], run(proto, {"x": x})[0], rtol=1e-6)
+    x = normal(4, 4)
+    np.testing.assert_allclose(run(done, {"x": x})[0], run(proto, {"x": x})[0], rtol=1e-4)
 
 
 def test_random_ops_are_not_folded() -> None:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.graphs import Sample, images
-from benchmarks.measure import markdown, plain_session
+from benchmarks.measure import plain_session
 from benchmarks.peers import Reader
+from onnxptq.report.text import markdown_table
 from onnxptq.running.metrics import decibels
 
 COUNT = 16
@@ -353,7 +354,7 @@ def main() -> None:
                     file=sys.stderr,
                 )
     print(
-        markdown(
+        markdown_table(
             ["", f"`auto`, {args.bits}, dB", "onnxruntime dynamic, dB", "onnxruntime static, dB", "smaller than FP32"],
             rows,
         )

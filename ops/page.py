@@ -15,9 +15,9 @@ INTRODUCTION = f"""\
 This page is generated: `python -m onnxptq.ops.page > docs/ops.md`.
 
 Every artifact carries, for each of these ops that it uses, a function body of standard ops, so it runs in any
-onnxruntime of opset 21 or later; where the compiled library is registered, its kernels are used instead. A node's
+onnxruntime from 1.27 on; where the compiled library is registered, its kernels are used instead. A node's
 `overload` names the body of its variant. Bodies multiply codes as integers:
-[formats](formats.md#what-a-function-body-computes) says how.
+[formats](formats.md#function-bodies) says how.
 
 Arithmetic is float32 with IEEE division, rounding half to even and saturation. NaN has code 0. Codes are the same bit
 for bit in every implementation, and equal codes have equal values; products agree to 1e-5 of the largest output,

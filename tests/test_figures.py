@@ -12,9 +12,8 @@ from onnxptq.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "figures.md").read_text()
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| ")][
-    1:
-]
+LINES = [line for line in TEXT.splitlines() if line.startswith("| ")]
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES[2:]]
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__")
 
 

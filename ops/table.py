@@ -101,7 +101,7 @@ class Table(Scheme[TableParams]):
 
     def codes_body(self, body: Body, x: str, inputs: Sequence[str], bits: int, options: Options) -> str:
         """The number of edges <= x."""
-        if not options["cells"]:
+        if not options["cells"] or body.differentiable:
             return edges.count_edges_body(body, x, inputs[2], bits)
         cell, codes = _cells_body(body, x, inputs)
         return edges.look_up_body(body, codes, cell)

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxptq import Quantizer
-from onnxptq.running import compare
+from onnxptq.running.metrics import decibels
 from onnxptq.running.sessions import session
 from tests.graph.build import model
 
@@ -106,7 +106,7 @@ def test_optimised_graphs_compute_what_the_file_says(rank: int) -> None:
     made = quantize(proto, shape)
     feeds = {"x": np.full(shape, 3, np.float32)}
     runs = [session(made, executor="function", threads=1, optimize=o).run(None, feeds)[0] for o in (True, False)]
-    assert compare.decibels(float(np.square(runs[1]).sum()), float(np.square(runs[0] - runs[1]).sum())) > 60
+    assert decibels(float(np.square(runs[1]).sum()), float(np.square(runs[0] - runs[1]).sum())) > 60
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

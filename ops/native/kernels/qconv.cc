@@ -142,8 +142,7 @@ Error create(Node& node, void** state) {
     return error;
   char text[32] = "uniform", form[16] = "softmax";
   node.get_string("x_scheme", text, sizeof(text));
-  if (!scheme_named(text, &s->scheme) || s->scheme == kRow)
-    return node.fail("x_scheme = %s is not known here", text);
+  if (!scheme_named(text, &s->scheme) || s->scheme == kRow) return node.fail("x_scheme = %s is not known here", text);
   node.get_string("x_form", form, sizeof(form));
   s->gelu = !strcmp(form, "gelu");
   if (!s->gelu && strcmp(form, "softmax")) return node.fail("x_form = %s; it must be softmax or gelu", form);
@@ -331,8 +330,8 @@ inline void put(float* y, F value, int n) {
     store(y, finish<epilogue>(value), n);
 }
 
-// One tile: outputs [row, row + rows) of group g and up to kColumns pixels. `sums` is [w.groups][kColumns]; `scales` and
-// `zeros` are of each pixel, where pixels have their own.
+// One tile: outputs [row, row + rows) of group g and up to kColumns pixels. `sums` is [w.groups][kColumns]; `scales`
+// and `zeros` are of each pixel, where pixels have their own.
 template <int epilogue, bool corrected, bool by_pixel = false>
 void multiply_tile(const Job& job, const Packed& w, int64_t output, int64_t row, int rows, const int32_t* panel,
                    const int32_t* sums, float* y, int64_t valid, const float* scales = nullptr,
@@ -519,8 +518,7 @@ bool convolve_alone(Call& call, const Job& job, Code code) {
       const Affine a = row_range(job.x + item * inside, inside, s.x_bits);
       const Uniform coder = uniform(a.scale, a.zero, s.x_bits);
       x_scale = a.scale;
-      encode_image<kAlone>(
-          job, item, 0, [&](F x) { return bits(to_float(encode(coder, x) - set(a.zero))); }, codes);
+      encode_image<kAlone>(job, item, 0, [&](F x) { return bits(to_float(encode(coder, x) - set(a.zero))); }, codes);
     } else {
       encode_image<kAlone>(job, item, 0, code, codes);
     }
@@ -604,8 +602,7 @@ bool sample_range(Call& call, const Job& job, float* ends, Affine* out) {
   if (!parallel(call, planes, 0, [&](int64_t item, void*) {
         Extrema e;
         const float* x = job.x + item * inside;
-        walk(inside, [&](int64_t i) { e.fold(load(x + i)); },
-             [&](int64_t i, int part) { e.fold(load(x + i, part)); });
+        walk(inside, [&](int64_t i) { e.fold(load(x + i)); }, [&](int64_t i, int part) { e.fold(load(x + i, part)); });
         ends[2 * item] = lowest(e.lows()), ends[2 * item + 1] = highest(e.highs());
       }))
     return false;

@@ -38,6 +38,14 @@ def graphs(graph: gs.Graph) -> Iterator[gs.Graph]:
             yield from graphs(part)
 
 
+def nodes(graph: gs.Graph) -> Iterator[gs.Node]:
+    """All nodes of a graph, each followed by those of its subgraphs."""
+    for node in graph.nodes:
+        yield node
+        for part in bodies(node).values():
+            yield from nodes(part)
+
+
 def taken(graph: gs.Graph) -> set[str]:
     """Names of all nodes and tensors of a graph and its subgraphs."""
     return {name for part in graphs(graph) for name in (*part.tensors(), *(node.name for node in part.nodes))}

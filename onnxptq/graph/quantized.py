@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import nodes
 
 CODED = frozenset(
     {
@@ -40,7 +40,7 @@ OWN = "onnxptq"
 
 def refuse_quantized(model: Model, name: str) -> None:
     """Raise an InputError if the model holds quantized ops."""
-    ops = Counter(node.op for node in _all_nodes(model.graph) if _coded(node))
+    ops = Counter(node.op for node in nodes(model.graph) if _coded(node))
     if any(node.domain == OWN for node in model.graph.nodes):
         raise InputError(f"{name}: is a quantized model written by onnxptq; give the float model it was made from")
     if ops:
@@ -50,11 +50,3 @@ def refuse_quantized(model: Model, name: str) -> None:
 
 def _coded(node: gs.Node) -> bool:
     return node.op in CODED or node.op.startswith("QLinear")
-
-
-def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
-    for node in graph.nodes:
-        yield node
-        for body in node.attrs.values():
-            if isinstance(body, gs.Graph):
-                yield from _all_nodes(body)

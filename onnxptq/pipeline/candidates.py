@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
+
 from onnxptq.calibration.sources.split import Samples
 from onnxptq.calibrators.weight_base import WeightSolution
+from onnxptq.lower import native
 from onnxptq.pipeline import weights
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.stages import Prepared, Solved, calibrate, fold, planned, solve, with_weights
@@ -46,6 +49,11 @@ def identity(prepared: Prepared, samples: Samples, config: RunConfig) -> dict[st
         "plan": planned(prepared.name, prepared.structure, config)[0].to_json(),
         "seed": str(config.seed),
     }
+
+
+def native_proto(solved: Solved) -> onnx.ModelProto:
+    """The candidate in format native, in which all candidates are compared."""
+    return native.lower(solved.model, solved.structure, solved.plan).proto
 
 
 def rounded(solved: Solved, samples: Samples, config: RunConfig, context: RunContext) -> Solved | None:

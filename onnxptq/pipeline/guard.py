@@ -21,8 +21,8 @@ from onnxptq.calibration.sources.split import Samples, Split
 from onnxptq.errors import ArtifactError
 from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import value
-from onnxptq.lower import native
 from onnxptq.ops.uniform import TokenParams
+from onnxptq.pipeline.candidates import native_proto
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.selection import mean_sqnr
 from onnxptq.pipeline.stages import Prepared, Solved, structure_of
@@ -56,14 +56,14 @@ def guard(
         seen = list(Split(samples.selection, max(len(samples.selection) - SAMPLES, 0), len(samples.selection)))
         score = _scorer(prepared, seen, config)
         enough = limits.enough_at(min(plan[key].bits for key in inputs))
-        before = score(partial(_lowered, solved))
+        before = score(partial(native_proto, solved))
         if before >= enough:
             return solved, ()
         relief: Relief = partial(_relieved, dynamic=config.format != "qdq")
-        after = score(partial(_lowered, relief(solved, inputs)))
+        after = score(partial(native_proto, relief(solved, inputs)))
         goal = min(after - limits.below, enough)
         if len(sites) < len(plan) and all(choice.bits >= WIDEST for choice in plan.values()):
-            rest = score(partial(_lowered, _in_float(solved, inputs)))
+            rest = score(partial(native_proto, _in_float(solved, inputs)))
             goal = min(rest - limits.below, enough)
             if after < goal:
                 relief, after = _in_float, rest
@@ -75,7 +75,7 @@ def guard(
         few, many = 0, len(groups)
         while many - few > 1:
             middle = (few + many) // 2
-            reached = score(partial(_lowered, relief(solved, _joined(groups[:middle]))))
+            reached = score(partial(native_proto, relief(solved, _joined(groups[:middle]))))
             if reached >= goal:
                 many, after = middle, reached
             else:
@@ -118,10 +118,6 @@ def _in_float(solved: Solved, keys: Sequence[str]) -> Solved:
     return replace(solved, model=model, plan=plan.without(gone))
 
 
-def _lowered(solved: Solved) -> onnx.ModelProto:
-    return native.lower(solved.model, solved.structure, solved.plan).proto
-
-
 def _scorer(prepared: Prepared, samples: Sequence[Sample], config: RunConfig) -> Score:
     """A function that measures a model: mean SQNR of its outputs."""
     cut = unpadded(prepared.model, prepared.structure.masks)
@@ -149,7 +145,9 @@ def _by_worth(
         for group in groups:
             names = {plan.sites[key].consumer for key in group} if relief is _in_float else set()
             alone = {site: plan[key] for key, site in plan.sites.items() if key in group or site.consumer in names}
-            make = partial(_lowered, replace(solved, model=folded.model, structure=folded.structure, plan=Plan(alone)))
+            make = partial(
+                native_proto, replace(solved, model=folded.model, structure=folded.structure, plan=Plan(alone))
+            )
             worth.append(10 ** (-score(make) / 10) / sum(products[key] for key in group))
             step()
     return [groups[i] for i in sorted(range(len(groups)), key=lambda i: -worth[i])]

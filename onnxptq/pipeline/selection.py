@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import onnx
 
@@ -15,8 +16,7 @@ from onnxptq.calibration.padding import unpadded
 from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.sources.split import Samples
 from onnxptq.errors import ArtifactError
-from onnxptq.lower import native
-from onnxptq.pipeline.candidates import by_recipe, rounded
+from onnxptq.pipeline.candidates import by_recipe, native_proto, rounded
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.recipe import ROUNDED
@@ -50,17 +50,13 @@ def select(
     with context.watch.stage("selection"):
         verdicts = judge(
             prepared.model.to_proto,
-            {name: _maker(one) for name, one in candidates.items()},
+            {name: partial(native_proto, one) for name, one in candidates.items()},
             samples.selection,
             cut=unpadded(prepared.model, prepared.structure.masks),
             threads=config.threads,
             context=context,
         )
     return next(candidates[verdict.candidate] for verdict in verdicts if verdict.kept), verdicts
-
-
-def _maker(solved: Solved) -> Callable[[], onnx.ModelProto]:
-    return lambda: native.lower(solved.model, solved.structure, solved.plan).proto
 
 
 def judge(

@@ -28,8 +28,7 @@ def answer(report: Report, page: str | None = None) -> str:
 
 def grade(report: Report) -> int | None:
     """0: as good as FP32, 1: slightly worse, 2: worse; by the worst output. None if there is no comparison."""
-    masks = [100 * one.agreement for one in report.outputs.values() if one.agreement is not None]
-    ratios = [one.sqnr for one in report.outputs.values() if one.sqnr is not None]
+    masks, ratios = _figures(report)
     if any(one.broken for one in report.outputs.values()):
         return 2
     for values, (good, fair) in ((masks, MASKS), (ratios, DECIBELS)):
@@ -39,11 +38,16 @@ def grade(report: Report) -> int | None:
     return None
 
 
+def _figures(report: Report) -> tuple[list[float], list[float]]:
+    """Mask agreement in per cent, and SQNR in dB, of each output that has it."""
+    masks = [100 * one.agreement for one in report.outputs.values() if one.agreement is not None]
+    return masks, [one.sqnr for one in report.outputs.values() if one.sqnr is not None]
+
+
 def _accuracy(report: Report) -> str:
     words = ("as good as FP32", "slightly worse than FP32", "worse than FP32: look before you ship it")
     found = grade(report)
-    masks = [100 * one.agreement for one in report.outputs.values() if one.agreement is not None]
-    ratios = [one.sqnr for one in report.outputs.values() if one.sqnr is not None]
+    masks, ratios = _figures(report)
     figures = [f"masks agree to {min(masks):.1f} %"] if masks else []
     figures += [f"SQNR {decibels(min(ratios))} dB" if math.isfinite(min(ratios)) else "equal outputs"] if ratios else []
     return f"{words[found]} ({', '.join(figures)})" if found is not None else "no output can be compared by numbers"

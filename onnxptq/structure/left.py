@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxptq.graph.attention import recognised
 from onnxptq.graph.dataflow.flow import standard
 from onnxptq.graph.model import Model
+from onnxptq.graph.nested import bodies, nodes
 from onnxptq.structure.types import Attention
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
@@ -58,14 +59,7 @@ def hidden(model: Model) -> dict[str, int]:
     """Number of layers and products in bodies of If, Loop and Scan, by op."""
     counts: Counter[str] = Counter()
     for node in model.graph.nodes:
-        inside = sum(_inside(body) for body in node.attrs.values() if isinstance(body, gs.Graph))
+        inside = sum(one.op in LAYERS for body in bodies(node).values() for one in nodes(body))
         if inside:
             counts[node.op] += inside
     return dict(counts)
-
-
-def _inside(graph: gs.Graph) -> int:
-    return sum(
-        (node.op in LAYERS) + sum(_inside(body) for body in node.attrs.values() if isinstance(body, gs.Graph))
-        for node in graph.nodes
-    )

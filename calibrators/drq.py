@@ -14,7 +14,7 @@ from onnxptq.calibration.statistics.base import F32, F64, Request, Statistic
 from onnxptq.calibration.statistics.rows import Whole
 from onnxptq.calibrators.base import MOST_ROWS, REGISTRY, Joint, Member, Together, require_values
 from onnxptq.calibrators.search.blocks import Blocks, Channels, Mixtures, Rows, Scores
-from onnxptq.calibrators.search.products import Operand, Product, Ranges, Regions, Tries
+from onnxptq.calibrators.search.products import Ranges, Regions, SearchedOperand, SearchedProduct, Tries
 from onnxptq.errors import InputError
 from onnxptq.ops.dual_region import DualRegionParams, gelu_regions, softmax_regions
 from onnxptq.ops.uniform import UniformParams
@@ -123,7 +123,7 @@ def _attention(
     parts = list(zip(*seen.stacked(), strict=True))
     sides = []
     for number, role in enumerate(roles):
-        side = Operand(parts[number], sees_float=role is Role.SOFTMAX)
+        side = SearchedOperand(parts[number], sees_float=role is Role.SOFTMAX)
         if role in sites:
             site, choice = sites[role]
             per_head = choice.granularity == "head"
@@ -135,7 +135,7 @@ def _attention(
                 site, choice, np.asarray(low if per_head else low.min()), np.asarray(high if per_head else high.max())
             )
         sides.append(side)
-    Product(sides[0], sides[1], parts[2] if weighted else None).search(
+    SearchedProduct(sides[0], sides[1], parts[2] if weighted else None).search(
         [s for s in sides if s.tries is not None], options.rounds
     )
     return {sites[r][0].key: _done(*sites[r], side) for r, side in zip(roles, sides, strict=True) if r in sites}
@@ -155,12 +155,12 @@ def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
     seen = cast(Blocks, (yield request))
     require_values(one, seen.count)
     rows, *gradients = (np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True))
-    left, right = Operand([rows]), Operand([held])
+    left, right = SearchedOperand([rows]), SearchedOperand([held])
     if inputs is not None:
         left.tries = _tries(*inputs, *seen.whole("left"))
     if weight is not None:
         right = _weight(held, *weight)
-    Product(left, right, gradients or None).search(
+    SearchedProduct(left, right, gradients or None).search(
         [side for side in (right, left) if side.tries is not None], options.rounds
     )
     return {m[0].key: _done(*m, side) for m, side in ((weight, right), (inputs, left)) if m is not None}
@@ -176,16 +176,16 @@ def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Sta
         kind = Rows if site.role is Role.MATMUL_INPUT else Channels
         seen = cast(Blocks, (yield Request(site.tensor, kind(options.rows, weighted=False))))
         require_values(site, seen.count)
-        side = Operand([np.concatenate([block[0] for block in seen.blocks], axis=1)[None]])
+        side = SearchedOperand([np.concatenate([block[0] for block in seen.blocks], axis=1)[None]])
         side.tries = _tries(site, choice, *seen.whole("left"))
-    Product(None, side).search([side], options.rounds)
+    SearchedProduct(None, side).search([side], options.rounds)
     return _done(site, choice, side, rank)
 
 
-def _weight(held: F32, site: Site, choice: Choice) -> Operand:
+def _weight(held: F32, site: Site, choice: Choice) -> SearchedOperand:
     """A weight as [inputs and places, outputs]."""
     matrix = np.moveaxis(held, site.axis, -1).reshape(-1, held.shape[site.axis])
-    side = Operand([matrix])
+    side = SearchedOperand([matrix])
     low, high = (
         np.minimum(matrix.min(axis=0), 0).astype(np.float64),
         np.maximum(matrix.max(axis=0), 0).astype(np.float64),
@@ -233,7 +233,7 @@ def published_sum(x: F32, p: DualRegionParams) -> F32:
     return np.asarray(high + np.rint(np.clip(x, 0, split) / p.scale_low) * p.scale_low, np.float32)
 
 
-def _done(site: Site, choice: Choice, side: Operand, rank: int = 2) -> Choice:
+def _done(site: Site, choice: Choice, side: SearchedOperand, rank: int = 2) -> Choice:
     """The choice with the parameters found; a weight's parameters broadcast along its channel axis."""
     assert side.tries is not None
     params = side.tries.params(side.index)

@@ -145,7 +145,7 @@ class Quantizer:
         self.config = config = replace(self.config, memory_limit=memory_limit)
         synthetic = isinstance(samples, str) and samples == "synthetic"
         limit = DEFAULT_COUNT if synthetic and limit is None else limit
-        selecting = bool(config.recipe.gate)
+        selecting = bool(config.recipe.selection)
         source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess)
         split = split_samples(source, limit, selecting=selecting)
         del self.watch.stages[1:]

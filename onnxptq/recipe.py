@@ -15,7 +15,7 @@ from onnxptq.errors import InputError, nearest
 from onnxptq.files import read_text, reading
 from onnxptq.placement import check_choice, placed_on
 from onnxptq.plan import Choice, Plan
-from onnxptq.recipe_text import DEFAULT, Guard, Rule, check_options, extend, parse
+from onnxptq.recipe_text import ALIASES, DEFAULT, Guard, Rule, check_options, extend, parse
 from onnxptq.structure import Role, Site, Structure
 
 ROUNDED = "rounded"
@@ -31,7 +31,7 @@ class Recipe:
     passes: tuple[str, ...] = ()
     pass_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    gate: tuple[str, ...] = ()
+    selection: tuple[str, ...] = ()
     """Baselines, which the selection keeps where they score better: ``rounded``, and names that ``baseline`` reads."""
     guard: Guard | None = None
     """Limits for the error of quantized convolutions; None: no guard."""
@@ -76,24 +76,27 @@ class Recipe:
         """
         name, settings = named(entry)
         if not name:
-            return Recipe.load(replace(self, gate=()), settings)
+            return Recipe.load(replace(self, selection=()), settings)
         if name not in (ROUNDED, *self.names()):
-            raise InputError(f"recipe {self.name}: gate: no recipe {name!r}{nearest(name, (ROUNDED, *self.names()))}")
+            raise InputError(
+                f"recipe {self.name}: selection: no recipe {name!r}{nearest(name, (ROUNDED, *self.names()))}"
+            )
         return self if entry == ROUNDED else Recipe.load(name, settings)
 
     def set(self, key: str, value: str) -> Recipe:
         """Apply ``--set key=value``.
 
-        A key is a switch, ``passes``, ``gate``, ``guard.LIMIT``, ``pass.NAME.OPTION`` or
+        A key is a switch, ``passes``, ``selection``, ``guard.LIMIT``, ``pass.NAME.OPTION`` or
         ``weights|activations|ROLE . FIELD``.
         """
+        key = ALIASES.get(key, key)
         if key in self.switches:
             if value not in self.switches[key]:
                 raise InputError(
                     f"--set {key}={value}: recipe {self.name} knows {', '.join(sorted(self.switches[key]))}"
                 )
             return self.extend(self.switches[key][value])
-        if key in ("passes", "gate"):
+        if key in ("passes", "selection"):
             return self.extend({key: [name for name in value.split(",") if name not in ("", "off")]})
         match key.split("."):
             case ["guard", name]:
@@ -107,7 +110,7 @@ class Recipe:
         sections = [
             *self.switches,
             "passes",
-            "gate",
+            "selection",
             "guard",
             "pass",
             "weights",

@@ -84,9 +84,14 @@ def parse(text: str, name: str, blank: Callable[..., Recipe]) -> Recipe:
     return recipe
 
 
+ALIASES = {"gate": "selection"}
+"""Former names of sections."""
+
+
 def extend(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
-    """Add sections: ``passes``, ``pass``, ``gate``, ``guard``, ``weights``, ``activations``, ``roles``, ``rules``."""
-    known = {"passes", "pass", "gate", "guard", "weights", "activations", "roles", "rules"}
+    """Add sections of a recipe file to a recipe."""
+    known = {"passes", "pass", "selection", "guard", "weights", "activations", "roles", "rules"}
+    data = {ALIASES.get(key, key): value for key, value in data.items()}
     for key in data:
         if key not in known:
             raise InputError(f"recipe {recipe.name}: unknown section {key!r}{nearest(key, known)}")
@@ -100,7 +105,7 @@ def extend(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
     for name, given in options.items():
         with _named(recipe):
             known_passes()[name].settings(given)
-    gate = _names(recipe, data, "gate", recipe.gate)
+    selection = _names(recipe, data, "selection", recipe.selection)
     rules = [*recipe.rules]
     activations = frozenset(Role) - {Role.WEIGHT}
     if "weights" in data:
@@ -121,8 +126,10 @@ def extend(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
         fields_of = {key: value for key, value in entry.items() if key not in ("roles", "parts", "pattern")}
         rules.append(_rule(recipe, fields_of, roles=roles, parts=parts, pattern=pattern))
     guard = _guarded(recipe, _table(recipe, data, "guard")) if "guard" in data else recipe.guard
-    extended = replace(recipe, passes=passes, pass_options=options, gate=gate, guard=guard, rules=tuple(rules))
-    for entry in gate if "gate" in data else ():
+    extended = replace(
+        recipe, passes=passes, pass_options=options, selection=selection, guard=guard, rules=tuple(rules)
+    )
+    for entry in selection if "selection" in data else ():
         extended.baseline(entry)
     return extended
 

@@ -33,7 +33,7 @@ def folder(minis: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command, *shown = re.search(r"    \$ (onnxptq quantize .*?)\n\n`-v`", README, re.DOTALL)[1].splitlines()  # type: ignore[index]
     (folder / "onnxptq").symlink_to(ROOT / "onnxptq")
-    assert main([*shlex.split(command)[1:], "--samples", "4", "--set", "gate=off"]) == 0
+    assert main([*shlex.split(command)[1:], "--samples", "4", "--set", "selection=off"]) == 0
     printed = capsys.readouterr().out
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "sam.w4a4.onnx").exists()

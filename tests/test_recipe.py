@@ -136,6 +136,11 @@ def test_recipe_errors_name_the_nearest(tmp_path: Path, text: str, message: str)
         Recipe.load(path)
 
 
+def test_a_former_name_of_a_section() -> None:
+    assert Recipe.load("auto", {"gate": "omse"}) == Recipe.load("auto", {"selection": "omse"})
+    assert Recipe.load("auto").extend({"gate": []}).selection == ()
+
+
 def test_unknown_names() -> None:
     with pytest.raises(InputError, match="did you mean 'minmax'"):
         Recipe.load("minmx")
@@ -152,9 +157,9 @@ WRONG = {
     "pass = 3": "pass: expected a table",
     "pass.smooth = 3": "smooth: expected a table",
     "pass.smooth.alpha = 'x'": "option 'alpha': expected a number",
-    "gate = 'omse'": "gate: expected a list",
-    "gate = [[]]": "an entry of gate: expected a text",
-    "gate = ['omsee']": "did you mean 'omse'",
+    "selection = 'omse'": "selection: expected a list",
+    "selection = [[]]": "an entry of selection: expected a text",
+    "selection = ['omsee']": "did you mean 'omse'",
     "roles = []": "roles: expected a table",
     "roles.gelu = 1": "gelu: expected a table",
     "rules = 3": "rules: expected a list",
@@ -193,12 +198,12 @@ WRONG = {
     "activations = {calibrator = 'agq', taus = 'x'}": "option 'taus': unknown 'x'",
     "activations = {calibrator = 'agq', taus = [true]}": "tau True does not fit",
     "activations = {calibrator = 'percentile', tau = nan}": "option 'tau': expected a number",
-    "weights = {calibrator = 'dualstream', rows = -1}": "option 'rows': -1 is not in",
-    "weights = {calibrator = 'dualstream', solve = 1}": "option 'solve': expected true or false",
+    "weights = {calibrator = 'asymmetric', rows = -1}": "option 'rows': -1 is not in",
+    "weights = {calibrator = 'asymmetric', solve = 1}": "option 'solve': expected true or false",
     "weights = {calibrator = 'avgminmax'}": "calibrator 'avgminmax' is not for weights",
     "weights = {scheme = 'table'}": "weights have scheme 'uniform', not 'table'",
     "weights = {granularity = 'row'}": "not per row",
-    "activations = {calibrator = 'dualstream'}": "calibrator 'dualstream' is not for activations",
+    "activations = {calibrator = 'asymmetric'}": "calibrator 'asymmetric' is not for activations",
     "[" * 5000: "nested too deeply|not valid TOML",
     "a = " + "[" * 5000: "nested too deeply",
     "a = " + "9" * 5000: "not valid TOML",

@@ -101,7 +101,7 @@ class Regions:
 
 
 @dataclass
-class Operand:
+class SearchedOperand:
     """One side of a product: its blocks [samples, heads, rows, columns] and candidates (None: it stays float)."""
 
     blocks: Sequence[F32]
@@ -126,14 +126,14 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Product:
+class SearchedProduct:
     """left @ right, with a weight for each element (None: all alike). A missing side makes the other one the output."""
 
-    left: Operand | None
-    right: Operand | None
+    left: SearchedOperand | None
+    right: SearchedOperand | None
     gradients: Sequence[F32] | None = None
 
-    def search(self, order: Sequence[Operand], rounds: int) -> None:
+    def search(self, order: Sequence[SearchedOperand], rounds: int) -> None:
         """Search the operands in this order until nothing changes, ``rounds`` times at most."""
         wanted = [self._times(a, b) for a, b in self._pairs(self._plain(self.left), self._plain(self.right))]
         weights = self._weights(wanted)
@@ -145,7 +145,7 @@ class Product:
             if all(np.array_equal(a, operand.index) for a, operand in zip(before, order, strict=True)):
                 break
 
-    def errors(self, operand: Operand, wanted: Sequence[F32], weights: Sequence[F32] | None) -> F64:
+    def errors(self, operand: SearchedOperand, wanted: Sequence[F32], weights: Sequence[F32] | None) -> F64:
         """Error of each of the operand's candidates in each unit: the weighted squared error of the output, the other
         side unchanged."""
         assert operand.tries is not None
@@ -181,7 +181,7 @@ class Product:
         )
 
     @staticmethod
-    def _plain(operand: Operand | None) -> Sequence[F32] | None:
+    def _plain(operand: SearchedOperand | None) -> Sequence[F32] | None:
         return None if operand is None else operand.blocks
 
     @staticmethod

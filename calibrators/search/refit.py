@@ -38,7 +38,7 @@ class Settings:
     """Least rows per input for which a weight is solved; at most twice that, or 4096, are read."""
 
 
-class Moments:
+class InputMoments:
     """Sums over rows of a linear's coded input A, of its wanted output T, and of the whole S that T is part of.
 
     T is the original output plus the missing part of the residual stream; S is the original output plus the original
@@ -123,7 +123,7 @@ class Refit:
     solved: bool
 
 
-def refit(weight: F32, moments: Moments, bits: int, *, symmetric: bool, solve: bool, settings: Settings) -> Refit:
+def refit(weight: F32, moments: InputMoments, bits: int, *, symmetric: bool, solve: bool, settings: Settings) -> Refit:
     """The weight [K, N] in closed form; ``solve``: the rows suffice to take the output from the original stream."""
     hessian = moments.hessian()
     ridge = (settings.damp if solve else settings.damp_few) * float(np.diag(hessian).mean()) + moments.rounding()

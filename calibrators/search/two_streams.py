@@ -23,7 +23,7 @@ from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.stages import Replaced, Shelf, Stages, Stream
 from onnxptq.calibration.statistics.base import F32
 from onnxptq.calibration.statistics.rows import spread_rows
-from onnxptq.calibrators.search.refit import Moments, Refit, Settings, refit
+from onnxptq.calibrators.search.refit import InputMoments, Refit, Settings, refit
 from onnxptq.graph.dataflow.tokens import Padding
 
 I64 = NDArray[np.int64]
@@ -154,7 +154,7 @@ class TwoStreams:
         chosen = self._chosen(target, original)
         count = sum(len(rows) for rows in chosen)
         solve = target.settings.solve and count >= target.settings.rows * inputs
-        moments = Moments(inputs, outputs)
+        moments = InputMoments(inputs, outputs)
         residual, places = self._residual(target, original, coded) if solve and target.settings.residual else (None, [])
         if residual is not None:
             chosen = [rows[place[rows] >= 0] for rows, place in zip(chosen, places, strict=True)]

@@ -55,7 +55,7 @@ def run(args: Namespace, out: Output) -> int:
 def _run(args: Namespace, out: Output, folder: Path) -> int:
     from onnxptq.datasets import zoo
     from onnxptq.evaluate.pictures import Gallery
-    from onnxptq.evaluate.task import evaluate
+    from onnxptq.evaluate.task import evaluate_task
     from onnxptq.graph.save import write_atomic
     from onnxptq.report.text import megabytes, table
 
@@ -68,7 +68,7 @@ def _run(args: Namespace, out: Output, folder: Path) -> int:
     task, predictors = _task(args), {label: _predictor(paths, args) for label, paths in files.items()}
     with out.progress().task("masks", args.limit) as step:
         gallery = Gallery(folder / "masks", most=PICTURES)
-        found = evaluate(task, predictors, limit=args.limit, watch=lambda done, of: step(), paint=gallery)
+        found = evaluate_task(task, predictors, limit=args.limit, watch=lambda done, of: step(), paint=gallery)
     rows, entries = [], []
     for row in found.rows:
         size = sum(path.stat().st_size for path in files[row.model])

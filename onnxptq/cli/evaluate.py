@@ -83,14 +83,14 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """Load, run, print."""
     from onnxptq.evaluate.pictures import Gallery
-    from onnxptq.evaluate.task import evaluate
+    from onnxptq.evaluate.task import evaluate_task
 
     task = open_task(args)
     models = _models(args)
     total = min(len(task), args.limit or len(task))
     gallery = Gallery(args.pictures) if args.pictures else None
     with out.progress().task(f"{args.task}, {len(models)} models" if len(models) > 1 else args.task, total) as advance:
-        found = evaluate(task, models, limit=args.limit, watch=lambda done, of: advance(), paint=gallery)
+        found = evaluate_task(task, models, limit=args.limit, watch=lambda done, of: advance(), paint=gallery)
     out.say(table(found))
     out.emit(found.to_json())
     return 0

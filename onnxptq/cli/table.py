@@ -124,7 +124,7 @@ def _cell(
     """One cell, from an earlier run or computed now; ``made`` holds the quantized files once they are needed."""
     from onnxptq.evaluate.grid import Cell
     from onnxptq.evaluate.replay import Remembered, Replay
-    from onnxptq.evaluate.task import evaluate
+    from onnxptq.evaluate.task import evaluate_task
 
     known = folder.get(recipe, bits, split[0])
     if known is not None:
@@ -136,7 +136,7 @@ def _cell(
         if not made:
             made += _quantize(args, recipe, bits, scratch)
         models[recipe] = evaluation.open_model(here, ",".join(str(path) for path in made))
-    row = evaluate(task, models, limit=split[1]).rows[-1]
+    row = evaluate_task(task, models, limit=split[1]).rows[-1]
     figures = dict(row.figures) if row.agreement is None else {**row.figures, "agreement": row.agreement}
     cell = Cell(recipe, bits, split[0], figures)
     folder.put(cell)

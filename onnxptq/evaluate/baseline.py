@@ -9,7 +9,7 @@ from onnxptq.calibration.progress import Progress
 from onnxptq.datasets import scenes
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.evaluate.predictors import LavtPredictor, SamPredictor
-from onnxptq.evaluate.task import Task, evaluate
+from onnxptq.evaluate.task import Task, evaluate_task
 from onnxptq.evaluate.tasks.scenes import SceneBoxes, SceneRefs
 
 SPLITS = ("val", "testA", "testB")
@@ -41,5 +41,5 @@ def measure_lavt(folder: Path, progress: Progress, *, count: int = SENTENCES) ->
 
 def _figures(task: Task[Any], predictor: Any, label: str, progress: Progress) -> dict[str, float]:
     with progress.task(label, len(task)) as advance:
-        found = evaluate(task, {"fp32": predictor}, watch=lambda done, of: advance())
+        found = evaluate_task(task, {"fp32": predictor}, watch=lambda done, of: advance())
     return {name: round(value, 2) for name, value in found.rows[0].figures.items()}

@@ -32,7 +32,7 @@ SAMPLES = 16
 
 
 @dataclass(frozen=True)
-class Table:
+class DistributionTable:
     """One kind of tensor: a row each."""
 
     title: str
@@ -115,7 +115,7 @@ def channels_of(keys: Array, heads: int) -> Array:
     return split.transpose(0, 2, 1, 3).reshape(-1, heads * keys.shape[-1])
 
 
-def tables(path: str | Path, samples: Sequence[Sample]) -> list[Table]:
+def tables(path: str | Path, samples: Sequence[Sample]) -> list[DistributionTable]:
     """The facts of one model, in graph order."""
     model = canonicalise(load(path))
     structure = discover(model)
@@ -136,7 +136,7 @@ def tables(path: str | Path, samples: Sequence[Sample]) -> list[Table]:
         if rows:
             columns = ("tensor", *rows[0][1])
             found.append(
-                Table(
+                DistributionTable(
                     title, columns, tuple((_short(label), *(f"{v:.3g}" for v in row.values())) for label, row in rows)
                 )
             )

@@ -101,7 +101,7 @@ Painter = Callable[[int, View, Mapping[str, Masks]], None]
 """Called with every sample and each model's masks."""
 
 
-def evaluate(
+def evaluate_task(
     task: Task[S],
     models: Mapping[str, Any],
     *,

@@ -14,7 +14,7 @@ from onnxptq.graph.model import Model
 from onnxptq.passes.base import Asking, Change, Pass
 from onnxptq.passes.linears import obstacle, operand, unmatched
 from onnxptq.passes.mixing import F64, balancing, mix_outputs, moment, repeated
-from onnxptq.passes.relative import Table, tables
+from onnxptq.passes.relative import PositionTable, tables
 from onnxptq.passes.spread import ask
 from onnxptq.structure import Attention, Source, Structure
 
@@ -23,7 +23,7 @@ from onnxptq.structure import Attention, Source, Structure
 class _Pair:
     q: Source
     k: Source
-    tables: tuple[Table, ...]
+    tables: tuple[PositionTable, ...]
 
 
 class MixQueriesKeys(Pass):

@@ -16,7 +16,7 @@ from onnxptq.structure import Attention, Source
 
 
 @dataclass(frozen=True)
-class Table:
+class PositionTable:
     """A constant [..., d, n] that is the right operand of a product, or [..., d] moved into that form."""
 
     node: str
@@ -33,11 +33,13 @@ class Table:
         set_constant(model, node, self.index, inverse @ held if self.direct else held @ inverse.T)
 
 
-def tables(model: Model, attention: Attention, source: Source, start: str, tracer: Tracer) -> tuple[Table, ...] | str:
+def tables(
+    model: Model, attention: Attention, source: Source, start: str, tracer: Tracer
+) -> tuple[PositionTable, ...] | str:
     """All readers of an attention's queries besides the scores, or why one of them is no product with a constant."""
     origin = model.tensor(start)
     mine = source.channels + 1
-    found: list[Table] = []
+    found: list[PositionTable] = []
     for reader in tracer.readers(origin):
         numbers = tracer.channels(origin, reader.tensor)
         if numbers is None:
@@ -74,11 +76,11 @@ def _leads_to(node: gs.Node, product: str) -> bool:
     return True
 
 
-def _table(node: gs.Node, tracer: Tracer) -> Table | None:
+def _table(node: gs.Node, tracer: Tracer) -> PositionTable | None:
     """The constant right operand of a product, as it is, or before moves of its last axis to the last but one."""
     right = node.inputs[1]
     if value(right) is not None:
-        return Table(node.name, 1, True)
+        return PositionTable(node.name, 1, True)
     reader = node
     here = right
     while here.inputs and moves(here.inputs[0]) and here.inputs[0].op != "Concat":
@@ -91,4 +93,4 @@ def _table(node: gs.Node, tracer: Tracer) -> Table | None:
     wanted = np.arange(1, held.shape[-1] + 1)[:, None]
     if numbers is None or numbers.ndim < 2 or numbers.shape[-2] != held.shape[-1] or (numbers != wanted).any():
         return None
-    return Table(reader.name, 0, False)
+    return PositionTable(reader.name, 0, False)

@@ -34,7 +34,7 @@ def select(
     if config.plan is not None:
         return solved, ()
     candidates = {config.recipe.name: solved}
-    for entry in config.recipe.gate:
+    for entry in config.recipe.selection:
         if entry == ROUNDED:
             alone = rounded(solved, samples, config, context)
             if alone is not None:

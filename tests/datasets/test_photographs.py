@@ -13,7 +13,7 @@ from onnxptq.datasets.coco import Coco
 from onnxptq.datasets.refcoco import RefCoco
 from onnxptq.datasets.specs import open_named
 from onnxptq.evaluate.predictors import SamPredictor
-from onnxptq.evaluate.task import evaluate
+from onnxptq.evaluate.task import evaluate_task
 from onnxptq.evaluate.tasks.refcoco import RefCocoSentences
 from onnxptq.running.metrics import mask_iou
 from onnxptq.running.sessions import session
@@ -58,7 +58,7 @@ def test_objects_stand_out() -> None:
 def test_sentences() -> None:
     data = RefCoco.load(PHOTOS, split="val")
     assert [one.text for one in data][:2] == ["the cat", "left eye"]
-    found = evaluate(RefCocoSentences(data), {"knowing": Knowing(data)})
+    found = evaluate_task(RefCocoSentences(data), {"knowing": Knowing(data)})
     assert found.rows[0].figures["OIoU"] == 100.0
 
 

@@ -15,7 +15,7 @@ from onnxptq.datasets.prompts import longest_side
 from onnxptq.errors import InputError
 from onnxptq.evaluate.models import open_lavt, open_sam, sam_files
 from onnxptq.evaluate.predictors import LavtPredictor, SamPredictor
-from onnxptq.evaluate.task import evaluate
+from onnxptq.evaluate.task import evaluate_task
 from onnxptq.evaluate.tasks.scenes import SceneBoxes, SceneRefs
 
 
@@ -30,13 +30,13 @@ def lavt() -> LavtPredictor:
 
 
 def test_sam_finds_objects(sam: SamPredictor) -> None:
-    figures = evaluate(SceneBoxes("testA", 6), {"fp32": sam}).rows[0].figures
+    figures = evaluate_task(SceneBoxes("testA", 6), {"fp32": sam}).rows[0].figures
     assert figures["mIoU"] > 85
     assert figures["P@0.9"] > 45
 
 
 def test_lavt_understands_sentences(lavt: LavtPredictor) -> None:
-    figures = evaluate(SceneRefs("refscene-g", "testA", 16), {"fp32": lavt}).rows[0].figures
+    figures = evaluate_task(SceneRefs("refscene-g", "testA", 16), {"fp32": lavt}).rows[0].figures
     assert figures["MIoU"] > 60
 
 
@@ -177,7 +177,7 @@ def test_published_figures_are_those_of_training() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["val", "testA", "testB"])
 def test_published_figures_of_sam(sam: SamPredictor, split: str) -> None:
-    figures = evaluate(SceneBoxes(split, 250), {"fp32": sam}).rows[0].figures
+    figures = evaluate_task(SceneBoxes(split, 250), {"fp32": sam}).rows[0].figures
     assert figures == pytest.approx(zoo.metrics()["sam-mini"][split], abs=0.2)
 
 
@@ -185,5 +185,5 @@ def test_published_figures_of_sam(sam: SamPredictor, split: str) -> None:
 @pytest.mark.parametrize("benchmark", scenes.BENCHMARKS)
 @pytest.mark.parametrize("split", ["val", "testA", "testB"])
 def test_published_figures_of_lavt(lavt: LavtPredictor, benchmark: str, split: str) -> None:
-    figures = evaluate(SceneRefs(benchmark, split, 1000), {"fp32": lavt}).rows[0].figures
+    figures = evaluate_task(SceneRefs(benchmark, split, 1000), {"fp32": lavt}).rows[0].figures
     assert figures == pytest.approx(zoo.metrics()["lavt-mini"][benchmark][split], abs=0.2)

@@ -20,7 +20,7 @@ from onnxptq.errors import InputError
 from onnxptq.evaluate.grid import FULL, Cell, Folder, comma_separated, drawing, markdown
 from onnxptq.evaluate.predictors import Masks
 from onnxptq.evaluate.replay import Remembered, Replay
-from onnxptq.evaluate.task import evaluate
+from onnxptq.evaluate.task import evaluate_task
 from onnxptq.evaluate.tasks.scenes import SceneBoxes
 
 CELLS = [
@@ -101,7 +101,9 @@ def test_the_reference_is_asked_once(tmp_path: Path) -> None:
     for _ in range(2):
         other = Counting()
         results.append(
-            evaluate(Replay(SceneBoxes("val", 4), tmp_path), {"reference": Remembered(start), "other": other}, limit=3)
+            evaluate_task(
+                Replay(SceneBoxes("val", 4), tmp_path), {"reference": Remembered(start), "other": other}, limit=3
+            )
         )
         assert other.asked == 3
     assert counting.asked == 3

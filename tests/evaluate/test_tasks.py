@@ -17,7 +17,7 @@ from onnxptq.datasets.refcoco import RefCoco
 from onnxptq.errors import InputError
 from onnxptq.evaluate.pictures import Gallery, overlay
 from onnxptq.evaluate.predictors import Masks
-from onnxptq.evaluate.task import evaluate
+from onnxptq.evaluate.task import evaluate_task
 from onnxptq.evaluate.tasks.ade20k import Ade20kRefinement, components
 from onnxptq.evaluate.tasks.coco import CocoBoxes
 from onnxptq.evaluate.tasks.dota import DotaRectangles
@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_coco_with_true_boxes(folder: Path) -> None:
     task = CocoBoxes(Coco.load(folder / "instances.json"))
-    found = evaluate(task, {"fp32": Filled(), "blind": Blind()})
+    found = evaluate_task(task, {"fp32": Filled(), "blind": Blind()})
     assert found.rows[0].figures["AP"] == pytest.approx(100)
     assert found.rows[1].figures["AP"] == 0
     assert found.rows[0].agreement is None
@@ -94,11 +94,11 @@ def test_coco_with_a_detectors_boxes(folder: Path) -> None:
     data = Coco.load(folder / "instances.json")
     task = CocoBoxes(data, data.detections(folder / "results.json"))
     assert [len(s.boxes) for s in task.samples()] == [2, 0]
-    figures = evaluate(task, {"m": Filled()}).rows[0].figures
+    figures = evaluate_task(task, {"m": Filled()}).rows[0].figures
     # Class 1 is missed; of class 2's two objects one is found, behind an error: precision 1/2 up to recall 1/2.
     assert figures["AP"] == pytest.approx((0 + 100 * 51 / 101 / 2) / 2)
     # A predicted IoU that turns the order round puts the hit first.
-    better = evaluate(task, {"m": Filled((0.1, 1.0))}).rows[0].figures
+    better = evaluate_task(task, {"m": Filled((0.1, 1.0))}).rows[0].figures
     assert better["AP"] == pytest.approx((0 + 100 * 51 / 101) / 2)
 
 
@@ -121,7 +121,7 @@ def test_refcoco_compares_at_the_models_size(folder: Path) -> None:
             true = Image.fromarray(next(self.left).mask())
             return np.asarray(true.resize((32, 32), Image.Resampling.NEAREST))
 
-    found = evaluate(RefCocoSentences(data), {"oracle": Oracle(), "blind": Blind()})
+    found = evaluate_task(RefCocoSentences(data), {"oracle": Oracle(), "blind": Blind()})
     assert found.rows[0].figures["MIoU"] == 100
     assert found.rows[1].figures["OIoU"] == 0
 
@@ -146,7 +146,7 @@ def test_ade20k_redraws_components(tmp_path: Path) -> None:
         def masks(self, image: np.ndarray, boxes: np.ndarray) -> Masks:
             return super().masks(image, boxes + np.array([0, 0, 1, 1]))
 
-    found = evaluate(Ade20kRefinement(Ade20k.load(tmp_path)), {"box": Inclusive(), "blind": Blind()})
+    found = evaluate_task(Ade20kRefinement(Ade20k.load(tmp_path)), {"box": Inclusive(), "blind": Blind()})
     assert found.rows[0].figures == {
         "mIoU": 100.0,
         "accuracy": 100.0,
@@ -178,14 +178,14 @@ def test_dota_tiles_hold_every_object_once(tmp_path: Path) -> None:
         if t.x <= o.box[0] and o.box[2] <= t.x + 100 and t.y <= o.box[1] and o.box[3] <= t.y + 100
     ]
     assert len(whole) == 9, "the overlap is wider than any object"
-    found = evaluate(task, {"box": Filled(), "blind": Blind()})
+    found = evaluate_task(task, {"box": Filled(), "blind": Blind()})
     assert found.rows[0].figures["mAP50"] == pytest.approx(100)
     assert found.rows[1].figures["mAP50"] == 0
 
 
 def test_limits_and_watching() -> None:
     seen: list[tuple[int, int]] = []
-    found = evaluate(
+    found = evaluate_task(
         SceneBoxes("testA", 5), {"a": Filled(), "b": Filled()}, limit=2, watch=lambda done, of: seen.append((done, of))
     )
     assert seen == [(1, 2), (2, 2)]
@@ -199,14 +199,14 @@ def test_limits_and_watching() -> None:
 
 def test_no_samples() -> None:
     with pytest.raises(InputError, match="sam: no samples"):
-        evaluate(SceneBoxes("val", 0), {"a": Filled()})
+        evaluate_task(SceneBoxes("val", 0), {"a": Filled()})
     with pytest.raises(InputError, match="split 'none'"):
-        evaluate(SceneRefs("refscene", "none", 1), {"a": Filled()})
+        evaluate_task(SceneRefs("refscene", "none", 1), {"a": Filled()})
 
 
 def test_pictures(folder: Path, tmp_path: Path) -> None:
     task = CocoBoxes(Coco.load(folder / "instances.json"))
-    evaluate(task, {"fp32": Filled(), "blind": Blind()}, paint=Gallery(tmp_path / "pictures", most=1))
+    evaluate_task(task, {"fp32": Filled(), "blind": Blind()}, paint=Gallery(tmp_path / "pictures", most=1))
     files = list((tmp_path / "pictures").iterdir())
     assert [f.name for f in files] == ["0000.png"]
     with Image.open(files[0]) as strip:

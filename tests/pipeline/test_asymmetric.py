@@ -67,7 +67,7 @@ def test_better_than_rounding() -> None:
 
 @pytest.mark.parametrize("step", ["solve", "gptq", "debias", "bias", "residual"])
 def test_every_step_can_be_left_out(step: str) -> None:
-    alone = {"gate": "off"}
+    alone = {"selection": "off"}
     whole, without = (
         q.quantize().model.SerializeToString()
         for q in (quantize(), quantize(settings={**alone, f"weights__{step}": "false"}))
@@ -85,7 +85,7 @@ def kept(q: Quantizer) -> str:
     return one.candidate
 
 
-def test_the_gate_keeps_what_does_better_and_says_so() -> None:
+def test_the_selection_keeps_what_does_better_and_says_so() -> None:
     first = quantize()
     assert [verdict.candidate for verdict in verdicts(first)] == ["auto", "auto, weights rounded one by one", "omse"]
     assert kept(first) == "auto"
@@ -93,14 +93,14 @@ def test_the_gate_keeps_what_does_better_and_says_so() -> None:
     second = quantize(settings={"weights__bias": "false", "weights__damp": "1000.0"})
     assert kept(second) == "auto, weights rounded one by one"
     assert {
-        c.calibrator for c in second.plan().values() if c.params is not None and c.calibrator == "dualstream"
+        c.calibrator for c in second.plan().values() if c.params is not None and c.calibrator == "asymmetric"
     } == set()
     rounded = quantize(settings={"weights__calibrator": "omse"})
     assert [verdict.candidate for verdict in verdicts(rounded)] == ["auto", "omse"]
     assert second.quantize().model.SerializeToString() == rounded.quantize().model.SerializeToString()
-    ungated = quantize(settings={"gate": "off"})
-    assert not verdicts(ungated)
-    assert ungated.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
+    unselected = quantize(settings={"selection": "off"})
+    assert not verdicts(unselected)
+    assert unselected.quantize().model.SerializeToString() == first.quantize().model.SerializeToString()
 
 
 def test_a_whole_other_recipe_may_be_kept() -> None:
@@ -108,7 +108,7 @@ def test_a_whole_other_recipe_may_be_kept() -> None:
         "activations__calibrator": "minmax",
         "activations__scheme": "uniform",
         "activations__bits": "2",
-        "gate": "rounded,omse",
+        "selection": "rounded,omse",
     }
     q = quantize(settings=settings)
     assert kept(q) == "omse"
@@ -116,13 +116,13 @@ def test_a_whole_other_recipe_may_be_kept() -> None:
     plain = Quantizer(MODEL, recipe="omse", bits="w4a4", include=[".*"], threads=1)
     plain.calibrate(SAMPLES, limit=CALIBRATED)
     assert q.quantize().model.SerializeToString() == plain.quantize().model.SerializeToString()
-    with pytest.raises(InputError, match=r"gate: no recipe 'omsee'; did you mean 'omse'"):
-        quantize(settings={"gate": "omsee"})
+    with pytest.raises(InputError, match=r"selection: no recipe 'omsee'; did you mean 'omse'"):
+        quantize(settings={"selection": "omsee"})
 
 
 def test_what_each_step_brings() -> None:
-    """The gate tries the recipe with other settings too, and may keep one of these."""
-    q = quantize(settings={"gate": "+weights.debias=false,+folds=off,minmax+weights.calibrator=omse"})
+    """The selection tries the recipe with other settings too, and may keep one of these."""
+    q = quantize(settings={"selection": "+weights.debias=false,+folds=off,minmax+weights.calibrator=omse"})
     ways: dict[str, dict[str, str]] = {
         "auto": {},
         "auto+weights.debias=false": {"weights__debias": "false"},
@@ -131,14 +131,14 @@ def test_what_each_step_brings() -> None:
     assert [verdict.candidate for verdict in verdicts(q)] == [*ways, "minmax+weights.calibrator=omse"]
     assert len({verdict.sqnr for verdict in verdicts(q)}) == 4
     for verdict, settings in zip(verdicts(q), ways.values(), strict=False):
-        assert verdict.sqnr == verdicts(quantize(settings={"gate": "omse", **settings}))[0].sqnr, (
+        assert verdict.sqnr == verdicts(quantize(settings={"selection": "omse", **settings}))[0].sqnr, (
             "what is shared is as if found anew"
         )
-    alone = quantize(settings={"gate": "off", **ways[kept(q)]})
+    alone = quantize(settings={"selection": "off", **ways[kept(q)]})
     assert q.quantize().model.SerializeToString() == alone.quantize().model.SerializeToString()
     recipe = Recipe.load("auto", {"steps": "on"})
-    assert "+weights.gptq=false" in recipe.gate
-    for entry in recipe.gate:
+    assert "+weights.gptq=false" in recipe.selection
+    for entry in recipe.selection:
         assert (
             entry == "rounded"
             or recipe.baseline(entry).rules != recipe.rules
@@ -146,7 +146,7 @@ def test_what_each_step_brings() -> None:
         )
     for wrong, message in (("+folds", "write NAME"), ("+folds=of", "folds=of"), ("omse+fold=off", "no such setting")):
         with pytest.raises(InputError, match=message):
-            Recipe.load("auto", {"gate": wrong})
+            Recipe.load("auto", {"selection": wrong})
 
 
 @pytest.mark.parametrize(

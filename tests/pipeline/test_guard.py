@@ -22,7 +22,7 @@ NODES = """
     e = Relu(d)
     y = Conv(e, last)
 """
-PLAIN = {"passes": "off", "gate": "off", "weights.calibrator": "minmax", "conv_input.calibrator": "minmax"}
+PLAIN = {"passes": "off", "selection": "off", "weights.calibrator": "minmax", "conv_input.calibrator": "minmax"}
 
 
 def network(*, spoiled: bool) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from onnxptq.graph.model import Model
 
 
 @dataclass(frozen=True)
-class Product:
+class EinsumProduct:
     """Which operand is on the left, and the axis orders."""
 
     swapped: bool
@@ -21,7 +21,7 @@ class Product:
     result: list[int]
 
 
-class Einsum(Pattern[Product]):
+class Einsum(Pattern[EinsumProduct]):
     """Match Einsum of two operands with shared batch letters and one summed letter.
 
     One operand has only one letter of its own.
@@ -30,7 +30,7 @@ class Einsum(Pattern[Product]):
     name = "MatMul from Einsum"
     anchors = frozenset({"Einsum"})
 
-    def check(self, node: gs.Node, model: Model) -> Product:
+    def check(self, node: gs.Node, model: Model) -> EinsumProduct:
         """The axis orders of the equivalent MatMul."""
         need(len(node.inputs) == 2, "not two operands")
         equation = node.attrs["equation"].replace(" ", "")
@@ -49,14 +49,14 @@ class Einsum(Pattern[Product]):
         )
         need(set(rows + columns) <= set(out), "a letter of one operand alone is summed")
         order = [*rows[:-1], *batch, rows[-1]]
-        return Product(
+        return EinsumProduct(
             swapped,
             [left.index(c) for c in [*order, summed[0]]],
             [right.index(c) for c in [*batch, summed[0], columns[0]]],
             [[*order, columns[0]].index(c) for c in out],
         )
 
-    def rewrite(self, node: gs.Node, match: Product, model: Model) -> None:
+    def rewrite(self, node: gs.Node, match: EinsumProduct, model: Model) -> None:
         """Transpose, MatMul, Transpose; identity Transposes are left out."""
         left, right = reversed(node.inputs) if match.swapped else node.inputs
         a = _ordered(model, left, match.left, f"{node.name}_left")

@@ -43,7 +43,7 @@ def is_complete(value: Value | None) -> bool:
     return value is not None and value.dtype != object
 
 
-def evaluate(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> list[Value | None]:
+def known_values(node: gs.Node, values: list[Value | None], shapes: list[Shape]) -> list[Value | None]:
     """The known part of each output, or None."""
     rule = _RULES.get(node.op)
     large = any(v is not None and v.size > LIMIT for v in values)

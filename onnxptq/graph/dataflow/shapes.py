@@ -238,7 +238,7 @@ def _follow(node: gs.Node, facts: Facts, opsets: Mapping[str, int], weights: boo
         )
     else:
         shapes: list[partial.Shape] = [facts.shapes.get(t.name) for t in node.inputs]
-        results = partial.evaluate(node, values, shapes)
+        results = partial.known_values(node, values, shapes)
     for tensor, result in zip(node.outputs, results, strict=True):
         if result is None or not tensor.name or not (weights or result.size <= partial.LIMIT):
             continue

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxptq.calibrators.search.gptq import decoded, gptq, nearest
-from onnxptq.calibrators.search.refit import Moments, Refit, Settings, ranges, refit
+from onnxptq.calibrators.search.refit import InputMoments, Refit, Settings, ranges, refit
 
 
 def problem(seed: int = 0, rows: int = 400, inputs: int = 24, outputs: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +28,7 @@ def found(
     solve: bool = True,
     **off: float,
 ) -> Refit:
-    moments = Moments(*w.shape)
+    moments = InputMoments(*w.shape)
     for part in np.array_split(np.arange(len(a)), 3):
         moments.add(
             a[part],
@@ -127,7 +127,7 @@ def test_degenerate_inputs() -> None:
     nothing = found(0 * constant, w, 0 * constant @ w)
     assert np.isfinite(nothing.weight).all()
     assert nothing.weight[0, 0] == pytest.approx(1.0, rel=0.1)
-    unseen = refit(w, Moments(3, 2), 4, symmetric=False, solve=False, settings=Settings())
+    unseen = refit(w, InputMoments(3, 2), 4, symmetric=False, solve=False, settings=Settings())
     assert np.array_equal(unseen.weight, nothing.weight)
     assert not unseen.shift.any()
 

@@ -1,4 +1,4 @@
-"""dualstream: closed-form weights by asymmetric calibration of the whole graph."""
+"""asymmetric: closed-form weights by asymmetric calibration of the whole graph."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LARGEST = 5120
 """Most inputs of a weight that is solved for: the matrices have this size squared."""
 
 
-class DualStreamWeights(WeightCalibrator):
+class AsymmetricWeights(WeightCalibrator):
     """Each weight in closed form from its inputs in the original and in the quantized graph."""
 
-    name = "dualstream"
+    name = "asymmetric"
     options: ClassVar[Mapping[str, Any]] = {f.name: f.default for f in fields(Settings)}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {"damp": (0, 1e6), "damp_few": (0, 1e6), "rows": (0, 10**6)}
     fallback = "unbiased"
@@ -59,7 +59,7 @@ class DualStreamWeights(WeightCalibrator):
 
 def _target(model: Model, structure: Structure, name: str, choice: Choice) -> Target | None:
     """The description of a node for the solver, or None if the solver does not handle it."""
-    settings, node = Settings(**DualStreamWeights().settings(choice.options)), model.nodes()[name]
+    settings, node = Settings(**AsymmetricWeights().settings(choice.options)), model.nodes()[name]
     weight = np.asarray(value(node.inputs[1]), np.float32)
     if choice.granularity != "channel":
         return None

@@ -17,9 +17,10 @@ from onnxptq.calibrators.search.objectives import few_digits
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
+from onnxptq.ops.rows import RowParams
 from onnxptq.ops.scheme import Params
 from onnxptq.ops.table import table
-from onnxptq.ops.uniform import RowParams, affine
+from onnxptq.ops.uniform import affine
 from onnxptq.plan import Choice
 from onnxptq.structure import Site
 

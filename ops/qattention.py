@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from onnxptq.ops import operand
 from onnxptq.ops.body import FLOAT, LARGEST, Body
+from onnxptq.ops.rows import row_range, row_range_body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
-from onnxptq.ops.uniform import row_range, row_range_body
 
 COLUMNS = -2
 """The axis of v's columns: a channel's scale applies before the sum over keys."""

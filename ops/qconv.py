@@ -18,16 +18,10 @@ from onnxptq.ops import epilogue, operand
 from onnxptq.ops.body import FLOAT, INT32, Body
 from onnxptq.ops.pack import dequantize, dequantize_body
 from onnxptq.ops.product import Term, unsigned_body
+from onnxptq.ops.rows import row_range, row_range_body
 from onnxptq.ops.scheme import F32, Array
 from onnxptq.ops.spec import OpSpec
-from onnxptq.ops.uniform import (
-    affine_codes,
-    affine_codes_body,
-    affine_values,
-    affine_values_body,
-    row_range,
-    row_range_body,
-)
+from onnxptq.ops.uniform import affine_codes, affine_codes_body, affine_values, affine_values_body
 
 MOST_TAPS = 256
 """Largest depthwise kernel with ranges per channel: the native kernel sums it in floats exactly."""

@@ -82,6 +82,12 @@ def test_imports_are_followed_as_python_does(files: dict[str, str], failing: set
         assert (done.returncode != 0) == (name in failing)
 
 
+def test_modules_are_short() -> None:
+    modules = [path for folder in ("onnxptq", *LINKED) for path in (ROOT / folder).rglob("*.py")]
+    long = {path.relative_to(ROOT).as_posix() for path in modules if len(path.read_text().splitlines()) > 250}
+    assert long == set()
+
+
 def test_tests_mirror_the_modules() -> None:
     """a/b.py is tested by tests/a/test_b.py, or by the file that tests/mirror.toml names."""
     covered = tomllib.loads((ROOT / "tests" / "mirror.toml").read_text())

@@ -19,8 +19,9 @@ from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.padding import valid_rows
 from onnxptq.calibration.progress import Progress, Silent
 from onnxptq.calibration.residuals import Residual, Residuals
+from onnxptq.calibration.shelf import Shelf
 from onnxptq.calibration.sources.source import Source
-from onnxptq.calibration.stages import Replaced, Shelf, Stages, Stream
+from onnxptq.calibration.stages import Replaced, Stages, Stream
 from onnxptq.calibration.statistics.base import F32
 from onnxptq.calibration.statistics.rows import spread_rows
 from onnxptq.calibrators.search.refit import InputMoments, Refit, Settings, refit

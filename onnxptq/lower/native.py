@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.model import Model
 from onnxptq.lower import Constants
+from onnxptq.lower.attention import lower_attention
 from onnxptq.lower.edges import code_edge, scheme_attributes, scheme_inputs
 from onnxptq.lower.weights import store
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice, Plan
-from onnxptq.structure import Attention, Conv, Linear, Role, Structure
+from onnxptq.structure import Conv, Linear, Role, Structure
 
 LINEAR_ROLES = (Role.LINEAR_INPUT, Role.GELU)
 CONV_ROLES = (Role.CONV_INPUT, Role.GELU)
@@ -35,7 +35,7 @@ def lower(
     """
     writer = Writer(model.copy(), structure, plan, in_floats=in_floats)
     for attention in structure.attentions.values():
-        _attention(writer, attention)
+        lower_attention(writer, attention)
     for name in structure.matmuls:
         _matmul(writer, name)
     for linear in structure.linears.values():
@@ -54,14 +54,6 @@ def _epilogue(output: gs.Tensor) -> tuple[str, gs.Tensor]:
     return "none", output
 
 
-def take_over(output: gs.Tensor) -> None:
-    """Detach a tensor from its producer, so that a new node can produce it."""
-    for maker in list(output.inputs):
-        maker.outputs = [
-            gs.Variable(f"{t.name}__replaced", t.dtype, t.shape) if t is output else t for t in maker.outputs
-        ]
-
-
 def _linear(writer: Writer, linear: Linear) -> None:
     weight, x = writer.choice(linear.name, Role.WEIGHT), writer.choice(linear.name, *LINEAR_ROLES)
     if weight is None:
@@ -72,7 +64,7 @@ def _linear(writer: Writer, linear: Linear) -> None:
     bias = writer.tensors[linear.bias] if linear.bias is not None else None
     output = writer.tensors[linear.output]
     epilogue, result = _epilogue(output) if output not in writer.model.graph.outputs else ("none", output)
-    take_over(result)
+    writer.take_over(result)
     attributes: dict[str, Any] = {"x_bits": 0, "x_scheme": "uniform"}
     parameters: list[gs.Tensor | None] = []
     if x is not None:
@@ -113,7 +105,7 @@ def _conv(writer: Writer, conv: Conv) -> None:
     bias = writer.tensors[conv.bias] if conv.bias is not None else None
     output = writer.tensors[conv.output]
     epilogue, result = _epilogue(output) if output not in writer.model.graph.outputs else ("none", output)
-    take_over(result)
+    writer.take_over(result)
     parameters = scheme_inputs(writer, conv.name, x[1]) if x is not None else []
     writer.call(
         "QConv",
@@ -157,92 +149,6 @@ def _coded_weight(writer: Writer, conv: Conv, choice: Choice, node: gs.Node) -> 
         shape=[int(n) for n in weight.shape],
     )
     node.inputs[1] = decoded
-
-
-def _attention(writer: Writer, attention: Attention) -> None:
-    chosen = {
-        Role.QUERY: writer.choice(attention.qk, Role.QUERY),
-        Role.KEY: writer.choice(attention.qk, Role.KEY),
-        Role.VALUE: writer.choice(attention.av, Role.VALUE),
-        Role.SOFTMAX: writer.choice(attention.av, Role.SOFTMAX),
-    }
-    tensors = {
-        Role.QUERY: attention.q,
-        Role.KEY: attention.k,
-        Role.VALUE: attention.v,
-        Role.SOFTMAX: attention.probabilities,
-    }
-    consumers = {Role.QUERY: attention.qk, Role.KEY: attention.qk, Role.VALUE: attention.av, Role.SOFTMAX: attention.av}
-    whole = {role: found[1] for role, found in chosen.items() if found is not None}
-    if attention.fusable and len(whole) == 4 and _fusable(writer, attention, whole):
-        _fuse(writer, attention, whole)
-        return
-    for role, choice in whole.items():
-        code_edge(writer, tensors[role], consumers[role], choice, str(role))
-
-
-def _fusable(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> bool:
-    same = {whole[Role.QUERY].scheme, whole[Role.KEY].scheme}
-    ranked = all(writer.tensors[t].shape is not None for t in (attention.q, attention.k, attention.v))
-    per_channel = any(whole[role].granularity == "channel" for role in (Role.QUERY, Role.KEY))
-    value = whole[Role.VALUE]
-    factors_out = value.scheme == "uniform" or (value.scheme == "token" and value.granularity == "column")
-    return ranked and not per_channel and same in ({"uniform"}, {"token"}) and factors_out
-
-
-def _per_head(choice: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero-point in the fused attention's shape: [], [heads], or [heads, dim]."""
-    params = choice.params
-    assert isinstance(params, UniformParams)
-    if params.scale.size == 1:
-        return params.scale.reshape(()), params.zero.reshape(())
-    shape = (choice.options["heads"], -1) if choice.granularity == "channel" else (-1,)
-    return params.scale.reshape(shape), params.zero.reshape(shape)
-
-
-def _fuse(writer: Writer, attention: Attention, whole: dict[Role, Choice]) -> None:
-    name = attention.name
-    parameters: list[gs.Tensor | None] = []
-    for role in (Role.QUERY, Role.KEY, Role.VALUE):
-        if whole[role].scheme == "token":
-            parameters += [None, None]
-            continue
-        scale, zero = _per_head(whole[role])
-        parameters += [writer.constant(f"{name}_{role}_scale", scale), writer.constant(f"{name}_{role}_zero", zero)]
-    softmax = whole[Role.SOFTMAX]
-    additive: list[gs.Tensor | None] = [writer.tensors[t] for t in attention.additive]
-    if len(additive) > 2:
-        total = writer.variable(f"{name}_bias", additive[0])
-        writer.node("Sum", additive[1:], [total], name=f"{name}_sum")
-        additive = [additive[0], total]
-    additive += [None] * (2 - len(additive))
-    relative = [writer.tensors[t] if t is not None else None for t in (attention.rel_h, attention.rel_w)]
-    output = writer.tensors[attention.output]
-    take_over(output)
-    writer.call(
-        "QAttention",
-        [
-            writer.tensors[attention.q],
-            writer.tensors[attention.k],
-            writer.tensors[attention.v],
-            *additive,
-            *relative,
-            *parameters,
-            *scheme_inputs(writer, f"{name}_softmax", softmax),
-        ],
-        [output],
-        name=f"{name}_q",
-        q_bits=whole[Role.QUERY].bits,
-        k_bits=whole[Role.KEY].bits,
-        v_bits=whole[Role.VALUE].bits,
-        p_bits=softmax.bits,
-        qk_scheme=whole[Role.QUERY].scheme,
-        v_scheme=whole[Role.VALUE].scheme,
-        softmax_scheme=softmax.scheme,
-        softmax_norm=int(softmax.options.get("norm", 0)),
-        scale=float(attention.scale),
-        heads=attention.heads,
-    )
 
 
 def _matmul(writer: Writer, name: str) -> None:

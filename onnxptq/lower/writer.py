@@ -117,6 +117,14 @@ class Writer:
 
     # -- the plan
 
+    @staticmethod
+    def take_over(output: gs.Tensor) -> None:
+        """Detach a tensor from its producer, so that a new node can produce it."""
+        for maker in list(output.inputs):
+            maker.outputs = [
+                gs.Variable(f"{t.name}__replaced", t.dtype, t.shape) if t is output else t for t in maker.outputs
+            ]
+
     def choice(self, consumer: str, *roles: Role) -> tuple[Site, Choice] | None:
         """The choice for the site where ``consumer`` reads a tensor in one of these roles."""
         for role in roles:

@@ -21,7 +21,7 @@ from onnxptq.calibration.sources.split import Samples, Split
 from onnxptq.errors import ArtifactError
 from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import value
-from onnxptq.ops.uniform import TokenParams
+from onnxptq.ops.rows import TokenParams
 from onnxptq.pipeline.candidates import native_proto
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.selection import mean_sqnr

@@ -7,8 +7,7 @@
     lower       Solved              -> Lowered      the file in its format
     verify      Prepared, Lowered   -> metrics      outputs of the file beside those of the original
 
-Between ``solve`` and ``lower`` the selection (``selection.py``) may keep another recipe's Solved. A Report
-(``reporting.py``) says what all of these values are.
+Before ``lower`` the selection may keep another recipe's Solved. ``reporting.py`` makes a Report of all values.
 """
 
 from __future__ import annotations
@@ -191,8 +190,8 @@ def calibrate(
         wanted = applied(wanted, folded.structure)
     plan = wanted
     if known is not None:
-        activations = [key for key in plan if plan.sites[key].role is not Role.WEIGHT]
-        plan = plan.replace({key: known.plan[key] for key in activations if known.wanted.get(key) == plan[key]})
+        same = [key for key in plan if plan.sites[key].role is not Role.WEIGHT and known.wanted.get(key) == plan[key]]
+        plan = plan.replace({key: known.plan[key] for key in same})
     todo, gradients, more = weighted(
         {k: c for k, c in plan.items() if c.params is None}, folded.model, folded.structure, config
     )

@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from onnxptq.calibration.shelf import Shelf
 from onnxptq.calibration.sources.inputs import input_specs
 from onnxptq.calibration.sources.opening import open_source
-from onnxptq.calibration.stages import Replaced, Shelf, Stages, Stream
+from onnxptq.calibration.stages import Replaced, Stages, Stream
 from onnxptq.graph.model import Model
 from onnxptq.running.sessions import session
 

@@ -12,7 +12,8 @@ from onnxptq.calibration.engine import Engine
 from onnxptq.calibrators import calibrators
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import UniformParams, affine, affine_codes, affine_values, row_range, symmetric
+from onnxptq.ops.rows import row_range
+from onnxptq.ops.uniform import UniformParams, affine, affine_codes, affine_values, symmetric
 from onnxptq.plan import Choice
 from onnxptq.structure import Role, Site
 from tests.calibration.small import mlp, model, source

@@ -17,7 +17,8 @@ from onnxptq.graph.load import load
 from onnxptq.lower.edges import code_edge
 from onnxptq.lower.writer import Writer
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import TokenParams, UniformParams, affine_codes, affine_values, row_range
+from onnxptq.ops.rows import TokenParams, row_range
+from onnxptq.ops.uniform import UniformParams, affine_codes, affine_values
 from onnxptq.plan import Choice, Plan
 from onnxptq.running.metrics import metrics
 from onnxptq.running.sessions import Executor, session

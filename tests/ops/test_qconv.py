@@ -8,7 +8,8 @@ import pytest
 from onnxptq.ops import specs
 from onnxptq.ops.pack import store_weight
 from onnxptq.ops.qconv import ranges
-from onnxptq.ops.uniform import affine_codes, affine_values, row_range
+from onnxptq.ops.rows import row_range
+from onnxptq.ops.uniform import affine_codes, affine_values
 
 ONE = {"strides": [1, 1], "pads": [0, 0, 0, 0], "group": 1}
 

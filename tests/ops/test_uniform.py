@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
-from onnxptq.ops.uniform import SMALLEST, RowParams, TokenParams, UniformParams, affine, row_range, symmetric
+from onnxptq.ops.uniform import SMALLEST, UniformParams, affine, symmetric
 
 UNIFORM = schemes()["uniform"]
 ENDS = st.floats(-(2.0**99), 2.0**99, width=32)
@@ -82,29 +82,6 @@ def test_any_granularity_runs(run: Any) -> None:
             run("UniformDequantizeLinear", codes, p.scale, p.zero, bits=bits), UNIFORM.fake(x, p)
         )
         assert (codes[..., -1] == 0).all()
-
-
-def test_rows_agree_with_their_own_static_codes() -> None:
-    x = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32) * np.array([[1e-3], [1], [50], [0]], np.float32)
-    for bits in range(2, 9):
-        faked = schemes()["token"].fake(x, TokenParams(bits))
-        for row, want in zip(x, faked, strict=True):
-            np.testing.assert_array_equal(UNIFORM.fake(row, affine(row.min(), row.max(), bits)), want)
-        positive = np.abs(x)
-        np.testing.assert_array_equal(
-            schemes()["row"].fake(positive, RowParams(bits)), schemes()["token"].fake(positive, TokenParams(bits))
-        )
-
-
-def test_row_range_ignores_what_is_no_number() -> None:
-    scale, zero = row_range(np.array([[np.nan, np.nan], [np.nan, 3.0]], np.float32), 2)
-    assert scale.ravel().tolist() == [np.float32(SMALLEST), 1.0]
-    assert zero.ravel().tolist() == [0, 0]
-
-
-def test_empty_rows_have_a_range() -> None:
-    scale, zero = row_range(np.zeros((2, 0), np.float32), 4)
-    assert scale.shape == zero.shape == (2, 1)
 
 
 def test_nonsense_is_refused() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxptq.graph.dataflow.flow import standard
+from onnxptq.graph.dataflow.folding import Facts
 from onnxptq.graph.dataflow.partial_values import is_complete
-from onnxptq.graph.dataflow.shapes import Facts
 from onnxptq.graph.model import Model
 from onnxptq.graph.nested import bodies, fresh, graphs
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnxptq.graph.canonical.branches import settle_branches
 from onnxptq.graph.dataflow.dims import Dim
 from onnxptq.graph.dataflow.elements import element_type
+from onnxptq.graph.dataflow.folding import Facts
 from onnxptq.graph.dataflow.partial_values import is_complete
-from onnxptq.graph.dataflow.shapes import Facts, analyse, write
+from onnxptq.graph.dataflow.shapes import analyse, write
 from onnxptq.graph.edit import bypass, producer, set_input, sweep
 from onnxptq.graph.model import Model, value
 

@@ -53,9 +53,9 @@ class Passed:
 class Pass(ABC):
     """An equivalence pass. Subclasses are registered by being defined.
 
-    ``run`` is a generator: it may yield requests for statistics (name -> tensor, empty statistic), receives the filled
-    statistics, changes the model in place, and returns its changes ([] for none). It changes nothing before its first
-    request, and reads weights and biases only after the answer.
+    ``run`` changes the model in place and returns its changes ([] for none). A pass that needs statistics is a
+    generator: it yields requests (name -> tensor, empty statistic) and receives the filled statistics. It changes
+    nothing before its first request, and reads weights and biases only after the answer.
     """
 
     name: ClassVar[str]
@@ -84,7 +84,7 @@ class Pass(ABC):
         REGISTRY[cls.name] = cls()
 
     @abstractmethod
-    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking | list[Change]:
         """Change ``model``; see the class. ``options`` holds every option."""
 
     def left(self, where: str, why: str) -> Change:
@@ -162,16 +162,20 @@ def _run_batch(
     batch: Sequence[Pass], model: Model, structure: Structure, settings: Mapping[str, Mapping[str, Any]], fill: Fill
 ) -> Iterator[tuple[Pass, list[Change]]]:
     """Each pass with its changes; one walk answers all first requests."""
-    running = {one.name: Coroutine(one.run(model, structure, settings[one.name])) for one in batch if one.reads}
-    first = asked(running)
+    running = {one.name: one.run(model, structure, settings[one.name]) for one in batch if one.reads}
+    asking = {name: Coroutine(run) for name, run in running.items() if isinstance(run, Generator)}
+    first = asked(asking)
     together = {f"{name}:{key}": request for name, requests in first.items() for key, request in requests.items()}
     answer = fill(model, together, ", ".join(first)) if together else {}
     for one in batch:
         if one.name in first:
-            running[one.name].send({key: answer[f"{one.name}:{key}"] for key in first[one.name]})
-        else:
-            running.setdefault(one.name, Coroutine(one.run(model, structure, settings[one.name])))
-        yield one, _finished(one.name, running[one.name], model, fill, walk=2 if one.name in first else 1)
+            asking[one.name].send({key: answer[f"{one.name}:{key}"] for key in first[one.name]})
+            yield one, _finished(one.name, asking[one.name], model, fill, walk=2)
+            continue
+        run = running[one.name] if one.name in running else one.run(model, structure, settings[one.name])
+        if isinstance(run, Generator):
+            run = _finished(one.name, asking.get(one.name) or Coroutine(run), model, fill, walk=1)
+        yield one, run
 
 
 def _finished(

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxptq.graph.edit import only_reader, position
 from onnxptq.graph.model import Model
-from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.base import Change, Pass
 from onnxptq.structure import Structure
 
 
@@ -25,9 +25,8 @@ class CenterTokens(Pass):
     name = "center-tokens"
     restructures = True
 
-    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> list[Change]:
         """See the class."""
-        yield from ()
         changes = []
         for linear in structure.linears.values():
             swap = only_reader(model.tensor(linear.output), model)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxptq.graph.edit import is_output, remove, set_constant
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.base import Change, Pass
 from onnxptq.passes.linears import scale_output, shift_output
 from onnxptq.structure import Conv, Linear, Structure
 
@@ -30,9 +30,8 @@ class FoldBatchNorm(Pass):
     moves = frozenset({"query", "key", "value", "norm"})
     restructures = True
 
-    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> list[Change]:
         """See the class."""
-        yield from ()
         changes = []
         linears = {linear.output: linear for linear in structure.linears.values()}
         convs = {conv.output: conv for conv in structure.convs.values()}

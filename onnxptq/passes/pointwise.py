@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxptq.graph.dataflow.flow import swaps_last
 from onnxptq.graph.edit import is_output, position, producer, remove
 from onnxptq.graph.model import Model, value
-from onnxptq.passes.base import Asking, Change, Pass
+from onnxptq.passes.base import Change, Pass
 from onnxptq.structure import Structure
 
 SWAP = [0, 2, 1]
@@ -27,9 +27,8 @@ class PointwiseConvolutions(Pass):
     name = "pointwise"
     restructures = True
 
-    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> Asking:
+    def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> list[Change]:
         """See the class."""
-        yield from ()
         changes = []
         for name in structure.convs:
             node = model.nodes()[name]

@@ -210,6 +210,20 @@ def test_a_pass_may_ask_again(known: dict[str, Pass]) -> None:
     assert calls.walks == [["twice:a"], ["b"]]
 
 
+def test_a_pass_without_statistics_is_a_plain_function(known: dict[str, Pass]) -> None:
+    class Plain(Pass):
+        name = "plain"
+
+        def run(self, model: Model, structure: Structure, options: Mapping[str, Any]) -> list[Change]:
+            multiply(model, "three", 1.0)
+            return [Change("plain", "t", "times one")]
+
+    define("asks", reads=frozenset({"key"}))
+    calls = Calls()
+    assert [c.what for c in calls.go(model(), "plain", "asks").changes] == ["times one", "6"]
+    assert calls.walks == [["asks:peak"]]
+
+
 def test_wrong_names_and_options(known: dict[str, Pass]) -> None:
     define(
         "scale-all",

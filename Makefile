@@ -34,7 +34,7 @@ $(VENV)/.editable: $(VENV)/.dev $(NATIVE)
 demo: $(VENV)/.base            ## quantize the embedded zoo SAM, compare masks, write a report
 	$(BIN)/onnxptq demo
 
-WORKERS ?= auto --maxprocesses 8
+WORKERS ?= auto --maxprocesses 8 --dist worksteal
 test: $(VENV)/.editable        ## the whole suite but the slow tests, one process a core
 	OMP_NUM_THREADS=1 ONNXPTQ_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 

@@ -18,8 +18,10 @@ from onnxptq.errors import LONGEST
 from tests.cli.conftest import Run, listing, quick
 
 STOPPED = """
-import os, sys
+import os, signal, sys
 from onnxptq.calibration.checkpoint import Checkpoint
+# A shell starts background jobs with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 save = Checkpoint.save
 def saved(self, *state):
     save(self, *state)

@@ -10,6 +10,7 @@ from onnxptq.graph.model import Model
 from onnxptq.lower import Constants
 from onnxptq.lower.attention import lower_attention
 from onnxptq.lower.edges import code_edge, scheme_attributes, scheme_inputs
+from onnxptq.lower.overloads import require_overloads
 from onnxptq.lower.weights import store
 from onnxptq.lower.writer import Lowered, Writer
 from onnxptq.ops.uniform import UniformParams
@@ -21,7 +22,14 @@ CONV_ROLES = (Role.CONV_INPUT, Role.GELU)
 EPILOGUES = {"Gelu": "gelu", "Relu": "relu"}
 
 
-def lower(
+def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
+    """Fused ops where the structure allows, quantized edges around float ops elsewhere."""
+    lowered = with_ops(model, structure, plan, constants=constants)
+    require_overloads(lowered.proto)
+    return lowered
+
+
+def with_ops(
     model: Model,
     structure: Structure,
     plan: Plan,
@@ -29,10 +37,7 @@ def lower(
     constants: Constants = "fp16",
     in_floats: frozenset[str] = frozenset(),
 ) -> Lowered:
-    """Fused ops where the structure allows, quantized edges around float ops elsewhere.
-
-    ``in_floats`` names ops whose bodies multiply in floats.
-    """
+    """The model with our ops and their bodies; ``in_floats`` names ops whose bodies multiply in floats."""
     writer = Writer(model.copy(), structure, plan, in_floats=in_floats)
     for attention in structure.attentions.values():
         lower_attention(writer, attention)

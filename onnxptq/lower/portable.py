@@ -20,7 +20,7 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
     Convolutions multiply in floats: with ``ConvInteger`` OpenVINO 2026.4 had a small CNN at 34 dB that has 70 dB in
     onnxruntime.
     """
-    lowered = native.lower(model, structure, plan, constants=constants, in_floats=frozenset({"QConv"}))
+    lowered = native.with_ops(model, structure, plan, constants=constants, in_floats=frozenset({"QConv"}))
     weights = list(lowered.proto.graph.initializer)
     del lowered.proto.graph.initializer[:]  # the inliner serialises the whole model: 2 GB of weights would fail
     proto: onnx.ModelProto = inliner.inline_local_functions(lowered.proto)

@@ -33,13 +33,37 @@ const Kernels* all_kernels(size_t* count) {
 const char* isa_name(size_t index) { return index < sizeof(kIsas) / sizeof(kIsas[0]) ? kIsas[index] : nullptr; }
 
 #if defined(__x86_64__) || defined(_M_X64)
+}  // namespace onnxptq
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+static void cpuid(unsigned leaf, unsigned (&r)[4]) { __cpuidex(reinterpret_cast<int*>(r), leaf, 0); }
+static unsigned long long enabled() { return _xgetbv(0); }
+#else
+#include <cpuid.h>
+static void cpuid(unsigned leaf, unsigned (&r)[4]) {
+  if (!__get_cpuid_count(leaf, 0, &r[0], &r[1], &r[2], &r[3])) r[0] = r[1] = r[2] = r[3] = 0;
+}
+static unsigned long long enabled() {
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low | static_cast<unsigned long long>(high) << 32;
+}
+#endif
+namespace onnxptq {
+// Read from the CPU: __builtin_cpu_supports answers no to everything where zig links it.
 bool cpu_has(const char* isa) {
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  bool avx512bw = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  unsigned one[4], seven[4];
+  cpuid(1, one);
+  cpuid(7, seven);
+  auto bit = [](unsigned word, int place) { return (word >> place & 1) != 0; };
+  constexpr unsigned long long kYmm = 0x6, kZmm = 0xe6;  // registers that the operating system saves
+  const unsigned long long saved = bit(one[2], 27) ? enabled() : 0;
+  const bool avx2 = bit(seven[1], 5) && bit(one[2], 12) && (saved & kYmm) == kYmm;
+  const bool avx512bw = avx2 && (saved & kZmm) == kZmm && bit(seven[1], 16) && bit(seven[1], 30) && bit(seven[1], 31) &&
+                        bit(seven[1], 17);
   if (!strcmp(isa, "avx2")) return avx2;
   if (!strcmp(isa, "avx512bw")) return avx512bw;
-  if (!strcmp(isa, "avx512vnni")) return avx512bw && __builtin_cpu_supports("avx512vnni");
+  if (!strcmp(isa, "avx512vnni")) return avx512bw && bit(seven[2], 11);
   return !strcmp(isa, "portable");
 }
 #elif defined(__aarch64__) && defined(__linux__)

@@ -10,6 +10,7 @@ from typing import Protocol, TextIO
 
 Advance = Callable[[], None]
 _SECONDS = 10.0
+_LONG = 1.0
 
 
 class Progress(Protocol):
@@ -40,7 +41,7 @@ class Titled:
 
 
 class Lines:
-    """One line when a step starts, when it ends, and every ten seconds in between."""
+    """One line when a step ends that took a second or more, and one every ten seconds before."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -57,11 +58,12 @@ class Lines:
             done += 1
             if self._clock() - said >= _SECONDS and done < total:
                 said = self._clock()
-                print(f"{label}: {done} of {total}", file=self._stream, flush=True)
+                left = (said - start) / done * (total - done)
+                print(f"{label}: {done} of {total}, {left:.0f} s to go", file=self._stream, flush=True)
 
-        print(f"{label}: {total} steps", file=self._stream, flush=True)
         yield advance
-        print(f"{label}: done in {self._clock() - start:.1f} s", file=self._stream, flush=True)
+        if self._clock() - start >= _LONG:
+            print(f"{label}: done in {self._clock() - start:.1f} s", file=self._stream, flush=True)
 
 
 class Bar:

@@ -23,12 +23,10 @@ class Output:
         self.json = json
 
     def progress(self) -> Progress:
-        """The stream of progress: a terminal if there is one, else the stream of text, so that stderr holds errors
-        only; none where stdout carries an object."""
+        """Progress on stderr; in a pipe none beside ``--json``."""
         from onnxptq.calibration.progress import progress_on
 
-        terminal = sys.stderr.isatty()
-        return progress_on(sys.stderr if terminal else sys.stdout, quiet=self.json and not terminal)
+        return progress_on(sys.stderr, quiet=self.json and not sys.stderr.isatty())
 
     def say(self, text: str = "") -> None:
         """Print a line or a block for people."""

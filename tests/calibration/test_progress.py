@@ -14,13 +14,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_lines_come_at_the_start_at_the_end_and_every_ten_seconds() -> None:
+def test_lines_come_at_the_end_and_every_ten_seconds() -> None:
     stream, now = io.StringIO(), [0.0]
     with Lines(stream, clock=lambda: now[0]).task("walk", 4) as advance:
         for _ in range(4):
             now[0] += 6
             advance()
-    assert stream.getvalue().splitlines() == ["walk: 4 steps", "walk: 2 of 4", "walk: done in 24.0 s"]
+    assert stream.getvalue().splitlines() == ["walk: 2 of 4, 12 s to go", "walk: done in 24.0 s"]
+
+
+def test_short_steps_say_nothing() -> None:
+    stream, now = io.StringIO(), [0.0]
+    with Lines(stream, clock=lambda: now[0]).task("walk", 1) as advance:
+        now[0] += 0.9
+        advance()
+    assert stream.getvalue() == ""
 
 
 def test_a_pipe_gets_lines_and_a_terminal_a_bar() -> None:

@@ -17,6 +17,7 @@ from onnxptq.errors import InputError
 from onnxptq.graph import data, validity
 from onnxptq.graph.model import Model
 from onnxptq.graph.nested import protos
+from onnxptq.graph.scopes import unshadow
 from onnxptq.graph.source import Source, parse, readable
 from onnxptq.graph.tidy import tensors, tidy
 
@@ -36,6 +37,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
             if uses_external_data(tensor):
                 tensor.CopyFrom(data.inlined(tensor, path, name))
         _plain_nodes(proto)
+        unshadow(proto.graph)
         model = _imported(proto, path, name)
         model.notes += notes
         _fix_shapes(model, shapes or {}, name)

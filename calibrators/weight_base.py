@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxptq.calibration.checkpoint import Checkpoint
+from onnxptq.calibration.edges import Edged
 from onnxptq.calibration.progress import Progress
 from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.statistics.base import F32
@@ -35,7 +36,10 @@ class WeightProblem:
     samples: Source
     simulate: Callable[[], onnx.ModelProto]
     """Makes the model with its activations coded and decoded, and float weights; node names stay."""
+    edged: Callable[[], Edged]
+    """Makes the model with its activations quantized on edges, and float weights."""
     progress: Progress
+    seed: int = 0
     threads: int | None = None
     memory_limit: int | None = None
     checkpoint: Checkpoint | None = None

@@ -11,10 +11,13 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxptq.calibration.edges import Edge, Edged
+from onnxptq.graph.model import Model
 from onnxptq.lower.writer import Writer
-from onnxptq.ops import schemes
+from onnxptq.ops import schemes, specs
 from onnxptq.ops.uniform import SMALLEST, UniformParams
-from onnxptq.plan import Choice
+from onnxptq.plan import Choice, Plan
+from onnxptq.structure import Structure
 
 PLACES: Mapping[str, tuple[int, str]] = {"pixel": (0, "column"), "channel": (0, "row"), "sample": (1, "row")}
 """Run-time ranges of images as [B, ., places]: the second size (0: C), and the unit of each range."""
@@ -105,6 +108,18 @@ def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, r
 
     normalised = partial(normalised_edge, writer, coded=coded, name=name)
     on_edge(writer, tensor_name, consumer, normalised if choice.options.get("norm") else coded)
+
+
+def with_edges(model: Model, structure: Structure, plan: Plan) -> Edged:
+    """The model with all activations of a plan quantized on edges, by bodies that torch runs, and float weights."""
+    writer = Writer(model.copy(), structure, plan, in_floats=frozenset(specs()))
+    edges: dict[str, Edge] = {}
+    for key, choice in plan.items():
+        site = plan.sites[key]
+        node, index = writer.reads(writer.tensors[site.tensor], site.consumer)[0]
+        code_edge(writer, site.tensor, site.consumer, choice, str(site.role))
+        edges[key] = Edge(site.tensor, node.inputs[index].name)
+    return Edged(writer.finish("fp32").proto, edges)
 
 
 def _heads_in_batch(tensor: gs.Tensor, choice: Choice) -> bool:

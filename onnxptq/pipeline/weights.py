@@ -14,6 +14,7 @@ from onnxptq.calibrators.weight_base import WeightProblem, WeightSolution
 from onnxptq.graph.edit import set_constant
 from onnxptq.graph.model import Model, value
 from onnxptq.lower import native
+from onnxptq.lower.edges import with_edges
 from onnxptq.passes.linears import shift_output
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.plan import Choice, Plan
@@ -31,7 +32,9 @@ def problem(
         structure,
         samples.calibration,
         simulate=lambda: simulation(model, structure, plan),
+        edged=lambda: with_edges(model, structure, activations(plan)),
         progress=context.progress,
+        seed=config.seed,
         threads=config.threads,
         memory_limit=config.memory_limit,
         checkpoint=context.checkpoint,
@@ -71,8 +74,12 @@ def _by_calibrator(choices: Mapping[str, Choice]) -> Iterator[tuple[str, dict[st
 
 def simulation(model: Model, structure: Structure, plan: Plan) -> onnx.ModelProto:
     """The model with simulated quantization of its activations, and float weights."""
-    activations = {plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT}
-    return native.lower(model, structure, Plan(activations), constants="fp32").proto
+    return native.with_ops(model, structure, activations(plan), constants="fp32").proto
+
+
+def activations(plan: Plan) -> Plan:
+    """The part of a plan without weights."""
+    return Plan({plan.sites[key]: choice for key, choice in plan.items() if plan.sites[key].role is not Role.WEIGHT})
 
 
 def apply(model: Model, structure: Structure, plan: Plan, solutions: Mapping[str, WeightSolution]) -> Model:

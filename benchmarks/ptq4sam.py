@@ -49,6 +49,8 @@ class Row:
     encoder: str = ""
 
 
+SHORT = {"weights.iterations": "300", "weights.lr": "0.01"}
+"""Learned rows: minutes on a CPU where the papers' 20,000 iterations a unit at a tenth of the rate take days."""
 ROWS = {
     "minmax": Row("minmax"),
     "percentile": Row("percentile"),
@@ -66,6 +68,13 @@ ROWS = {
     "finer tau": Row("ptq4sam-s", {"tau": "fine"}),
     "exponent 2": Row("ptq4sam-s", {"exponent": "2.0"}),
     "average extrema": Row("ptq4sam-s", {"observer": "avgminmax"}),
+    "adaround": Row("adaround", SHORT),
+    "brecq": Row("brecq", SHORT),
+    "qdrop": Row("qdrop", SHORT),
+    "ptq4sam-l": Row("ptq4sam-l", SHORT),
+    "ptq4sam-l without dropping": Row("ptq4sam-l", SHORT | {"weights.drop": "0.0"}),
+    "ptq4sam-l without bimodal": Row("ptq4sam-l", SHORT | {"bimodal": "off"}, "ptq4sam-l"),
+    "ptq4sam-l without agq": Row("ptq4sam-l", SHORT | {"agq": "off"}),
 }
 
 

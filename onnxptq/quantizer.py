@@ -52,8 +52,9 @@ class Quantizer:
     """From a model to a quantized one: ``calibrate``, then ``quantize``.
 
     ``recipe`` is a name, a TOML file or a Recipe; ``bits`` the widths of weights and activations (``w8a8``, ``w4a32``);
-    ``format`` the target of the file (``native``, ``portable``, ``qdq``); ``settings`` are those of ``--set``; ``plan``
-    holds earlier decisions that replace the recipe's.
+    ``target`` the runtime that the file is for (``onnxruntime``, ``tensorrt`` ...), which decides the ``format``
+    (``native``, ``portable``, ``qdq``); ``settings`` are those of ``--set``; ``plan`` holds earlier decisions that
+    replace the recipe's.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Quantizer:
         *,
         recipe: str | Path | Recipe = "auto",
         bits: str = "w8a8",
-        format: str = "native",
+        format: str | None = None,
+        target: str | None = None,
         constants: str = "fp16",
         strict: bool = False,
         exclude: Sequence[str] = (),
@@ -80,6 +82,7 @@ class Quantizer:
             recipe,
             bits,
             format=format,
+            target=target,
             constants=constants,
             settings=settings,
             strict=strict,

@@ -11,6 +11,7 @@ from onnxptq.cli.output import Output, distinct, spare, writable
 from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_samples, size, threads
 from onnxptq.errors import InputError
 from onnxptq.lower import CONSTANTS, FORMATS
+from onnxptq.targets.target import Target
 
 if TYPE_CHECKING:
     from onnxptq.plan import Plan
@@ -21,7 +22,10 @@ def add(parser: ArgumentParser) -> None:
     """Options."""
     add_model(parser)
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help="file to write (default: MODEL.wXaY.onnx beside the model)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="file to write (default: MODEL.wXaY[.TARGET].onnx beside the model)",
     )
     method = parser.add_argument_group("method")
     method.add_argument("--no-bimodal", action="store_true", help=SUPPRESS)
@@ -32,9 +36,13 @@ def add(parser: ArgumentParser) -> None:
     method.add_argument("--plan-out", metavar="FILE", help="write the finished plan: it can be edited and used again")
     written = parser.add_argument_group("artifact")
     written.add_argument(
+        "--target",
+        metavar="NAME",
+        help=f"the runtime that the file is for, which decides format and codes: {', '.join(Target.names())}",
+    )
+    written.add_argument(
         "--format",
         choices=FORMATS,
-        default="native",
         help="native: our ops, function bodies inside (default); portable; qdq",
     )
     written.add_argument(
@@ -69,7 +77,7 @@ def run(args: Namespace, out: Output) -> int:
     if plan is not None:
         _agree(args, plan)
     bits = plan.bits if plan is not None else args.bits or BITS
-    output = Path(args.output) if args.output else default_output(model, str(Bits.parse(bits)))
+    output = Path(args.output) if args.output else default_output(model, str(Bits.parse(bits)), args.target)
     outputs = {"-o": output, "--report": args.report, "--plan-out": args.plan_out}
     if args.output or model.is_file():
         distinct({option: writable(path, model=model) for option, path in outputs.items() if path})
@@ -156,7 +164,8 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
         args.model,
         recipe=args.recipe or RECIPE,
         bits=args.bits or BITS,
-        format=getattr(args, "format", "native"),
+        format=getattr(args, "format", None),
+        target=getattr(args, "target", None),
         constants=getattr(args, "constants", "fp16"),
         strict=getattr(args, "strict", False),
         plan=plan,
@@ -172,7 +181,7 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
     )
 
 
-def default_output(model: Path, bits: str) -> Path:
-    """MODEL.wXaY.onnx beside the model."""
+def default_output(model: Path, bits: str, target: str | None = None) -> Path:
+    """MODEL.wXaY.onnx beside the model, MODEL.wXaY.TARGET.onnx for a target."""
     stem = model.name.removesuffix(".onnx")
-    return model.with_name(f"{stem}.{bits}.onnx")
+    return model.with_name(".".join([stem, bits, *([target] if target else []), "onnx"]))

@@ -26,8 +26,13 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Linear, Role, Site, Structure
 
 
-def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16") -> Lowered:
-    """Quantized edges around float ops. An InputError if the plan has dynamic or non-uniform schemes."""
+def lower(
+    model: Model, structure: Structure, plan: Plan, *, constants: Constants = "fp16", signed: bool = False
+) -> Lowered:
+    """Quantized edges around float ops. An InputError if the plan has dynamic or non-uniform schemes.
+
+    ``signed`` stores all codes of activations as INT8 instead of UINT8.
+    """
     beyond = inexpressible(plan)
     if beyond:
         raise refusal(plan, beyond)
@@ -41,7 +46,7 @@ def lower(model: Model, structure: Structure, plan: Plan, *, constants: Constant
         site = plan.sites[key]
         if site.role is Role.WEIGHT:
             continue
-        _edge(writer, site, choice)
+        _edge(writer, site, choice, signed=signed)
     for linear in structure.linears.values():
         _weight(writer, linear.name, linear.weight, axis=1)
         _bias(writer, linear)
@@ -77,10 +82,10 @@ def words(plan: Plan, sites: Sequence[str]) -> str:
     return f"{len(sites)} sites use a scheme that standard ops cannot express ({', '.join(kinds)})"
 
 
-def _edge(writer: Writer, site: Site, choice: Choice) -> None:
+def _edge(writer: Writer, site: Site, choice: Choice, *, signed: bool) -> None:
     params = writer.float_params(choice)
     # OpenVINO 2026.4 drops the zero-points of a ConvTranspose's INT8 weight if those of its input are 0
-    signed = writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any()
+    signed = signed or (writer.nodes[site.consumer].op == "ConvTranspose" and not params.zero.any())
     name = f"{site.consumer}_{site.role}"
     pair = partial(_pair, writer, choice=choice, params=params, name=name, signed=signed)
 

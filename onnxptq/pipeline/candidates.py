@@ -45,6 +45,7 @@ def identity(prepared: Prepared, samples: Samples, config: RunConfig) -> dict[st
         "recipe": repr((recipe.name, recipe.passes, recipe.pass_options)),
         "bits": str(config.bits),
         "format": config.format,
+        "target": config.target.name if config.target is not None else "",
         "samples": samples.calibration.digest(),
         "plan": planned(prepared.name, prepared.structure, config)[0].to_json(),
         "seed": str(config.seed),

@@ -14,6 +14,7 @@ from onnxptq.lower import CONSTANTS, FORMATS, Constants, Format
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
 from onnxptq.report.stopwatch import Stopwatch
+from onnxptq.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,11 @@ class RunConfig:
     """The request. Command line and Python API make the same one, and so the same file."""
 
     recipe: Recipe
-    """The recipe with the user's settings and those of the format."""
+    """The recipe with the user's settings, and those of the format and the target."""
     bits: Bits
     format: Format = "native"
+    target: Target | None = None
+    """The runtime that the file is for."""
     constants: Constants = "fp16"
     strict: bool = False
     """Fail if the format cannot express the recipe, instead of replacing schemes."""
@@ -46,21 +49,30 @@ class RunConfig:
         recipe: str | Path | Recipe,
         bits: str,
         *,
-        format: str = "native",
+        format: str | None = None,
+        target: str | None = None,
         constants: str = "fp16",
         settings: Mapping[str, str] | None = None,
         **options: object,
     ) -> RunConfig:
-        """Parse a request; an InputError if it is invalid."""
+        """Parse a request; an InputError if it is invalid. A target decides the format."""
+        wanted = Target.load(target) if target is not None else None
+        if wanted is not None and format not in (None, wanted.format):
+            raise InputError(
+                f"format {format}: target {wanted.name} is written as format {wanted.format}; leave the format out"
+            )
+        format = format or (wanted.format if wanted is not None else "native")
         for what, word, known in (("format", format, FORMATS), ("constants", constants, CONSTANTS)):
             if word not in known:
                 raise InputError(f"unknown {what} {word!r}{nearest(str(word), known)}; use one of {', '.join(known)}")
-        loaded = Recipe.load(recipe)
-        given = dict(settings or {})
+        given, widths = dict(settings or {}), Bits.parse(bits)
+        if wanted is not None:
+            wanted.require(widths)
         return cls(
-            Recipe.load(loaded, loaded.suited(format) | given),
-            Bits.parse(bits),
+            suited(Recipe.load(recipe), format, wanted, given),
+            widths,
             format=format,  # type: ignore[arg-type]
+            target=wanted,
             constants=constants,  # type: ignore[arg-type]
             settings=given,
             **options,  # type: ignore[arg-type]
@@ -68,7 +80,17 @@ class RunConfig:
 
     def by(self, recipe: Recipe) -> RunConfig:
         """The same request with another recipe."""
-        return replace(self, recipe=Recipe.load(recipe, recipe.suited(self.format)), plan=None)
+        return replace(self, recipe=suited(recipe, self.format, self.target), plan=None)
+
+
+def suited(recipe: Recipe, format: str, target: Target | None, settings: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe with codes that the format can express and the target takes, so that weights correct their errors.
+
+    The user's settings come last: the target refuses those that contradict it.
+    """
+    given = settings or {}
+    loaded = Recipe.load(recipe, {key: value for key, value in recipe.suited(format).items() if key not in given})
+    return Recipe.load(target.suited(loaded) if target is not None else loaded, given)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def report(
             **(settings or {}),
             "seed": str(config.seed),
             "constants": config.constants,
+            **({"target": config.target.name} if config.target is not None else {}),
             **{f"set {key}": value for key, value in config.settings.items()},
         },
         structure=counts(solved.structure),

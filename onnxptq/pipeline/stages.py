@@ -134,8 +134,10 @@ def structure_of(model: Model, config: RunConfig) -> Structure:
 
 
 def planned(name: str, structure: Structure, config: RunConfig) -> tuple[Plan, tuple[str, ...]]:
-    """The recipe's choice for each site in scope, and warnings."""
+    """The recipe's choice for each site in scope, and warnings. An InputError if the target refuses a choice."""
     if config.plan is not None:
+        if config.target is not None:
+            config.target.refuse(config.plan)
         return config.plan, ()
     plan, warnings = config.recipe.plan(structure, config.bits, exclude=config.exclude, include=config.include)
     if not plan:
@@ -143,6 +145,8 @@ def planned(name: str, structure: Structure, config: RunConfig) -> tuple[Plan, t
             f"{name}: no site to quantize: no Linear, Conv or attention in scope; "
             "`onnxptq inspect` shows what was found"
         )
+    if config.target is not None:
+        config.target.refuse(plan)
     return plan, (*hidden(structure), *warnings)
 
 
@@ -234,7 +238,8 @@ def with_weights(calibrated: Calibrated, solutions: Mapping[str, WeightSolution]
 
 def lower(solved: Solved, config: RunConfig) -> Lowered:
     """The quantized model in its format."""
-    return LOWER[config.format](solved.model, solved.structure, solved.plan, constants=config.constants)
+    signed = {"signed": True} if config.target is not None and config.target.signed else {}
+    return LOWER[config.format](solved.model, solved.structure, solved.plan, constants=config.constants, **signed)
 
 
 def verify(prepared: Prepared, lowered: Lowered, samples: Samples, config: RunConfig) -> dict[str, Metrics]:

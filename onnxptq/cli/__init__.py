@@ -27,6 +27,7 @@ COMMANDS = {
     "quantize": "quantize a model: one file out, smaller and faster",
     "inspect": "show what was found in a model: attention, sites, cost",
     "compare": "compare two models' outputs: SQNR, cosine, mask agreement",
+    "check": "whether a runtime takes a file, by its documented rules",
     "evaluate": "task metrics on a dataset, models side by side",
     "table": "the papers' tables, with one command",
     "bench": "size, speed and memory of models, side by side",

@@ -44,6 +44,9 @@ class Target:
     float: tuple[str, ...] = ()
     """Roles that stay in float: their codes cost this runtime more than they save, or it has none for them."""
 
+    rules: tuple[str, ...] = ()
+    """Rules of ``rules.py`` that a file for this runtime keeps."""
+
     @property
     def codes(self) -> Mapping[str, Codes]:
         """The codes of weights and of activations."""
@@ -66,7 +69,7 @@ class Target:
         for key in ("weights", "activations"):
             given = data.get(key, {})
             data[key] = Codes(tuple(given.get("bits", ANY)), given.get("symmetric", False))
-        return cls(name, **data | {"float": tuple(data.get("float", ()))})
+        return cls(name, **data | {key: tuple(data.get(key, ())) for key in ("float", "rules")})
 
     def require(self, bits: Bits) -> None:
         """An InputError for widths that the runtime has no codes for."""

@@ -10,7 +10,7 @@ from onnxptq.cli import COMMANDS, main, values
 from tests.cli.conftest import Run
 
 GOLDEN = Path(__file__).parent / "golden"
-OURS = ("bench", "compare", "demo", "doctor", "evaluate", "inspect", "library", "package", "quantize", "table")
+OURS = ("bench", "check", "compare", "demo", "doctor", "evaluate", "inspect", "library", "package", "quantize", "table")
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse prints help otherwise")

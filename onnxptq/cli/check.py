@@ -1,0 +1,49 @@
+"""``onnxptq check``: a file against the documented rules of a runtime."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from onnxptq.cli.output import Output
+from onnxptq.cli.values import add_json
+from onnxptq.errors import InputError
+from onnxptq.targets.target import Target
+
+SHOWN = 3
+"""Places named for each broken rule."""
+
+
+def add(parser: ArgumentParser) -> None:
+    """Options."""
+    parser.add_argument("file", metavar="FILE", help="ONNX file, quantized by anything")
+    parser.add_argument(
+        "--target", metavar="NAME", required=True, help=f"the runtime it is for: {', '.join(Target.names())}"
+    )
+    add_json(parser)
+
+
+def run(args: Namespace, out: Output) -> int:
+    """One line for each rule; an InputError if the file breaks one."""
+    from onnxptq.graph.source import parse, readable
+    from onnxptq.report.text import table
+    from onnxptq.targets.rules import RULES, check
+
+    target = Target.load(args.target)
+    with readable(args.file):
+        found = {one.rule.name: one for one in check(parse(args.file)[0], target.rules)}
+    rows, entries = [], []
+    for name in target.rules:
+        rule, places = RULES[name], found[name].places if name in found else ()
+        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        rows.append([name, f"broken: {'; '.join(places[:SHOWN])}{more}" if places else "kept", rule.text, rule.source])
+        entries.append({"rule": name, "text": rule.text, "source": rule.source, "broken": list(places)})
+    out.say(table(["rule", "this file", "meaning", "source"], rows) if rows else f"target {target.name}: no rules")
+    out.emit({"file": args.file, "target": target.name, "rules": entries})
+    if found:
+        first = next(iter(found.values()))
+        raise InputError(
+            f"{args.file}: target {target.name} refuses it ({len(found)} rules broken): {first.rule.text}; "
+            f"{first.places[0]}"
+        )
+    out.say(f"\n{args.file}: keeps every rule of target {target.name}; a static check, not a run")
+    return 0

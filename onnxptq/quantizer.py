@@ -28,6 +28,7 @@ from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
 from onnxptq.report.data import Verdict
+from onnxptq.report.introduction import introduce, introduction
 from onnxptq.report.stopwatch import Stopwatch
 from onnxptq.result import Result
 from onnxptq.structure import Structure
@@ -195,4 +196,7 @@ class Quantizer:
             settings={"preprocess": held.preprocess},
             warnings=held.warnings,
         )
-        return Result(lowered.proto, held.solved.plan, report)
+        target = self.config.target
+        introduce(lowered.proto, introduction(report, target.how_to_load if target is not None else None))
+        sizes = replace(report.sizes, after=lowered.proto.ByteSize())
+        return Result(lowered.proto, held.solved.plan, replace(report, sizes=sizes))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output, writable
 from onnxptq.cli.values import add_json, add_model, add_samples, size, threads
 from onnxptq.errors import InputError
+from onnxptq.targets.target import Target
 
 if TYPE_CHECKING:
+    import onnx
+
     from onnxptq.pipeline.stages import Prepared
     from onnxptq.plan import Plan
     from onnxptq.structure import Attention, Site
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Options."""
     add_model(parser)
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        help="the plan for this runtime, or which products of a quantized file it multiplies in integers: "
+        + ", ".join(Target.names()),
+    )
     parser.add_argument("--cost", action="store_true", help="operations and storage by width")
     add_samples(parser, "--calib", default=None)
     parser.add_argument(
@@ -39,6 +49,8 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.cli.quantize import quantizer
     from onnxptq.report.text import table
 
+    if (artifact := _artifact(args.model)) is not None:
+        return _quantized(artifact, args, out)
     if args.figures is not None:
         if args.calib is None:
             raise InputError("--figures: --calib is missing; there is nothing to draw without samples")
@@ -60,6 +72,41 @@ def run(args: Namespace, out: Output) -> int:
     if args.cost:
         data["cost"] = _cost(q.prepared, plan, args, out)
     out.emit(data)
+    return 0
+
+
+def _artifact(path: str) -> onnx.ModelProto | None:
+    """The message of a quantized file, else None."""
+    from onnxptq.graph.quantized import is_quantized
+    from onnxptq.graph.source import parse, readable
+
+    with readable(path):
+        proto = parse(path)[0]
+        return proto if is_quantized(proto) else None
+
+
+def _quantized(proto: onnx.ModelProto, args: Namespace, out: Output) -> int:
+    """What a quantized file says about itself, and the products that a runtime multiplies in integers."""
+    from onnxptq.graph.source import readable
+    from onnxptq.report.introduction import introduced
+    from onnxptq.report.text import table
+    from onnxptq.targets.executed import executed
+
+    words = introduced(proto)
+    out.say(f"{args.model}: a quantized file" + ("" if words else " that does not say who wrote it"))
+    for key, text in words.items():
+        out.say(f"  {key:<13}{text}")
+    target = Target.load(args.target or words.get("target") or "onnxruntime")
+    with readable(args.model):
+        found = executed(proto, target)
+    rows = [[op, str(count), "integers"] for op, count in sorted(found.integer.items())]
+    rows += [[op, str(count), "floats"] for op, count in sorted(found.floats.items())]
+    out.say(
+        f"\ntarget {target.name}, by {found.by}:\n" + table(["product", "number", "multiplied in"], rows, right=(1,))
+    )
+    for why, count in found.reasons.items():
+        out.say(f"  {count} in floats: {why}")
+    out.emit({"model": args.model, "introduction": words, "target": target.name, "products": asdict(found)})
     return 0
 
 

@@ -48,7 +48,7 @@ def _imported(proto: onnx.ModelProto, path: Path | None, name: str) -> Model:
     """Import the graph; large tensors bypass the protobuf message."""
     arrays = {t.name: data.take(t, path, name) for t in proto.graph.initializer if data.is_heavy(t)}
     bare = onnx.ModelProto()
-    for message in ("ir_version", "producer_name", "opset_import", "metadata_props", "functions"):
+    for message in ("ir_version", "producer_name", "doc_string", "opset_import", "metadata_props", "functions"):
         _move(proto, bare, message)
     for message in ("node", "name", "input", "output", "value_info", "doc_string"):
         _move(proto.graph, bare.graph, message)

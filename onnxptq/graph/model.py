@@ -16,6 +16,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from onnxptq.graph.data import NUMPY_HOLDS
 from onnxptq.graph.hidden import hide, show_all
 from onnxptq.graph.nested import fresh, graphs, hoist, protos, taken
+from onnxptq.version import __version__
 
 # graphsurgeon prints its own remarks to stderr, where users expect one line from us.
 G_LOGGER.severity = G_LOGGER.CRITICAL
@@ -39,6 +40,8 @@ class Model:
     """Changes on loading that users should know about, one sentence each."""
     room: float | None = None
     """Bytes that folded constants may still take; None before the first folding."""
+    doc: str = ""
+    """The model's doc string."""
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Model:
@@ -54,7 +57,7 @@ class Model:
         for imported in proto.opset_import:
             if imported.domain not in {d.domain for d in graph.import_domains or ()}:
                 graph.import_domains = [*(graph.import_domains or ()), imported]
-        return cls(graph, {}, functions, {p.key: p.value for p in proto.metadata_props}, types)
+        return cls(graph, {}, functions, {p.key: p.value for p in proto.metadata_props}, types, doc=proto.doc_string)
 
     def to_proto(self) -> onnx.ModelProto:
         """A ModelProto of the current state, opset imports and overloads included."""
@@ -72,7 +75,7 @@ class Model:
         proto.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in sorted(domains.items()))
         for key, value in self.metadata.items():
             proto.metadata_props.add(key=key, value=value)
-        proto.producer_name = "onnxptq"
+        proto.producer_name, proto.producer_version, proto.doc_string = "onnxptq", __version__, self.doc
         return proto
 
     @property
@@ -83,7 +86,7 @@ class Model:
     def copy(self) -> Model:
         """An independent copy (constants are shared until replaced: never write into an array in place)."""
         held = dict(self.tensors), dict(self.functions), dict(self.metadata), dict(self.types)
-        return Model(self.graph.copy(), *held, list(self.notes), self.room)
+        return Model(self.graph.copy(), *held, list(self.notes), self.room, self.doc)
 
     def restore(self, state: Model) -> None:
         """Become a copy of an earlier state."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
-from onnxptq.graph.nested import nodes
+from onnxptq.graph.nested import nodes, protos
 
 CODED = frozenset(
     {
@@ -36,16 +37,27 @@ CODED = frozenset(
 )
 """Quantized ops of the standard set and of onnxruntime; QLinear ops are recognised by their prefix."""
 OWN = "onnxptq"
+MARK = "onnxptq.version"
+"""Key of the metadata that all our files hold."""
 
 
 def refuse_quantized(model: Model, name: str) -> None:
     """Raise an InputError if the model holds quantized ops."""
     ops = Counter(node.op for node in nodes(model.graph) if _coded(node))
-    if any(node.domain == OWN for node in model.graph.nodes):
+    if any(node.domain == OWN for node in model.graph.nodes) or MARK in model.metadata:
         raise InputError(f"{name}: is a quantized model written by onnxptq; give the float model it was made from")
     if ops:
         found = ", ".join(f"{count} {op}" for op, count in ops.most_common(3))
         raise InputError(f"{name}: is quantized already (it holds {found}); give the float model it was made from")
+
+
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Whether a message holds quantized ops."""
+    return any(
+        node.domain == OWN or node.op_type in CODED or node.op_type.startswith("QLinear")
+        for graph in protos(proto.graph)
+        for node in graph.node
+    )
 
 
 def _coded(node: gs.Node) -> bool:

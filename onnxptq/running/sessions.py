@@ -48,14 +48,18 @@ def session(
     optimize: bool = True,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     libraries: Sequence[str | Path] = (),
+    optimised: Path | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session with our ops: the native library if available (default), else the function bodies.
 
     ``executor`` forces ``native`` (an InputError without the library), ``function`` (bodies only, like any plain
     onnxruntime) or ``python`` (NumPy references through onnxruntime-extensions, for debugging). ``libraries`` are
-    further custom-op libraries, which packaged models with a tokenizer need.
+    further custom-op libraries, which packaged models with a tokenizer need. ``optimised`` is a file to which
+    onnxruntime writes the graph that it executes.
     """
     options = ort.SessionOptions()
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     # Errors become exceptions with a message; onnxruntime would print them to stderr as well, in colour.
     options.log_severity_level = 4
     # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in

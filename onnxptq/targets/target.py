@@ -44,6 +44,8 @@ class Target:
     float: tuple[str, ...] = ()
     """Roles that stay in float: their codes cost this runtime more than they save, or it has none for them."""
 
+    how_to_load: str | None = None
+    """How its runtime loads the file, in words."""
     rules: tuple[str, ...] = ()
     """Rules of ``rules.py`` that a file for this runtime keeps."""
 

@@ -81,6 +81,11 @@ def named_regex(text: str) -> tuple[str, str]:
     return name, regex(value)
 
 
+def names(text: str) -> list[str]:
+    """``A,B``."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
     """``NAME=2,3,4``."""
     name, value = pair(text)

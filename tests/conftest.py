@@ -15,6 +15,8 @@ settings.register_profile(
 settings.register_profile("deep", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+os.environ.setdefault("ONNXPTQ_SPEED", "off")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow tests run only with `-m slow`; PyOps come last, since onnxruntime-extensions keeps them for good."""

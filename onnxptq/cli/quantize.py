@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,9 @@ def add(parser: ArgumentParser) -> None:
         "--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time"
     )
     engine.add_argument("--resume", action="store_true", help="go on with a run that was killed")
+    engine.add_argument(
+        "--no-speed", action="store_true", help="do not measure the speed at the end (also ONNXPTQ_SPEED=off)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="everything that was found, decided and measured")
     add_json(parser)
 
@@ -134,8 +138,21 @@ def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoi
         discard(checkpoint)
     out.say(f"{summary(report)}\n" if args.verbose else "")
     out.say(answer(report, args.report))
+    _say_speed(q, args, out, output)
     out.emit(report.to_json())
     return 0
+
+
+def _say_speed(q: Quantizer, args: Namespace, out: Output, output: Path) -> None:
+    """Measure and print the speed here, unless that is switched off, or takes long. It is in no report: it varies."""
+    from onnxptq.report.speed import here
+
+    if args.no_speed or os.environ.get("ONNXPTQ_SPEED") == "off" or q.calibration is None:
+        return
+    native = q.config.format == "native"
+    found = here(args.model, str(output), next(iter(q.calibration.samples.report)), native=native)
+    if found is not None:
+        out.say(found.words(native=native, target=args.target))
 
 
 def _agree(args: Namespace, plan: Plan) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from onnxptq.errors import InputError
+from onnxptq.graph.size import source_size
 from onnxptq.running.runner import Runner, Sample
-from onnxptq.running.sessions import Executor
+from onnxptq.running.sessions import Executor, library_path
 
 PEAK = """
 import json, sys
@@ -30,6 +31,9 @@ with np.load(sample) as held:
     Runner(model, executor=executor, threads=threads)(dict(held))
 print(peak_memory())
 """
+
+LARGE, LONG, ROUNDS = 1 << 28, 0.5, 5
+"""Bytes of a model and seconds of a run above which ``here`` measures nothing, and its rounds."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,55 @@ class Speed:
     """Median over the rounds of the first model's time in that round over this one's."""
     quartiles: tuple[float, float]
     """Of the same ratio."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """How many times faster than FP32 a file is on this machine: one thread, CPU time, in turns."""
+
+    native: float | None
+    """With the op library; None without one, or for files that hold none of our ops."""
+    plain: float
+    """In plain onnxruntime."""
+
+    def words(self, *, native: bool, target: str | None) -> str:
+        """Two lines at most: the speed, and a target for which a file would be faster where there is one.
+
+        ``native`` files hold our ops.
+        """
+        parts = [f"{self.native:.2f}x with the op library"] if self.native is not None else []
+        parts.append(f"{self.plain:.2f}x" + (" without it" if parts else " in plain onnxruntime"))
+        lines = [f"{'speed':<10}of FP32 here, one thread: {', '.join(parts)}"]
+        if native and target is None and self.plain < 1:
+            lines.append(f"{'target':<10}where the library cannot be: --target onnxruntime, web or openvino")
+        elif target == "onnxruntime" and self.plain < 1:
+            lines.append(f"{'target':<10}with the library: --target onnxptq")
+        return "\n".join(lines)
+
+
+def here(original: str, quantized: str, sample: Sample, *, native: bool) -> Here | None:
+    """A short measurement; None for large models and long runs, which `onnxptq bench` measures."""
+    if source_size(original) > LARGE:
+        return None
+    first = Runner(original, name=original, executor="function", threads=1, error=InputError)
+    start = time.perf_counter()
+    first(sample)
+    if time.perf_counter() - start > LONG:
+        return None
+    executors: list[Executor] = ["function"]
+    if native and library_path() is not None:
+        executors.append("native")
+    runners = [first, *(Runner(quantized, name=quantized, executor=one, threads=1) for one in executors)]
+    for runner in runners:
+        runner(sample)
+    times = np.empty((ROUNDS, len(runners)))
+    for row in times:
+        for index, runner in enumerate(runners):
+            spent = time.process_time()
+            runner(sample)
+            row[index] = max(time.process_time() - spent, 1e-9)
+    plain, *other = np.median(times[:, :1] / times[:, 1:], axis=0)
+    return Here(float(other[0]) if other else None, float(plain))
 
 
 def timed(

@@ -1,0 +1,50 @@
+"""The last lines of ``onnxptq quantize``: the speed here, and a better target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxptq import library_path
+from onnxptq.cli import main
+from onnxptq.report.speed import Here
+from tests.targets.test_target import transformer
+
+OPTIONS = ("--recipe", "minmax", "--threads", "1", "--samples", "2")
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("ONNXPTQ_SPEED")
+    onnx.save(transformer(), tmp_path / "m.onnx")
+    return str(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("target", [None, "onnxruntime"])
+def test_speed_is_said(source: str, target: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", source, *OPTIONS, *(["--target", target] if target else [])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("speed ")]
+    native = target is None and library_path() is not None
+    assert ("x with the op library" in line) == native
+    assert ("in plain onnxruntime" in line) == (not native)
+
+
+def test_speed_can_be_switched_off(
+    source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["quantize", source, *OPTIONS, "--no-speed"]) == 0
+    monkeypatch.setenv("ONNXPTQ_SPEED", "off")
+    assert main(["quantize", source, *OPTIONS]) == 0
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("speed ")]
+
+
+def test_a_slow_file_names_the_target_that_fits() -> None:
+    assert "--target onnxruntime" in Here(1.8, 0.7).words(native=True, target=None)
+    assert "target " not in Here(1.8, 1.2).words(native=True, target=None)
+    assert "--target onnxptq" in Here(None, 0.7).words(native=False, target="onnxruntime")
+    assert Here(1.8, 1.2).words(native=True, target=None) == (
+        "speed     of FP32 here, one thread: 1.80x with the op library, 1.20x without it"
+    )

@@ -69,7 +69,7 @@ class RunConfig:
         if wanted is not None:
             wanted.require(widths)
         return cls(
-            suited(Recipe.load(recipe), format, wanted, given),
+            suited(Recipe.load(recipe), format, wanted, widths, given),
             widths,
             format=format,  # type: ignore[arg-type]
             target=wanted,
@@ -80,17 +80,19 @@ class RunConfig:
 
     def by(self, recipe: Recipe) -> RunConfig:
         """The same request with another recipe."""
-        return replace(self, recipe=suited(recipe, self.format, self.target), plan=None)
+        return replace(self, recipe=suited(recipe, self.format, self.target, self.bits), plan=None)
 
 
-def suited(recipe: Recipe, format: str, target: Target | None, settings: Mapping[str, str] | None = None) -> Recipe:
+def suited(
+    recipe: Recipe, format: str, target: Target | None, bits: Bits, settings: Mapping[str, str] | None = None
+) -> Recipe:
     """The recipe with codes that the format can express and the target takes, so that weights correct their errors.
 
     The user's settings come last: the target refuses those that contradict it.
     """
     given = settings or {}
     loaded = Recipe.load(recipe, {key: value for key, value in recipe.suited(format).items() if key not in given})
-    return Recipe.load(target.suited(loaded) if target is not None else loaded, given)
+    return Recipe.load(target.suited(loaded, bits) if target is not None else loaded, given)
 
 
 @dataclass(frozen=True)

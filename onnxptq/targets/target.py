@@ -28,6 +28,8 @@ class Codes:
     bits: tuple[int, ...] = ANY
     symmetric: bool = False
     """Codes around 0 only."""
+    together: int | None = None
+    """Maximum bits of a weight and the activation that it multiplies."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Target:
         data: dict[str, Any] = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text())
         for key in ("weights", "activations"):
             given = data.get(key, {})
-            data[key] = Codes(tuple(given.get("bits", ANY)), given.get("symmetric", False))
+            data[key] = Codes(tuple(given.get("bits", ANY)), given.get("symmetric", False), given.get("together"))
         return cls(name, **data | {key: tuple(data.get(key, ())) for key in ("float", "rules")})
 
     def require(self, bits: Bits) -> None:
@@ -83,10 +85,32 @@ class Target:
                     "or another target"
                 )
 
-    def suited(self, recipe: Recipe) -> Recipe:
+    def suited(self, recipe: Recipe, bits: Bits) -> Recipe:
         """The recipe under the target's constraints."""
-        symmetric = {what: {"symmetric": True} for what, codes in self.codes.items() if codes.symmetric}
-        return recipe.extend({**symmetric, "roles": {role: {"bits": FLOAT} for role in self.float}})
+        sections: dict[str, dict[str, Any]] = {
+            what: {"symmetric": True} for what, codes in self.codes.items() if codes.symmetric
+        }
+        if self._width(bits) < bits.weights:
+            sections["weights"] = {**sections.get("weights", {}), "bits": self._width(bits)}
+        return recipe.extend({**sections, "roles": {role: {"bits": FLOAT} for role in self.float}})
+
+    def _width(self, bits: Bits) -> int:
+        """The width of weights: as asked for, or as many bits as fit together with those of activations."""
+        if self.weights.together is None or FLOAT in (bits.weights, bits.activations):
+            return bits.weights
+        return min(bits.weights, self.weights.together - bits.activations)
+
+    def notes(self, plan: Plan, bits: Bits) -> list[str]:
+        """A sentence if weights have fewer bits than were asked for."""
+        width = self._width(bits)
+        if width == bits.weights or not any(
+            c.bits == width for key, c in plan.items() if plan.sites[key].role == "weight"
+        ):
+            return []
+        return [
+            f"target {self.name}: weights use {width} of {bits.weights} bits: their products with activations of "
+            f"{bits.activations} bits overflow 16 bits on x86 without VNNI; --set weights.bits=8 is for other machines"
+        ]
 
     def refuse(self, plan: Plan) -> None:
         """An InputError if choices of a plan, or settings of the user, contradict the target."""

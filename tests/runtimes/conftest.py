@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import functools
-import json
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
@@ -28,57 +24,34 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"{what}; run `make test-runtimes`")
 
 
-@pytest.fixture(scope="session")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    """onnxruntime-web: WebAssembly in Node."""
-    if shutil.which("node") is None:
-        missing("Node is not installed")
-    if not (HERE / "node_modules" / "onnxruntime-web").is_dir():
-        missing("onnxruntime-web is not installed")
-    folder = tmp_path_factory.mktemp("web")
+def _other(runtime: str) -> Runtime:
+    """A runtime by the drivers of `onnxptq compare --runtime`, with the packages of this folder."""
+    from onnxptq.errors import InputError
+    from onnxptq.running import runtimes
 
     def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
-        path = folder / "model.onnx"
-        path.write_bytes(model.SerializeToString())
-        records = [{name: _encode(array) for name, array in sample.items()} for sample in samples]
-        done = subprocess.run(
-            ["node", HERE / "run.mjs", path], input=json.dumps(records).encode(), capture_output=True, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
-        return [{name: _decode(record) for name, record in one.items()} for one in json.loads(done.stdout)]
+        with contextlib.chdir(HERE):
+            (found,) = runtimes.runs(runtime, [model], list(samples))
+        return list(found.outputs)
 
+    with contextlib.chdir(HERE):
+        try:
+            runtimes.require(runtime)
+        except InputError as error:
+            missing(str(error))
     return run
 
 
-def _encode(array: NDArray[Any]) -> dict[str, Any]:
-    return {
-        "type": str(array.dtype),
-        "dims": list(array.shape),
-        "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode(),
-    }
-
-
-def _decode(record: dict[str, Any]) -> NDArray[Any]:
-    return np.frombuffer(base64.b64decode(record["data"]), record["type"]).reshape(record["dims"])
+@pytest.fixture(scope="session")
+def web() -> Runtime:
+    """onnxruntime-web: WebAssembly in Node."""
+    return _other("web")
 
 
 @pytest.fixture(scope="session")
 def openvino() -> Runtime:
     """OpenVINO on the CPU, in float32 where the model has floats."""
-    try:
-        import openvino as ov
-    except ImportError:
-        missing("openvino is not installed")
-    core = ov.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-
-    def run(model: onnx.ModelProto, samples: Iterable[Sample]) -> list[Sample]:
-        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
-        names = [o.name for o in model.graph.output]
-        feeds = ({name: np.array(array) for name, array in sample.items()} for sample in samples)
-        return [{name: np.array(done[name]) for name in names} for done in map(compiled, feeds)]
-
-    return run
+    return _other("openvino")
 
 
 def _onnxruntime(optimize: bool) -> Runtime:

@@ -93,8 +93,19 @@ def test_attention_stays_in_float(target: str) -> None:
 
 def test_openvino_has_symmetric_weights_and_affine_activations() -> None:
     plan = quantize("openvino").plan
-    sides = {(site.role == "weight", plan[key].symmetric) for key, site in plan.sites.items()}
-    assert sides == {(True, True), (False, False)}
+    sides = {(site.role == "weight", plan[key].symmetric, plan[key].bits) for key, site in plan.sites.items()}
+    assert sides == {(True, True, 7), (False, False, 8)}
+
+
+@pytest.mark.parametrize(
+    ("bits", "settings", "width", "said"),
+    [("w8a8", {}, 7, True), ("w8a8", {"weights.bits": "8"}, 8, False), ("w8a7", {}, 8, False), ("w8a32", {}, 8, False)],
+)
+def test_openvino_sums_in_16_bits_without_vnni(bits: str, settings: dict[str, str], width: int, said: bool) -> None:
+    quantizer = Quantizer(transformer(), bits=bits, target="openvino", settings=settings)
+    plan = quantizer.plan()
+    assert {choice.bits for key, choice in plan.items() if plan.sites[key].role == "weight"} == {width}
+    assert any("weights use 7 of 8 bits" in warning for warning in quantizer.warnings) == said
 
 
 def test_qnn_codes_attention_as_uint8() -> None:

@@ -1,0 +1,77 @@
+"""One request, every target: masks of the zoo's SAM in its own runtime agree with those of FP32 there."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from onnxptq import Quantizer
+from onnxptq.datasets import zoo
+from onnxptq.errors import InputError
+from onnxptq.running import runtimes
+from onnxptq.targets.rules import check
+from onnxptq.targets.target import Target
+from tests.runtimes.conftest import HERE, missing
+
+SCENES = 25
+WHERE = {
+    "onnxptq": "onnxptq",
+    "onnxruntime": "onnxruntime",
+    "web": "web",
+    "openvino": "openvino",
+    "tensorrt": "onnxruntime",
+    "qnn": "onnxruntime",
+}
+"""The runtime of each target's file here. TensorRT and QNN need their hardware: here onnxruntime runs their files."""
+
+
+@functools.cache
+def original(part: str) -> onnx.ModelProto:
+    return onnx.load(zoo.path(f"sam-mini-{part}"))
+
+
+@functools.cache
+def quantized(part: str, target: str) -> onnx.ModelProto:
+    quantizer = Quantizer(original(part), bits="w8a8", target=target, threads=1)
+    session = ort.InferenceSession(original("encoder").SerializeToString(), providers=["CPUExecutionProvider"])
+    samples: Any = zoo.encoder_calibration(16) if part == "encoder" else zoo.decoder_calibration(session, 16)
+    quantizer.calibrate(list(samples))
+    made: onnx.ModelProto = quantizer.quantize().model
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", WHERE)
+def test_masks_agree(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    runtime = WHERE[target]
+    try:
+        runtimes.require(runtime)
+    except InputError as error:
+        missing(str(error))
+    scenes = list(zoo.prompt_samples("val", SCENES))
+    masks = []
+    for encoder, decoder in (
+        (original("encoder"), original("decoder")),
+        (quantized("encoder", target), quantized("decoder", target)),
+    ):
+        (seen,) = runtimes.runs(runtime, [encoder], [scene.encoder_feeds for scene in scenes])
+        names = {value.name for value in original("decoder").graph.input}
+        feeds = [
+            {k: v for k, v in scene.decoder_feeds(next(iter(one.values()))).items() if k in names}
+            for scene, one in zip(scenes, seen.outputs, strict=True)
+        ]
+        (drawn,) = runtimes.runs(runtime, [decoder], feeds)
+        masks.append([next(a for a in one.values() if a.ndim == 4)[:, 0] > 0 for one in drawn.outputs])
+    overlaps = [
+        (a & b).sum() / max((a | b).sum(), 1)
+        for one, other in zip(*masks, strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
+    assert 100 * np.mean(overlaps) >= 99.3
+    assert check(quantized("encoder", target), Target.load(target).rules) == []

@@ -91,6 +91,10 @@ class Plan(Mapping[str, Choice]):
         plan._choices = {key: changes.get(key, choice) for key, choice in self._choices.items()}
         return plan
 
+    def with_widths(self, widths: Mapping[str, int]) -> Plan:
+        """A plan with these widths, where it has the sites."""
+        return self.replace({key: replace(self[key], bits=width) for key, width in widths.items() if key in self})
+
     def override(self, pattern: str, **changes: Any) -> Plan:
         """A plan with the given fields changed in every site whose key matches the regular expression.
 

@@ -20,10 +20,12 @@ from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Change
 from onnxptq.pipeline import candidates, reporting, stages
+from onnxptq.pipeline.budget import broken, budgeted, check_size
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.given import adopted
 from onnxptq.pipeline.guard import guard
 from onnxptq.pipeline.selection import select
+from onnxptq.pipeline.sensitivity import Sensitivity, sensitivities
 from onnxptq.pipeline.stages import Prepared, Solved
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
@@ -52,10 +54,11 @@ class Calibration:
 class Quantizer:
     """From a model to a quantized one: ``calibrate``, then ``quantize``.
 
-    ``recipe`` is a name, a TOML file or a Recipe; ``bits`` the widths of weights and activations (``w8a8``, ``w4a32``);
-    ``target`` the runtime that the file is for (``onnxruntime``, ``tensorrt`` ...), which decides the ``format``
-    (``native``, ``portable``, ``qdq``); ``settings`` are those of ``--set``; ``plan`` holds earlier decisions that
-    replace the recipe's.
+    ``recipe`` is a name, a TOML file or a Recipe; ``bits`` the widths of weights and activations (``w8a8``, ``w4a32``)
+    or the average width (``auto:4.5``); ``max_size`` (bytes), ``max_loss`` (points of mask agreement) and ``min_sqnr``
+    (dB) ask for the smallest weights that keep them, none wider than ``bits``; ``target`` the runtime that the file is
+    for (``onnxruntime``, ``tensorrt`` ...), which decides the ``format`` (``native``, ``portable``, ``qdq``);
+    ``settings`` are those of ``--set``; ``plan`` holds earlier decisions that replace the recipe's.
     """
 
     def __init__(
@@ -75,6 +78,9 @@ class Quantizer:
         shapes: Mapping[str, Sequence[int]] | None = None,
         settings: Mapping[str, str] | None = None,
         plan: Plan | None = None,
+        max_size: int | None = None,
+        max_loss: float | None = None,
+        min_sqnr: float | None = None,
         seed: int = 0,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -93,6 +99,9 @@ class Quantizer:
             roles=dict(roles or {}),
             shapes=dict(shapes or {}),
             plan=plan,
+            max_size=max_size,
+            max_loss=max_loss,
+            min_sqnr=min_sqnr,
             seed=seed,
             threads=threads,
         )
@@ -101,6 +110,7 @@ class Quantizer:
         with self.watch.stage("load"):
             self.prepared: Prepared = stages.prepare(model, self.config)
         self.config, self._notes = adopted(self.config, self.prepared)
+        check_size(self.prepared, self.config)
 
     @property
     def model(self) -> Model:
@@ -146,21 +156,42 @@ class Quantizer:
         ``limit`` samples calibrate; a few more, if there are more, are reserved for the selection and for the report.
         Results are kept in ``folder``, from which ``resume`` continues.
         """
-        self.config = config = replace(self.config, memory_limit=memory_limit)
+        self.config = config = replace(self.config, memory_limit=memory_limit, widths={})
         synthetic = isinstance(samples, str) and samples == "synthetic"
         limit = DEFAULT_COUNT if synthetic and limit is None else limit
-        selecting = bool(config.recipe.selection)
+        selecting = bool(config.recipe.selection) or config.judged
         source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess)
         split = split_samples(source, limit, selecting=selecting)
         del self.watch.stages[1:]
         context = RunContext(self._progress, self.watch, folder, resume)
-        solved = candidates.by_recipe(self.prepared, split, config, context)
+        notes: tuple[str, ...] = ()
+        if config.mixed:
+            solved, config, notes = budgeted(self.prepared, split, config, context)
+            self.config = config
+        else:
+            solved = candidates.by_recipe(self.prepared, split, config, context)
         solved, verdicts = select(self.prepared, solved, split, config, context)
         solved, relieved = guard(self.prepared, solved, split, config, context)
         warned = "calibrated on synthetic samples; real ones are better: give a folder of them"
-        warnings = (*self._notes, *((warned,) if synthetic else ()), *relieved)
+        warnings = (*self._notes, *((warned,) if synthetic else ()), *notes, *relieved)
         self.calibration = Calibration(split, solved, verdicts, context, preprocess, warnings)
         return solved.plan
+
+    def sensitivities(
+        self,
+        samples: Data = "synthetic",
+        *,
+        limit: int | None = None,
+        preprocess: str = "imagenet",
+        memory_limit: int | None = None,
+    ) -> dict[str, Sensitivity]:
+        """How much each site costs the outputs at each width, by site key; nothing is quantized."""
+        config = replace(self.config, memory_limit=memory_limit)
+        synthetic = isinstance(samples, str) and samples == "synthetic"
+        limit = DEFAULT_COUNT if synthetic and limit is None else limit
+        source = self._source(samples, limit, 0, preprocess)
+        split, context = Samples(source, source, source), RunContext(self._progress, self.watch)
+        return sensitivities(stages.fold(self.prepared, split, config, context), split, config, context)
 
     def _source(self, samples: Data, limit: int | None, more: int, preprocess: str) -> Source:
         return open_source(
@@ -194,7 +225,7 @@ class Quantizer:
             context,
             selection=held.verdicts,
             settings={"preprocess": held.preprocess},
-            warnings=held.warnings,
+            warnings=(*held.warnings, *broken(self.config, lowered.proto.ByteSize(), outputs)),
         )
         target = self.config.target
         introduce(lowered.proto, introduction(report, target.how_to_load if target is not None else None))

@@ -26,6 +26,7 @@ from onnxptq.errors import ArtifactError, InputError, SpeedWarning, message, nea
 COMMANDS = {
     "quantize": "quantize a model: one file out, smaller and faster",
     "inspect": "show what was found in a model: attention, sites, cost",
+    "sensitivity": "which layers lose most at which width",
     "compare": "compare two models' outputs: SQNR, cosine, mask agreement",
     "check": "whether a runtime takes a file, by its documented rules",
     "evaluate": "task metrics on a dataset, models side by side",

@@ -54,6 +54,12 @@ def add(parser: ArgumentParser) -> None:
     )
     written.add_argument("--strict", action="store_true", help="fail if the format cannot express the plan")
     written.add_argument("--report", metavar="OUT.html", help="write a page about what was done and why")
+    budget = parser.add_argument_group("budget", "a width for each site; weights none wider than --bits")
+    budget.add_argument("--max-size", type=size, metavar="40MB", help="best weights for a file of at most this size")
+    budget.add_argument(
+        "--max-loss", type=float, metavar="POINTS", help="smallest weights that lose at most this much mask agreement"
+    )
+    budget.add_argument("--min-sqnr", type=float, metavar="DB", help="smallest weights that keep this SQNR")
     add_samples(parser, "--calib")
     engine = parser.add_argument_group("run")
     engine.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
@@ -167,6 +173,9 @@ def _agree(args: Namespace, plan: Plan) -> None:
     for option, given in (("--exclude", args.exclude), ("--include", args.include)):
         if given:
             raise InputError(f'{option}: {name} says which sites are quantized; edit it, scheme "float" leaves one out')
+    for option in ("max_size", "max_loss", "min_sqnr"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')}: {name} says the width of each site; make a plan anew")
     for option, given in (("--set", args.set), ("--no-bimodal", args.no_bimodal), ("--no-agq", args.no_agq)):
         if given:
             raise InputError(f"{option}: {name} says what is done to each site; edit it, or make a plan anew")
@@ -186,6 +195,9 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
         constants=getattr(args, "constants", "fp16"),
         strict=getattr(args, "strict", False),
         plan=plan,
+        max_size=getattr(args, "max_size", None),
+        max_loss=getattr(args, "max_loss", None),
+        min_sqnr=getattr(args, "min_sqnr", None),
         exclude=args.exclude,
         include=args.include,
         mask=args.mask,
@@ -201,4 +213,4 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
 def default_output(model: Path, bits: str, target: str | None = None) -> Path:
     """MODEL.wXaY.onnx beside the model, MODEL.wXaY.TARGET.onnx for a target."""
     stem = model.name.removesuffix(".onnx")
-    return model.with_name(".".join([stem, bits, *([target] if target else []), "onnx"]))
+    return model.with_name(".".join([stem, bits.replace(":", ""), *([target] if target else []), "onnx"]))

@@ -101,7 +101,7 @@ def add_model(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--bits",
         metavar="wXaY",
-        help=f"bits of weights and activations, 2 to 8, or 32 for float (default {BITS})",
+        help=f"bits of weights and activations, 2 to 8, or 32 for float (default {BITS}); or auto:N, an average",
     )
     parser.add_argument("--set", type=pair, action="append", default=[], metavar="K=V", help="a setting of the recipe")
     group = parser.add_argument_group("scope")

@@ -96,18 +96,20 @@ def on_edge(writer: Writer, tensor_name: str, consumer: str, make: Callable[[gs.
         node.inputs[index] = made
 
 
-def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
-    """Put quantization on the edge from a tensor to its consumer."""
-
-    name = f"{consumer}_{role}"
+def coder(writer: Writer, choice: Choice, *, name: str) -> Callable[[gs.Tensor], gs.Tensor]:
+    """A function that quantizes and dequantizes a tensor by a choice."""
 
     def coded(tensor: gs.Tensor) -> gs.Tensor:
         by_place = choice.scheme == "token" and choice.granularity in PLACES
         edge = heads_apart if _heads_in_batch(tensor, choice) else places_flat if by_place else coded_edge
         return edge(writer, tensor, choice, name=name)
 
-    normalised = partial(normalised_edge, writer, coded=coded, name=name)
-    on_edge(writer, tensor_name, consumer, normalised if choice.options.get("norm") else coded)
+    return partial(normalised_edge, writer, coded=coded, name=name) if choice.options.get("norm") else coded
+
+
+def code_edge(writer: Writer, tensor_name: str, consumer: str, choice: Choice, role: str) -> None:
+    """Put quantization on the edge from a tensor to its consumer."""
+    on_edge(writer, tensor_name, consumer, coder(writer, choice, name=f"{consumer}_{role}"))
 
 
 def with_edges(model: Model, structure: Structure, plan: Plan) -> Edged:

@@ -16,6 +16,9 @@ from onnxptq.recipe import Recipe
 from onnxptq.report.stopwatch import Stopwatch
 from onnxptq.targets.target import Target
 
+LARGEST_WISH = 100
+"""Most points of mask agreement that can be lost; more decibels than any codes of 8 bits reach."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -42,6 +45,25 @@ class RunConfig:
     memory_limit: int | None = None
     plan: Plan | None = None
     """An existing plan, used instead of the recipe's decisions."""
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Widths of single sites, by key; the others have ``bits``."""
+    max_size: int | None = None
+    """Most bytes of the file."""
+    max_loss: float | None = None
+    """Most points of mask agreement that may be lost."""
+    min_sqnr: float | None = None
+    """Least SQNR of the outputs, dB."""
+
+    @property
+    def mixed(self) -> bool:
+        """Whether each site gets a width of its own."""
+        wishes = (self.bits.average, self.max_size, self.max_loss, self.min_sqnr)
+        return self.plan is None and not self.widths and any(wish is not None for wish in wishes)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a quality is wished for, which samples of the selection decide."""
+        return self.max_loss is not None or self.min_sqnr is not None
 
     @classmethod
     def of(
@@ -65,6 +87,11 @@ class RunConfig:
         for what, word, known in (("format", format, FORMATS), ("constants", constants, CONSTANTS)):
             if word not in known:
                 raise InputError(f"unknown {what} {word!r}{nearest(str(word), known)}; use one of {', '.join(known)}")
+        for option in ("max_loss", "min_sqnr"):
+            wish = options.get(option)
+            if wish is not None and not 0 <= wish <= LARGEST_WISH:  # type: ignore[operator]
+                name = f"--{option.replace('_', '-')}"
+                raise InputError(f"{name} {wish}: give a number from 0 to {LARGEST_WISH}")
         given, widths = dict(settings or {}), Bits.parse(bits)
         if wanted is not None:
             wanted.require(widths)

@@ -16,7 +16,7 @@ from onnxptq.plan import Choice
 from onnxptq.structure import Role
 
 if TYPE_CHECKING:
-    from onnxptq.learn.reconstruct import Activation, Layer
+    from onnxptq.learn.learner import Activation, Layer
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Learned(WeightCalibrator):
     def _learned(
         self, problem: WeightProblem, grids: Mapping[str, WeightSolution], layers: Mapping[str, Layer]
     ) -> dict[str, WeightSolution]:
-        from onnxptq.learn.reconstruct import Reconstruction, Settings
+        from onnxptq.learn.learner import Settings
+        from onnxptq.learn.reconstruct import Reconstruction
 
         chosen = Options(**self.settings(next(iter(problem.choices.values())).options))
         work = Reconstruction(
@@ -149,7 +150,7 @@ def _by_fallback(choices: Mapping[str, Choice], name: str) -> dict[str, Choice]:
 
 def _layer(problem: WeightProblem, key: str, choice: Choice) -> Layer | None:
     """The layer of a weight; None if several layers share it or its grid has one range for each block of channels."""
-    from onnxptq.learn.reconstruct import Layer
+    from onnxptq.learn.learner import Layer
 
     site, params = problem.plan.sites[key], choice.params
     assert isinstance(params, UniformParams)
@@ -162,7 +163,7 @@ def _layer(problem: WeightProblem, key: str, choice: Choice) -> Layer | None:
 
 
 def _activations(problem: WeightProblem) -> dict[str, Activation]:
-    from onnxptq.learn.reconstruct import Activation
+    from onnxptq.learn.learner import Activation
 
     sites, edges = problem.plan.sites, problem.edged().edges
     return {key: Activation(edge, sites[key].consumer, problem.plan[key].params) for key, edge in edges.items()}

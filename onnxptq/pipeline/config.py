@@ -14,6 +14,7 @@ from onnxptq.lower import CONSTANTS, FORMATS, Constants, Format
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
 from onnxptq.report.stopwatch import Stopwatch
+from onnxptq.structure import Role
 from onnxptq.targets.target import Target
 
 LARGEST_WISH = 100
@@ -106,8 +107,16 @@ class RunConfig:
         )
 
     def by(self, recipe: Recipe) -> RunConfig:
-        """The same request with another recipe."""
-        return replace(self, recipe=suited(recipe, self.format, self.target, self.bits), plan=None)
+        """The same request with another recipe; sites that this one does not have get its narrowest width."""
+        bits = self._narrowest()
+        return replace(self, recipe=suited(recipe, self.format, self.target, bits), bits=bits, plan=None)
+
+    def _narrowest(self) -> Bits:
+        """The narrowest width of weights and of activations."""
+        weights = [width for key, width in self.widths.items() if key.endswith(f":{Role.WEIGHT}")]
+        others = [width for key, width in self.widths.items() if not key.endswith(f":{Role.WEIGHT}")]
+        narrow = min(weights, default=self.bits.weights), min(others, default=self.bits.activations)
+        return replace(self.bits, weights=narrow[0], activations=narrow[1])
 
 
 def suited(

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -33,12 +32,11 @@ from onnxptq.graph.size import digest, source_size
 from onnxptq.graph.source import readable
 from onnxptq.lower import Format, native, portable, qdq
 from onnxptq.lower.writer import Lowered
-from onnxptq.passes import passes
 from onnxptq.passes.base import Change, run_passes
 from onnxptq.pipeline import weights
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.expressible import expressible
-from onnxptq.pipeline.walking import walks, weighted
+from onnxptq.pipeline.walking import pass_options, walks, weighted
 from onnxptq.placement import applied
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
@@ -170,12 +168,6 @@ def fold(prepared: Prepared, samples: Samples, config: RunConfig, context: RunCo
             ),
         )
     return Folded(model, passed.structure, recipe, passed.changes, passed.drift, passed.warnings)
-
-
-def pass_options(name: str, config: RunConfig) -> dict[str, Any]:
-    """The recipe's options of a pass; its width is that of the activations, if it has one."""
-    width = {"bits": min(config.bits.activations, 8)} if "bits" in passes()[name].options else {}
-    return {**width, **config.recipe.pass_options.get(name, {})}
 
 
 def calibrate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from onnxptq import learn
 from onnxptq.calibration.engine import Engine
@@ -10,6 +11,7 @@ from onnxptq.calibration.gradients import Gradients
 from onnxptq.calibration.sources.source import Source
 from onnxptq.calibrators import calibrators
 from onnxptq.graph.model import Model
+from onnxptq.passes import passes
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.plan import Choice
 from onnxptq.structure import Structure
@@ -55,3 +57,9 @@ def weighted(
     from onnxptq.learn.fisher import Fisher
 
     return todo, Fisher(likelihood=likelihood(model, structure), seed=config.seed, threads=1), ()
+
+
+def pass_options(name: str, config: RunConfig) -> dict[str, Any]:
+    """The recipe's options of a pass; its width is that of the activations, if it has one."""
+    width = {"bits": min(config.bits.activations, 8)} if "bits" in passes()[name].options else {}
+    return {**width, **config.recipe.pass_options.get(name, {})}

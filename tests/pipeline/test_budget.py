@@ -104,3 +104,12 @@ def test_the_same_widths_again() -> None:
     first, second = (q.calibrate([dict(s) for s in SAMPLES], limit=8).to_json() for _ in range(2))
     assert first == second
     assert np.mean(bits(Plan.from_json(first), weights=True)) > 2
+
+
+def test_other_recipes_get_the_same_widths_or_the_narrowest() -> None:
+    q = quantizer(bits="auto:4")
+    q.calibrate(SAMPLES, limit=8)
+    other = q.config.by(q.config.recipe)
+    assert other.widths == {key: choice.bits for key, choice in q.plan().items()}
+    assert (other.bits.weights, other.bits.activations) == tuple(min(bits(q.plan(), weights=w)) for w in (True, False))
+    assert str(other.bits) == "auto:4"

@@ -25,19 +25,22 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, out: Output) -> int:
     """One line for each rule; an InputError if the file breaks one."""
     from onnxptq.graph.source import parse, readable
-    from onnxptq.report.text import table
     from onnxptq.targets.rules import RULES, check
 
     target = Target.load(args.target)
     with readable(args.file):
         found = {one.rule.name: one for one in check(parse(args.file)[0], target.rules)}
-    rows, entries = [], []
+    entries = []
     for name in target.rules:
         rule, places = RULES[name], found[name].places if name in found else ()
-        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        rows.append([name, f"broken: {'; '.join(places[:SHOWN])}{more}" if places else "kept", rule.text, rule.source])
+        out.say(f"{'broken' if places else 'kept':<8}{rule.text}  [{rule.source}]")
+        for place in places[:SHOWN]:
+            out.say(f"        {place}")
+        if len(places) > SHOWN:
+            out.say(f"        and {len(places) - SHOWN} more")
         entries.append({"rule": name, "text": rule.text, "source": rule.source, "broken": list(places)})
-    out.say(table(["rule", "this file", "meaning", "source"], rows) if rows else f"target {target.name}: no rules")
+    if not target.rules:
+        out.say(f"target {target.name}: no rules")
     out.emit({"file": args.file, "target": target.name, "rules": entries})
     if found:
         first = next(iter(found.values()))

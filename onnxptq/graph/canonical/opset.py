@@ -37,8 +37,10 @@ def modernise(model: Model) -> Model:
         try:
             proto = _converted(proto)
         except Exception as error:
+            strange = next((n.op for n in model.graph.nodes if not (n.domain or onnx.defs.has(n.op))), "")
+            why = f"ONNX has no op {strange!r}" if strange else _line(error)
             raise InputError(
-                f"the model cannot be converted from opset {model.opset} to {OPSET}: {_line(error)}; export it anew "
+                f"the model cannot be converted from opset {model.opset} to {OPSET}: {why}; export it anew "
                 f"with opset 17 or later"
             ) from error
     proto = decompose(proto)

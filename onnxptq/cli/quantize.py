@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from onnxptq.cli.output import Output, distinct, spare, writable
 from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_samples, size, threads
-from onnxptq.errors import InputError
+from onnxptq.errors import ArtifactError, InputError
 from onnxptq.lower import CONSTANTS, FORMATS
 from onnxptq.targets.target import Target
 
 if TYPE_CHECKING:
     from onnxptq.plan import Plan
     from onnxptq.quantizer import Quantizer
+
+MEASURED = (None, "onnxptq", "onnxruntime")
+"""Targets whose speed onnxruntime here tells."""
 
 
 def add(parser: ArgumentParser) -> None:
@@ -83,6 +86,8 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.plan import Plan
 
     model = Path(args.model)
+    if args.target is not None:
+        Target.load(args.target)
     plan = Plan.read(args.plan_in) if args.plan_in else None
     if plan is not None:
         _agree(args, plan)
@@ -153,10 +158,19 @@ def _say_speed(q: Quantizer, args: Namespace, out: Output, output: Path) -> None
     """Measure and print the speed here, unless that is switched off, or takes long. It is in no report: it varies."""
     from onnxptq.report.speed import here
 
-    if args.no_speed or os.environ.get("ONNXPTQ_SPEED") == "off" or q.calibration is None:
+    if (
+        args.no_speed
+        or os.environ.get("ONNXPTQ_SPEED") == "off"
+        or args.target not in MEASURED
+        or q.calibration is None
+    ):
         return
     native = q.config.format == "native"
-    found = here(args.model, str(output), next(iter(q.calibration.samples.report)), native=native)
+    try:
+        found = here(args.model, str(output), next(iter(q.calibration.samples.report)), native=native)
+    except (InputError, ArtifactError) as error:
+        out.warn(f"the speed was not measured: {error}")
+        return
     if found is not None:
         out.say(found.words(native=native, target=args.target))
 

@@ -32,6 +32,16 @@ def test_speed_is_said(source: str, target: str | None, capsys: pytest.CaptureFi
     assert ("in plain onnxruntime" in line) == (not native)
 
 
+def test_unknown_targets_are_named_first(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", source, "--target", "../tensorrt"]) == 2
+    assert "unknown target '../tensorrt'" in capsys.readouterr().err
+
+
+def test_the_speed_of_other_runtimes_is_not_measured(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", source, *OPTIONS, "--target", "tensorrt"]) == 0
+    assert "speed " not in capsys.readouterr().out
+
+
 def test_speed_can_be_switched_off(
     source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,10 +59,13 @@ class Learned(WeightCalibrator):
         "batch": (1, 10**4),
     }
 
-    def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
-        """All weights with a grid for each tensor or channel; the grids of others are found by the fallback alone."""
+    def require(self) -> None:
+        """Torch."""
         if not learn.available():
             raise InputError(f"calibrator {self.name}: torch is not installed; pip install 'onnxptq[learn]'")
+
+    def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
+        """All weights with a grid for each tensor or channel; the grids of others are found by the fallback alone."""
         grids = REGISTRY[self.fallback].solve(replace(problem, choices=_by_fallback(problem.choices, self.fallback)))
         layers: dict[str, Layer] = {}
         for key, solution in grids.items():

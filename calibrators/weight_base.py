@@ -76,6 +76,9 @@ class WeightCalibrator(Configurable, ABC):
             )
         REGISTRY[cls.name] = cls()
 
+    def require(self) -> None:
+        """Raise an InputError, before any work, if something it needs is missing."""
+
     @abstractmethod
     def solve(self, problem: WeightProblem) -> Mapping[str, WeightSolution]:
         """Solutions by site key; weights that it does not handle are left out."""

@@ -57,7 +57,7 @@ for name in ("torch", "transformers", "segment_anything"):
     sys.modules[name] = None
 import numpy as np, onnx
 from onnx import TensorProto as T, helper as h
-from onnxptq import Quantizer, Recipe
+from onnxptq import InputError, Quantizer, Recipe
 w = np.random.default_rng(0).normal(0, 1, (8, 8)).astype(np.float32)
 nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["b"]),
     h.make_node("MatMul", ["b", "v"], ["y"])]
@@ -67,7 +67,12 @@ graph = h.make_graph(nodes, "g",
 model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=9)
 for name in Recipe.names():
     q = Quantizer(model, recipe=name, threads=1)
-    q.calibrate([{"x": w[:4]}])
+    try:
+        q.calibrate([{"x": w[:4]}])
+    except InputError as error:
+        assert name in ("adaround", "brecq", "qdrop", "ptq4sam-l"), name
+        assert "pip install 'onnxptq[learn]'" in str(error)
+        continue
     assert q.quantize().report.outputs["y"].sqnr > 20, name
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

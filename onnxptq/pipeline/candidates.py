@@ -21,6 +21,7 @@ def by_recipe(
     prepared: Prepared, samples: Samples, config: RunConfig, context: RunContext, like: Solved | None = None
 ) -> Solved:
     """Run the recipe of ``config`` from fold to solve; reuse equal stages of ``like``."""
+    weights.require(config.recipe)
     context = context.opened(identity(prepared, samples, config))
     same = like is not None and _passes(like.folded.recipe) == _passes(config.recipe)
     known = like.calibrated if like is not None and same else None

@@ -18,7 +18,16 @@ from onnxptq.lower.edges import with_edges
 from onnxptq.passes.linears import shift_output
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.plan import Choice, Plan
+from onnxptq.recipe import Recipe
 from onnxptq.structure import Role, Structure
+
+
+def require(recipe: Recipe) -> None:
+    """Raise an InputError if something that a weight calibrator of the recipe needs is missing."""
+    known = weight_calibrators()
+    for name in dict.fromkeys(rule.changes.get("calibrator") for rule in recipe.rules):
+        if name in known:
+            known[name].require()
 
 
 def problem(

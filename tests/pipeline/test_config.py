@@ -17,6 +17,7 @@ from onnxptq.pipeline.config import RunConfig
 from onnxptq.recipe import Recipe
 
 QUICK = {("auto", "qdq"), ("auto", "portable"), ("ptq4sam-s", "native"), ("minmax", "qdq")}
+LEARNED = ("adaround", "brecq", "qdrop", "ptq4sam-l")
 REQUESTS = [
     pytest.param(recipe, format, marks=() if (recipe, format) in QUICK else pytest.mark.slow)
     for recipe in Recipe.names()
@@ -35,8 +36,10 @@ def test_one_request_one_file(name: str, recipe: str, format: str, minis: Callab
         np.savez(tmp_path / "samples" / f"{index}.npz", **sample)  # type: ignore[arg-type]
     model, written = minis(name).path, tmp_path / "cli.onnx"
     options = ["--recipe", recipe, "--bits", "w6a6", "--format", format, "--samples", "5", "--threads", "1"]
+    settings = {"weights.iterations": "4"} if recipe in LEARNED else {}
+    options += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     assert main(["quantize", str(model), "-o", str(written), "--calib", str(tmp_path / "samples"), *options]) == 0
-    q = Quantizer(model, recipe=recipe, bits="w6a6", format=format, threads=1)
+    q = Quantizer(model, recipe=recipe, bits="w6a6", format=format, settings=settings, threads=1)
     q.calibrate(samples, limit=5)
     q.quantize().save(tmp_path / "api.onnx")
     assert written.read_bytes() == (tmp_path / "api.onnx").read_bytes()

@@ -57,7 +57,8 @@ for name in ("torch", "transformers", "segment_anything"):
     sys.modules[name] = None
 import numpy as np, onnx
 from onnx import TensorProto as T, helper as h
-from onnxptq import InputError, Quantizer, Recipe
+from onnxptq import Quantizer, Recipe
+from onnxptq.errors import InputError
 w = np.random.default_rng(0).normal(0, 1, (8, 8)).astype(np.float32)
 nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["b"]),
     h.make_node("MatMul", ["b", "v"], ["y"])]

@@ -41,6 +41,8 @@ def add(parser: ArgumentParser) -> None:
     written = parser.add_argument_group("artifact")
     written.add_argument(
         "--target",
+        nargs="?",
+        const="",
         metavar="NAME",
         help=f"the runtime that the file is for, which decides format and codes: {', '.join(Target.names())}",
     )
@@ -87,6 +89,8 @@ def run(args: Namespace, out: Output) -> int:
 
     model = Path(args.model)
     if args.target is not None:
+        if not args.target:
+            raise InputError(f"--target: name one of {', '.join(Target.names())}")
         Target.load(args.target)
     plan = Plan.read(args.plan_in) if args.plan_in else None
     if plan is not None:
@@ -198,7 +202,10 @@ def _agree(args: Namespace, plan: Plan) -> None:
 def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantizer:
     """A Quantizer with the options of the command line."""
     from onnxptq.quantizer import Quantizer
+    from onnxptq.recipe import Recipe
 
+    if args.recipe == "":
+        raise InputError(f"--recipe: name one of {', '.join(Recipe.names())}, or a TOML file")
     settings = dict(args.set) | {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
         args.model,

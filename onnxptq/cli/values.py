@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, _ActionsContainer
+from typing import Any
 
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
 EXECUTORS = ("native", "function", "python")
@@ -97,7 +98,8 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 def add_model(parser: ArgumentParser) -> None:
     """The model, and the options that select sites and their treatment."""
     parser.add_argument("model", metavar="MODEL", help="ONNX model")
-    parser.add_argument("--recipe", metavar="NAME", help=f"recipe by name, or a TOML file (default {RECIPE})")
+    recipes = f"recipe by name, or a TOML file (default {RECIPE}); without NAME: a list of them"
+    parser.add_argument("--recipe", nargs="?", const="", metavar="NAME", help=recipes)
     parser.add_argument(
         "--bits",
         metavar="wXaY",
@@ -137,6 +139,8 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
     about = f"folder of images, of .npz or of .npy; one .npz; {named}; or synthetic{note}"
     group.add_argument(option, metavar="SRC", default=default, help=about)
     group.add_argument("--samples", type=positive, metavar="N", help="use at most N samples")
+    add_alias(group, {"--data": "--calib", "--calib": "--data"}[option], option)
+    add_alias(group, "--limit", "--samples", type=positive)
     group.add_argument(
         "--preprocess", choices=PREPROCESSING, default="imagenet", help="how images become inputs (default imagenet)"
     )
@@ -149,6 +153,11 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
         help="shape of an input with dynamic sizes",
     )
     group.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (default 0)")
+
+
+def add_alias(parser: _ActionsContainer, alias: str, option: str, **how: Any) -> None:
+    """Another name for an option, which the help does not list."""
+    parser.add_argument(alias, dest=option.removeprefix("--"), default=SUPPRESS, help=SUPPRESS, **how)
 
 
 def add_run(parser: ArgumentParser) -> None:

@@ -134,6 +134,8 @@ class TestOptions:
             (("quantize", "vision.onnx", "--mask", "nope"), "nope"),
             (("quantize", "vision.onnx", "--shape", "imag=1,3,16,16"), "image"),
             (("quantize", "vision.onnx", "--shape", "image=1,3,32,32"), "image"),
+            (("quantize", "vision.onnx", "--recipe"), "--recipe: name one of adaround, auto,"),
+            (("quantize", "vision.onnx", "--target"), "--target: name one of onnxptq, onnxruntime,"),
             (("quantize", "vision.onnx", "--plan-in", "none.json"), "none.json: cannot read the plan"),
             (("compare", "vision.onnx", "none.onnx"), "none.onnx: no such file"),
             (("bench", "vision.onnx", "none.onnx"), "none.onnx: no such file"),

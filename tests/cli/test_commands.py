@@ -29,6 +29,12 @@ def command(*argv: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[s
 
 
 class TestQuantize:
+    def test_other_names_of_the_samples(self, run: Run, folder: Path) -> None:
+        assert run("quantize", "vision.onnx", "--data", "synthetic", "--limit", "3", "--recipe", "rtn").code == 0
+        first = (folder / "vision.w8a8.onnx").read_bytes()
+        assert run("quantize", "vision.onnx", "--calib", "synthetic", "--samples", "3", "--recipe", "rtn").code == 0
+        assert (folder / "vision.w8a8.onnx").read_bytes() == first
+
     def test_default_output_and_summary(self, run: Run, folder: Path) -> None:
         done = run(*quick("--bits", "w6a6", "-v"))
         assert done.code == 0

@@ -99,7 +99,7 @@ def test_quantized_models(name: str, recipe: str, minis: Callable[..., Any]) -> 
     quantizer = Quantizer(minis(name).path, recipe=recipe, bits="w4a6", threads=1)
     plan = quantizer.calibrate(limit=2)
     found = quantizer.model, quantizer.structure, plan
-    proto = native.lower(*found, constants="fp32", in_floats=frozenset(specs())).proto
+    proto = native.with_ops(*found, constants="fp32", in_floats=frozenset(specs())).proto
     feeds = minis(name).feeds
     wanted = session(proto, executor="function", threads=1).run(None, dict(feeds))
     for got, want in zip(Executor(proto).run(feeds).values(), wanted, strict=True):

@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import peers
 from benchmarks.graphs import GRAPHS, Sample
 from benchmarks.measure import MEBI, job, load, machine, peak_mib, plain_session, references, sqnr
+from benchmarks.plots import model_dots
 from onnxptq.evaluate.records import write_record
 from onnxptq.report.text import markdown_table
 
@@ -168,47 +169,6 @@ def table(records: list[dict[str, Any]], threads: list[int]) -> str:
     )
 
 
-def plot(found: dict[str, list[dict[str, Any]]], threads: int, path: Path, caption: str) -> None:
-    """Accuracy against speed, the area of a dot growing with the file."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    colours = {"onnxruntime": "#7f7f7f", "openvino": "#1f77b4", "onnxptq": "#d62728"}
-    figure, axes = pyplot.subplots(1, len(found), figsize=(5.5 * len(found), 4.5), squeeze=False)
-    for axis, (name, records) in zip(axes[0], found.items(), strict=True):
-        dots = [
-            (record[f"ratio-{threads}"]["ratio"], record)
-            for record in records
-            if f"ratio-{threads}" in record and record["row"]
-        ]
-        middle = (min([1.0, *(x for x, _ in dots)]) + max([1.0, *(x for x, _ in dots)])) / 2
-        for x, record in dots:
-            axis.scatter(x, record["sqnr"], s=50 * record["mib"] ** 0.5, color=colours[record["engine"]], alpha=0.7)
-            label = (
-                record["name"]
-                .removeprefix("onnxruntime ")
-                .replace(" per channel", "")
-                .replace("MatMul+Gemm+Conv", "products")
-            )
-            side, shift = ("right", -8) if x > middle else ("left", 8)
-            axis.annotate(
-                label, (x, record["sqnr"]), xytext=(shift, 5), textcoords="offset points", fontsize=7, ha=side
-            )
-        axis.margins(0.12)
-        axis.axvline(1, color="black", linewidth=0.5)
-        axis.set(
-            title=name,
-            xlabel=f"times as fast as FP32 onnxruntime, {threads} thread{'s' if threads > 1 else ''}",
-            ylabel="SQNR, dB",
-        )
-    figure.text(0.01, 0.01, caption, fontsize=7)
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-
-
 def collect(
     folder: Path, name: str, variant: Variant, threads: list[int], rounds: int, again: str | None
 ) -> dict[str, Any]:
@@ -268,7 +228,7 @@ def main() -> None:
         print(table(found[name], args.threads), flush=True)
     write_record(args.folder / "models.json", {"machine": machine(), "graphs": found})
     caption = f"{machine()['cpu']}, {machine()['isa']}, onnxruntime {machine()['onnxruntime']}"
-    plot(found, args.threads[0], args.folder / "models.png", caption)
+    model_dots(found, args.threads[0], args.folder / "models.png", caption)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from benchmarks.measure import job, machine
+from benchmarks.plots import op_bars
 from onnxptq import session
 from onnxptq.evaluate.records import write_record
 from onnxptq.ops import DOMAIN, VERSION, library, schemes, specs
@@ -61,7 +62,7 @@ class Attention:
     tokens: int
     width: int
     window: int = 0
-    """Side of the window with decomposed relative positions, as in SAM; none without."""
+    """Side of the window with decomposed relative positions, as in SAM."""
 
 
 ATTENTIONS = (
@@ -89,7 +90,7 @@ def _model(
 
 
 def _params(scheme: str, bits: int, x: NDArray[np.float32]) -> Any:
-    return list(schemes()[scheme].grid(float(x.min()), float(x.max()), bits))[-1]
+    return [*schemes()[scheme].grid(float(x.min()), float(x.max()), bits)][-1]
 
 
 def product_jobs(m: int, k: int, n: int) -> Iterator[Job]:
@@ -217,40 +218,11 @@ def text(kind: str, rows: dict[str, Any]) -> str:
     return markdown_table(["rows x depth x columns" if kind == "products" else "attention", *names], lines)
 
 
-def plot(found: dict[str, dict[str, Any]], path: Path, caption: str) -> None:
-    """Bars of speed, a panel for each instruction set and table."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(len(found), len(TABLES), figsize=(13, 3.2 * len(found)), squeeze=False)
-    for line, (isa, kinds) in zip(axes, found.items(), strict=True):
-        for axis, (kind, rows) in zip(line, kinds.items(), strict=True):
-            names = [name for name in next(iter(rows.values())) if name != "FP32"]
-            width = 0.8 / len(names)
-            for i, name in enumerate(names):
-                at = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
-                colour = "#7f7f7f" if name == "MatMulInteger" else pyplot.get_cmap("viridis")(i / len(names))
-                axis.bar(at, [row[name]["speed"] for row in rows.values()], width, label=name, color=colour)
-            axis.axhline(1, color="black", linewidth=0.5)
-            axis.set_xticks(range(len(rows)), [name.replace(", ", "\n") for name in rows], fontsize=7)
-            axis.set(title=f"{kind}, {isa}", ylabel="times as fast as FP32")
-            axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
-            axis.legend(fontsize=6, ncols=4, loc="upper center")
-    figure.text(0.01, 0.005, caption, fontsize=7)
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-
-
 def main() -> None:
     """Print the tables; write FOLDER/ops.json and FOLDER/ops.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("out/bench"))
-    parser.add_argument(
-        "--isa", nargs="+", default=None, help="instruction sets (default: all of this CPU but the portable one)"
-    )
+    parser.add_argument("--isa", nargs="+", help="instruction sets (default: all of this CPU but the portable one)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of FP32 and all others")
     parser.add_argument("--measure", nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -271,7 +243,7 @@ def main() -> None:
             print(f"\n{kind}, one thread, {record['isa']}: times as fast as FP32, median of {args.rounds} turns\n")
             print(text(kind, record["rows"]), flush=True)
     write_record(args.folder / "ops.json", {"machine": machine(), "tables": found})
-    plot(found, args.folder / "ops.png", f"{machine()['cpu']}, one thread, onnxruntime {machine()['onnxruntime']}")
+    op_bars(found, args.folder / "ops.png", f"{machine()['cpu']}, one thread, onnxruntime {machine()['onnxruntime']}")
 
 
 if __name__ == "__main__":

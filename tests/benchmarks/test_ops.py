@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ops import CODINGS, Attention, Job, attention_jobs, measure, plot, product_jobs, text
+from benchmarks.ops import CODINGS, Attention, Job, attention_jobs, measure, product_jobs, text
+from benchmarks.plots import op_bars
 from onnxptq import session
 from onnxptq.running.metrics import decibels
 
@@ -47,7 +48,7 @@ def test_tables_and_plot(tmp_path: Path) -> None:
     rows = {"7x40x33": measure(product_jobs(7, 40, 33), 2)}
     assert rows["7x40x33"]["FP32"]["speed"] == 1
     assert "| 7x40x33 |" in text("products", rows)
-    plot(
+    op_bars(
         {
             "portable": {
                 "products": rows,

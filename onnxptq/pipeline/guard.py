@@ -55,16 +55,17 @@ def guard(
     with context.watch.stage("guard"):
         seen = list(Split(samples.selection, max(len(samples.selection) - SAMPLES, 0), len(samples.selection)))
         score = _scorer(prepared, seen, config)
-        enough = limits.enough_at(min(plan[key].bits for key in inputs))
+        narrowest = min(plan[key].bits for key in inputs)
+        enough, below = limits.enough_at(narrowest), limits.below_at(narrowest)
         before = score(partial(native_proto, solved))
         if before >= enough:
             return solved, ()
         relief: Relief = partial(_relieved, dynamic=config.format != "qdq")
         after = score(partial(native_proto, relief(solved, inputs)))
-        goal = min(after - limits.below, enough)
+        goal = min(after - below, enough)
         if len(sites) < len(plan) and all(choice.bits >= WIDEST for choice in plan.values()):
             rest = score(partial(native_proto, _in_float(solved, inputs)))
-            goal = min(rest - limits.below, enough)
+            goal = min(rest - below, enough)
             if after < goal:
                 relief, after = _in_float, rest
         if before >= goal:

@@ -56,14 +56,10 @@ class Rule:
 class Guard:
     """Limits for the error that quantized inputs of convolutions may cause in the outputs, dB."""
 
-    below: float = 1.0
-    """Maximum loss at 8 bits against the model with these inputs relieved; 1.25 dB more for each bit fewer."""
+    below: float = 6.0
+    """Maximum loss against the model with these inputs relieved."""
     enough: float = 40.0
     """SQNR above which the guard does nothing at 8 bits; 6 dB less for each bit fewer."""
-
-    def below_at(self, bits: int) -> float:
-        """``below`` at another width."""
-        return self.below + 1.25 * (max(WIDTHS) - bits)
 
     def enough_at(self, bits: int) -> float:
         """``enough`` at another width."""

@@ -1,9 +1,10 @@
 """Guard: convolutions whose codes cost the outputs too much get inputs of 8 bits or in float, or stay float whole.
 
-The model is measured as planned, with the inputs of all convolutions relieved, and with all convolutions in float.
-Where the first falls too far behind, each group of convolutions is measured alone, and groups are relieved, of most
-error a multiplication first, until the outputs are as good as the limits ask for: their inputs where that is enough for
-it, else all of them, weights included.
+The model is measured as planned, with the inputs of all convolutions relieved, with all convolutions in float, and at 8
+bits as onnxruntime's dynamic quantization makes it, whose convolutions are in float too. Where the first falls too far
+behind, each group of convolutions is measured alone, and groups are relieved, of most error a multiplication first,
+until the outputs are as good as the limits ask for: their inputs where that is enough for it, else all of them, weights
+included. Weights that compensate for codes are solved again for the codes that are left.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from onnxptq.graph.model import value
 from onnxptq.ops.rows import TokenParams
 from onnxptq.pipeline.candidates import native_proto
 from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.dynamic import dynamically_quantized
 from onnxptq.pipeline.selection import mean_sqnr
-from onnxptq.pipeline.stages import Prepared, Solved, structure_of
+from onnxptq.pipeline.stages import Prepared, Solved, solve, structure_of
 from onnxptq.plan import Choice, Plan
 from onnxptq.report.cost import elements
 from onnxptq.running.compare import outputs
@@ -55,17 +57,19 @@ def guard(
     with context.watch.stage("guard"):
         seen = list(Split(samples.selection, max(len(samples.selection) - SAMPLES, 0), len(samples.selection)))
         score = _scorer(prepared, seen, config)
-        narrowest = min(plan[key].bits for key in inputs)
-        enough, below = limits.enough_at(narrowest), limits.below_at(narrowest)
+        enough = limits.enough_at(min(plan[key].bits for key in inputs))
         before = score(partial(native_proto, solved))
         if before >= enough:
             return solved, ()
         relief: Relief = partial(_relieved, dynamic=config.format != "qdq")
         after = score(partial(native_proto, relief(solved, inputs)))
-        goal = min(after - below, enough)
+        goal = min(after - limits.below, enough)
         if len(sites) < len(plan) and all(choice.bits >= WIDEST for choice in plan.values()):
-            rest = score(partial(native_proto, _in_float(solved, inputs)))
-            goal = min(rest - below, enough)
+            floats, peer = _in_float(solved, inputs), _peer(prepared, score)
+            rest = score(partial(native_proto, floats))
+            if solved.moved and rest < min(peer, enough):
+                rest = score(partial(native_proto, _solved_again(solved, floats.plan, samples, config, context)))
+            goal = min(max(rest - limits.below, min(peer, rest)), enough)
             if after < goal:
                 relief, after = _in_float, rest
         if before >= goal:
@@ -81,8 +85,12 @@ def guard(
                 many, after = middle, reached
             else:
                 few = middle
-    chosen = _joined(groups[:many])
-    done = relief(solved, chosen)
+        chosen = _joined(groups[:many])
+        done = relief(solved, chosen)
+        if solved.moved:
+            again = _solved_again(solved, done.plan, samples, config, context)
+            reached = score(partial(native_proto, again))
+            done, after = (again, reached) if reached > after else (done, after)
     words = _words(done.plan, plan, chosen, products, before, after, whole=relief is _in_float)
     return replace(done, structure=structure_of(done.model, config)), (words,)
 
@@ -119,6 +127,14 @@ def _in_float(solved: Solved, keys: Sequence[str]) -> Solved:
     return replace(solved, model=model, plan=plan.without(gone))
 
 
+def _solved_again(solved: Solved, plan: Plan, samples: Samples, config: RunConfig, context: RunContext) -> Solved:
+    """The model with the activations of ``plan``, and weights solved for these."""
+    calibrated = solved.calibrated
+    kept = calibrated.plan.without([key for key in calibrated.plan if key not in plan])
+    changed = {key: plan[key] for key in kept if plan.sites[key].role is not Role.WEIGHT}
+    return solve(replace(calibrated, plan=kept.replace(changed)), samples, config, replace(context, checkpoint=None))
+
+
 def _scorer(prepared: Prepared, samples: Sequence[Sample], config: RunConfig) -> Score:
     """A function that measures a model: mean SQNR of its outputs."""
     cut = unpadded(prepared.model, prepared.structure.masks)
@@ -130,6 +146,14 @@ def _scorer(prepared: Prepared, samples: Sequence[Sample], config: RunConfig) ->
         return found if found is not None else np.inf
 
     return score
+
+
+def _peer(prepared: Prepared, score: Score) -> float:
+    """The score of onnxruntime's dynamic quantization; minus infinity for models that it cannot make or run."""
+    try:
+        return score(partial(dynamically_quantized, prepared.model.to_proto()))
+    except Exception:  # its failures have many types
+        return -np.inf
 
 
 def _by_worth(

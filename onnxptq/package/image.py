@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 _RESIZE = 'mode = "linear", coordinate_transformation_mode = "half_pixel"'
+_LONGEST = "float side = {{{size}.0}}, float half = {{0.5}}"
+"""Constants of ``_inner``."""
+_SPACE = "int64[2] square = {{{size}, {size}}}, int64[2] origin = {{0, 0}}, int64[2] spatial = {{2, 3}}"
+"""Constants of ``_whole``."""
 
 
 def to_square(
@@ -41,21 +45,15 @@ def to_longest_side(size: int, mean: NDArray[np.float32], std: NDArray[np.float3
     return _graph(
         f"""
         pre (uint8[h, w, 3] image) => (float[1, 3, {size}, {size}] pixels, int64[2] size_hw, int64[2] chosen)
-        <int64[2] target = {{{size}, {size}}}, float side = {{{size}.0}}, float half = {{0.5}},
-         int64[6] zeros6 = {{0, 0, 0, 0, 0, 0}}>
+        <int64[2] target = {{{size}, {size}}}, int64[6] zeros6 = {{0, 0, 0, 0, 0, 0}}, {_LONGEST.format(size=size)}>
         {{
             {_measure()}
             size_f = Cast <to = 1> (size_hw)
-            longer = ReduceMax <keepdims = 0> (size_f)
-            scale = Div (side, longer)
-            scaled = Mul (size_f, scale)
-            shifted = Add (scaled, half)
-            floored = Floor (shifted)
-            chosen = Cast <to = 7> (floored)
+            {_inner("size_f")}
             {_resized()}
             rest = Sub (target, chosen)
-            pads = Concat <axis = 0> (zeros6, rest)
-            pixels = Pad (normalised, pads)
+            image_pads = Concat <axis = 0> (zeros6, rest)
+            pixels = Pad (normalised, image_pads)
         }}
         """,
         mean,
@@ -64,47 +62,60 @@ def to_longest_side(size: int, mean: NDArray[np.float32], std: NDArray[np.float3
     )
 
 
-def scaled_boxes() -> onnx.GraphProto:
-    """boxes float [n, 4] in image pixels -> coords [n, 2, 2] in pixels of the network's input, and labels [n, 2]."""
+def masks_from_low_resolution(size: int) -> onnx.GraphProto:
+    """low_res [n, m, l, l] and all_scores [n, m] -> of the first ``asked`` prompts masks bool [n, H, W] and scores [n]
+    of mask 0."""
     return parser.parse_graph(
-        """
-        prompts (float[n, 4] boxes, int64[2] size_hw, int64[2] chosen) => (float[n, 2, 2] coords, float[n, 2] labels)
-        <int64[3] box_shape = {-1, 2, 2}, int64[2] flip = {1, 0}, float[1, 2] corners = {2.0, 3.0}, int64[1] two = {2}>
-        {
-            old_f = Cast <to = 1> (size_hw)
-            new_f = Cast <to = 1> (chosen)
-            ratio_hw = Div (new_f, old_f)
-            ratio_xy = Gather (ratio_hw, flip)
-            points = Reshape (boxes, box_shape)
-            coords = Mul (points, ratio_xy)
-            box_count = Shape <start = 0, end = 1> (boxes)
-            label_shape = Concat <axis = 0> (box_count, two)
-            labels = Expand (corners, label_shape)
-        }
+        f"""
+        post (float[n, m, l, l] low_res, float[n, m] all_scores, int64[2] size_hw, int64[2] chosen, int64[1] asked)
+          => (bool[n, h, w] masks, float[n] scores)
+        <int64[1] only_first = {{0}}, float zero = {{0.0}}, int64[1] channel = {{1}}, {_SPACE.format(size=size)}>
+        {{
+            first = Gather <axis = 1> (low_res, only_first)
+            kept = Slice (first, only_first, asked, only_first)
+            {_whole("kept", "whole")}
+            flat = Squeeze (whole, channel)
+            masks = Greater (flat, zero)
+            score_column = Gather <axis = 1> (all_scores, only_first)
+            score_list = Squeeze (score_column, channel)
+            scores = Slice (score_list, only_first, asked, only_first)
+        }}
         """
     )
 
 
-def masks_from_low_resolution(size: int) -> onnx.GraphProto:
-    """low_res [n, m, l, l] and scores [n, m] -> masks bool [n, H, W] and mask_scores [n] of mask 0."""
+def official_masks(size: int, *, single: bool) -> onnx.GraphProto:
+    """low_res [n, m, l, l], all_scores [n, m] and orig_im_size -> the three outputs of Segment Anything's own ONNX
+    decoder: masks float [n, m, H, W], iou_predictions and low_res_masks, of the first ``asked`` prompts.
+
+    ``single`` keeps one mask a prompt by its rule: of up to two points the likeliest of masks 1 to 3, else mask 0.
+    """
+    chosen_mask = """
+            point_f = Cast <to = 1> (point_count)
+            beyond = Sub (point_f, two_and_half)
+            bonus = Mul (beyond, thousand_first)
+            ranked = Add (all_scores, bonus)
+            best = ArgMax <axis = 1, keepdims = 1> (ranked)
+            own_scores = GatherElements <axis = 1> (all_scores, best)
+            best_low = GatherND <batch_dims = 1> (low_res, best)
+            own_low = Unsqueeze (best_low, channel)
+    """
+    all_masks = "own_scores = Identity (all_scores) own_low = Identity (low_res)"
     return parser.parse_graph(
         f"""
-        post (float[n, m, l, l] low_res, float[n, m] all_scores, int64[2] size_hw, int64[2] chosen)
-          => (bool[n, h, w] masks, float[n] scores)
-        <int64[1] only_first = {{0}}, int64[2] square = {{{size}, {size}}}, int64[2] origin = {{0, 0}},
-         int64[2] spatial = {{2, 3}}, float zero = {{0.0}}, int64[1] channel = {{1}}>
+        post (float[n, m, l, l] low_res, float[n, m] all_scores, float[2] orig_im_size, int64[1] asked,
+              int64[1] point_count)
+          => (float[n, k, h, w] masks, float[n, k] iou_predictions, float[n, k, l, l] low_res_masks)
+        <int64[1] only_first = {{0}}, int64[1] channel = {{1}}, float[1] two_and_half = {{2.5}},
+         float[1, 4] thousand_first = {{1000.0, 0.0, 0.0, 0.0}}, {_SPACE.format(size=size)},
+         {_LONGEST.format(size=size)}>
         {{
-            best = Gather <axis = 1> (low_res, only_first)
-            low_shape = Shape <start = 0, end = 2> (best)
-            padded_shape = Concat <axis = 0> (low_shape, square)
-            padded = Resize <{_RESIZE}> (best, , , padded_shape)
-            inner = Slice (padded, origin, chosen, spatial)
-            whole_shape = Concat <axis = 0> (low_shape, size_hw)
-            whole = Resize <{_RESIZE}> (inner, , , whole_shape)
-            flat = Squeeze (whole, channel)
-            masks = Greater (flat, zero)
-            score_column = Gather <axis = 1> (all_scores, only_first)
-            scores = Squeeze (score_column, channel)
+            {chosen_mask if single else all_masks}
+            iou_predictions = Slice (own_scores, only_first, asked, only_first)
+            low_res_masks = Slice (own_low, only_first, asked, only_first)
+            size_hw = Cast <to = 7> (orig_im_size)
+            {_inner("orig_im_size")}
+            {_whole("low_res_masks", "masks")}
         }}
         """
     )
@@ -128,6 +139,30 @@ def mask_from_classes() -> onnx.GraphProto:
         }}
         """
     )
+
+
+def _inner(size: str) -> str:
+    """chosen [2]: the image's part of the network's input, its longer side being the whole of it."""
+    return f"""
+            longer = ReduceMax <keepdims = 0> ({size})
+            scale = Div (side, longer)
+            scaled = Mul ({size}, scale)
+            shifted = Add (scaled, half)
+            floored = Floor (shifted)
+            chosen = Cast <to = 7> (floored)
+    """
+
+
+def _whole(low: str, whole: str) -> str:
+    """Masks of the network's size, without the padding, at image size."""
+    return f"""
+            {whole}_count = Shape <start = 0, end = 2> ({low})
+            {whole}_padded_shape = Concat <axis = 0> ({whole}_count, square)
+            {whole}_padded = Resize <{_RESIZE}> ({low}, , , {whole}_padded_shape)
+            {whole}_inner = Slice ({whole}_padded, origin, chosen, spatial)
+            {whole}_shape = Concat <axis = 0> ({whole}_count, size_hw)
+            {whole} = Resize <{_RESIZE}> ({whole}_inner, , , {whole}_shape)
+    """
 
 
 def _measure() -> str:

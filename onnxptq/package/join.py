@@ -10,6 +10,8 @@ from onnx import compose, helper, version_converter
 from onnxptq.errors import InputError
 from onnxptq.graph.model import IR_VERSION
 from onnxptq.graph.reduce import reads
+from onnxptq.package.about import about as words
+from onnxptq.report.introduction import introduce
 
 OPSET = 21
 """The lowest opset of a package: that of our own artifacts."""
@@ -45,10 +47,12 @@ def join(
     outputs: list[onnx.ValueInfoProto],
     links: Mapping[str, str],
     opset: int,
+    about: str,
 ) -> onnx.ModelProto:
     """Join whole models and graphs written for the package to one model.
 
-    ``links`` maps input names of parts to tensor names. Nodes are sorted here.
+    ``links`` maps input names of parts to tensor names, ``about`` says what the package takes and gives. Nodes are
+    sorted here.
     """
     nodes: list[onnx.NodeProto] = []
     tensors: list[onnx.TensorProto] = []
@@ -76,6 +80,7 @@ def join(
         functions=list(functions.values()),
         producer_name="onnxptq",
     )
+    introduce(model, words(about, parts, list(domains), opset))
     onnx.checker.check_model(model)
     return model
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "bench": "size, speed and memory of models, side by side",
     "export": "checkpoints to ONNX",
     "package": "bake pre- and post-processing into the file",
+    "web": "a page that segments pictures in the browser, FP32 and quantized",
     "demo": "the whole way on an embedded model",
     "library": "where the compiled op library is",
     "doctor": "what is installed, what is missing and what to do",

@@ -90,7 +90,9 @@ def official_masks(size: int, *, single: bool) -> onnx.GraphProto:
 
     ``single`` keeps one mask a prompt by its rule: of up to two points the likeliest of masks 1 to 3, else mask 0.
     """
-    chosen_mask = """
+    constants = """, int64[1] channel = {1}, float[1] two_and_half = {2.5},
+         float[1, 4] thousand_first = {1000.0, 0.0, 0.0, 0.0}"""
+    best = """
             point_f = Cast <to = 1> (point_count)
             beyond = Sub (point_f, two_and_half)
             bonus = Mul (beyond, thousand_first)
@@ -100,19 +102,16 @@ def official_masks(size: int, *, single: bool) -> onnx.GraphProto:
             best_low = GatherND <batch_dims = 1> (low_res, best)
             own_low = Unsqueeze (best_low, channel)
     """
-    all_masks = "own_scores = Identity (all_scores) own_low = Identity (low_res)"
     return parser.parse_graph(
         f"""
         post (float[n, m, l, l] low_res, float[n, m] all_scores, float[2] orig_im_size, int64[1] asked,
               int64[1] point_count)
           => (float[n, k, h, w] masks, float[n, k] iou_predictions, float[n, k, l, l] low_res_masks)
-        <int64[1] only_first = {{0}}, int64[1] channel = {{1}}, float[1] two_and_half = {{2.5}},
-         float[1, 4] thousand_first = {{1000.0, 0.0, 0.0, 0.0}}, {_SPACE.format(size=size)},
-         {_LONGEST.format(size=size)}>
+        <int64[1] first = {{0}}, {_SPACE.format(size=size)}, {_LONGEST.format(size=size)}{constants if single else ""}>
         {{
-            {chosen_mask if single else all_masks}
-            iou_predictions = Slice (own_scores, only_first, asked, only_first)
-            low_res_masks = Slice (own_low, only_first, asked, only_first)
+            {best if single else "own_scores = Identity (all_scores) own_low = Identity (low_res)"}
+            iou_predictions = Slice (own_scores, first, asked, first)
+            low_res_masks = Slice (own_low, first, asked, first)
             size_hw = Cast <to = 7> (orig_im_size)
             {_inner("orig_im_size")}
             {_whole("low_res_masks", "masks")}

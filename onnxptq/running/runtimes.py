@@ -151,8 +151,13 @@ def _decode(record: Mapping[str, Any]) -> NDArray[Any]:
 def _no_web() -> str:
     if shutil.which("node") is None:
         return "Node is not installed"
-    found = any((folder / "node_modules" / PACKAGE).is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
-    return "" if found else f"{PACKAGE} is not installed; run `npm install {PACKAGE}` in this folder"
+    return "" if web_package() else f"{PACKAGE} is not installed; run `npm install {PACKAGE}` in this folder"
+
+
+def web_package() -> Path | None:
+    """onnxruntime-web's folder, found as Node finds packages: from the working folder upwards."""
+    places = (folder / "node_modules" / PACKAGE for folder in (Path.cwd(), *Path.cwd().parents))
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _no_openvino() -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxptq.package.site import Picture, Side
 
 SAMPLES = 16
-SCENES = (("testA", 9), ("testA", 4), ("val", 3), ("testB", 1), ("val", 11))
+SCENES = (("testA", 45), ("val", 31), ("testA", 4), ("val", 3), ("testB", 1))
 """Drawn scenes, none of which the embedded model was trained or calibrated on."""
 LARGE = 800
 """Pixels of an object that may be the first prompt."""

@@ -134,6 +134,7 @@ def test_a_click_and_a_box_on_pictures_and_a_photograph(page: Page, tmp_path: Pa
 
 def test_on_a_phone(page: Page) -> None:
     first = np.asarray(Image.open(page.folder / "pictures" / "0.png"))
-    found = page.drive(375, 740, [("click", [0.5, 0.5])])
+    one = scenes.scene_for(*SCENES[0]).objects[0]
+    found = page.drive(375, 740, [("click", [one.cx / 256, one.cy / 256])])
     assert found["width"] == 375 - 2 * 14  # the picture is as wide as the screen, less the margins
     check(page, found, [first, first])

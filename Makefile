@@ -67,10 +67,10 @@ bench-native: $(BIN)/python    ## every kernel on every instruction set, beside 
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/bench --target onnxptq_bench
 	./build/bench/onnxptq_bench $(ARGS)
 
-test-runtimes: $(VENV)/.editable ## artifacts in OpenVINO and in onnxruntime-web under Node
+test-runtimes: $(VENV)/.editable ## artifacts in OpenVINO, onnxruntime-web (Node, Chromium where it is) and C++, slow tests too
 	$(PIP) install -q --group runtimes
 	cd tests/runtimes && npm install --no-audit --no-fund --silent
-	ONNXPTQ_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes $(ARGS)
+	ONNXPTQ_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes -m "slow or not slow" $(ARGS)
 
 test-minimum:                  ## tests without torch, in an environment with the lowest versions of the dependencies
 	$(PYTHON) -m venv build/minimum

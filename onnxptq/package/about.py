@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
@@ -14,9 +14,11 @@ TOLD = ("bits", "recipe", "format", "target", "accuracy")
 """Of each quantized part."""
 
 
-def about(layout: str, parts: Sequence[onnx.ModelProto], domains: Sequence[str], opset: int) -> dict[str, str]:
-    """The entries of a package of ``parts``, whose nodes are of ``domains``."""
-    words = {PREFIX + "package": layout, PREFIX + "needs": needs(domains, opset)}
+def about(
+    own: Mapping[str, str], parts: Sequence[onnx.ModelProto], domains: Sequence[str], opset: int
+) -> dict[str, str]:
+    """The entries of a package of ``parts``, whose nodes are of ``domains``; ``own`` are those of its layout."""
+    words = {PREFIX + key: text for key, text in own.items()} | {PREFIX + "needs": needs(domains, opset)}
     for one in parts:
         if said := introduced(one):
             words[PREFIX + "version"] = __version__

@@ -47,12 +47,12 @@ def join(
     outputs: list[onnx.ValueInfoProto],
     links: Mapping[str, str],
     opset: int,
-    about: str,
+    about: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Join whole models and graphs written for the package to one model.
 
-    ``links`` maps input names of parts to tensor names, ``about`` says what the package takes and gives. Nodes are
-    sorted here.
+    ``links`` maps input names of parts to tensor names, ``about`` are entries of the metadata: what the package takes
+    and gives. Nodes are sorted here.
     """
     nodes: list[onnx.NodeProto] = []
     tensors: list[onnx.TensorProto] = []

@@ -47,7 +47,7 @@ def package_lavt(model: str | Path, vocabulary: str | Path) -> onnx.ModelProto:
         outputs=[helper.make_tensor_value_info("mask", TensorProto.BOOL, ["height", "width"])],
         links={"lavt/image": "pixels", "lavt/input_ids": "ids", "lavt/attention_mask": "attention"},
         opset=opset,
-        about="lavt: image uint8 [H, W, 3] and a sentence to a mask bool [H, W] of what it names",
+        about={"package": "lavt: image uint8 [H, W, 3] and a sentence to a mask bool [H, W] of what it names"},
     )
 
 

@@ -71,7 +71,7 @@ def package_sam(encoder: str | Path, decoder: str | Path, prompts: Prompts = "bo
         ],
         links=links,
         opset=opset,
-        about=_ONE[prompts],
+        about={"package": _ONE[prompts]},
     )
 
 
@@ -90,7 +90,7 @@ def package_encoder(encoder: str | Path) -> onnx.ModelProto:
         outputs=[_INFO("image_embeddings", TensorProto.FLOAT, [1, *sides[1:]])],
         links={f"encoder/{one.image}": "pixels"},
         opset=opset,
-        about=_ENCODER.format(size=one.size),
+        about={"package": _ENCODER.format(size=one.size), "side": str(one.size)},
     )
 
 
@@ -102,6 +102,7 @@ def package_decoder(encoder: str | Path, decoder: str | Path, *, single: bool = 
     size, one = _Encoder.load(encoder).size, _Decoder.load(decoder)
     opset = max(OPSET, standard_opset(one.model))
     guards = [] if one.takes_mask else [no_mask(one.low)]
+    refusal = "" if one.takes_mask else "; mask_input is refused, not used"
     return join(
         "sam_decoder",
         [part(one.model, "decoder/", opset)],
@@ -125,7 +126,7 @@ def package_decoder(encoder: str | Path, decoder: str | Path, *, single: bool = 
             **{f"decoder/{name}": name for name in MASK},
         },
         opset=opset,
-        about=_DECODER.format(size=size) + ("" if one.takes_mask else "; mask_input is refused, not used"),
+        about={"package": _DECODER.format(size=size) + refusal, "side": str(size)},
     )
 
 

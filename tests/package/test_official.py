@@ -150,6 +150,7 @@ def test_a_file_says_what_it_needs(tmp_path: Path) -> None:
     plain = introduced(package_decoder(ENCODER, DECODER))
     assert plain["needs"] == "a runtime for ONNX opset 21"
     assert "pixels of the image resized to a longer side of 128" in plain["package"]
+    assert plain["side"] == "128"
     assert "version" not in plain
     q = Quantizer(DECODER, recipe="minmax", bits="w8a8", threads=1)
     q.calibrate(list(zoo.decoder_calibration(session(ENCODER, threads=1), 2)))

@@ -137,7 +137,7 @@ def test_a_part_that_lacks_a_tensor_is_named() -> None:
             outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
             links={},
             opset=21,
-            about="",
+            about={},
         )
 
 
@@ -157,7 +157,7 @@ def test_bodies_of_branches_read_outer_tensors() -> None:
         outputs=[info("y", TensorProto.FLOAT, [1])],
         links={},
         opset=21,
-        about="",
+        about={},
     )
     assert [n.op_type for n in model.graph.node] == ["Neg", "If"]
     run = session(model, threads=1)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
-from collections.abc import Callable, Iterable
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +27,45 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("ONNXPTQ_REQUIRE_RUNTIMES") == "1":
         pytest.fail(f"{what}, and ONNXPTQ_REQUIRE_RUNTIMES=1")
     pytest.skip(f"{what}; run `make test-runtimes`")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def node() -> None:
+    """Node with onnxruntime-web in this folder."""
+    if shutil.which("node") is None or not (HERE / "node_modules" / "onnxruntime-web").is_dir():
+        missing("Node or its package onnxruntime-web is not installed")
+
+
+@pytest.fixture(scope="session")
+def chromium(node: None) -> str:
+    """A Chromium that playwright-core drives."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None or not (HERE / "node_modules" / "playwright-core").is_dir():
+        missing("Chromium or the Node package playwright-core is not installed")
+    return found
+
+
+def driven(script: str, browser: str, **words: Any) -> Any:
+    """The answer of a script of this folder that drives the browser."""
+    command = ["node", script, browser]
+    done = subprocess.run(command, cwd=HERE, input=json.dumps(words).encode(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    return json.loads(done.stdout)
 
 
 def _other(runtime: str) -> Runtime:

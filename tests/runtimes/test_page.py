@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import base64
-import functools
-import json
-import os
-import shutil
-import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +15,12 @@ from onnxptq.cli import main
 from onnxptq.cli.web import SCENES
 from onnxptq.datasets import scenes
 from onnxptq.running.sessions import session
-from tests.runtimes.conftest import HERE, missing
+from tests.runtimes.conftest import HERE, driven, served
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+pytestmark = pytest.mark.slow
+
 SIDES = ("original", "quantized")
 AGREEMENT = 0.99
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
 
 
 class Page:
@@ -46,11 +35,9 @@ class Page:
 
     def drive(self, width: int, height: int, steps: list[tuple[str, Any]]) -> dict[str, Any]:
         """What the page drew while it was used."""
-        words = {"url": self._url, "width": width, "height": height, "steps": steps}
-        command = ["node", "page.mjs", self._browser]
-        done = subprocess.run(command, cwd=HERE, input=json.dumps(words).encode(), capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()[-2000:]
-        found: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = driven(
+            "page.mjs", self._browser, url=self._url, width=width, height=height, steps=steps
+        )
         assert found["problems"] == []
         assert found["hosts"] == [self._url.split("/")[2]]  # nothing is fetched from elsewhere
         assert found["overflow"] <= 0
@@ -80,20 +67,12 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        missing("there is no Chromium")
-    for package in ("playwright-core", "onnxruntime-web"):
-        if shutil.which("node") is None or not (HERE / "node_modules" / package).is_dir():
-            missing(f"Node or its package {package} is not installed")
+def page(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("page") / "site"
     words = ["--recipe", "minmax", "--samples", "4", "--threads", "1"]
     assert main(["web", str(folder), *words, "--ort", str(HERE / "node_modules" / "onnxruntime-web")]) == 0
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Page(folder, browser, f"http://127.0.0.1:{server.server_port}/")
-    server.shutdown()
+    with served(folder) as url:
+        yield Page(folder, chromium, url)
 
 
 def check(page: Page, found: dict[str, Any], images: list[Any]) -> None:

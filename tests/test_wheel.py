@@ -62,6 +62,7 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
         "onnxptq/data/zoo/sam-mini-encoder.onnx",
         "onnxptq/report/templates/page.css",
         "onnxptq/report/templates/report.html.j2",
+        "onnxptq/report/templates/web_worker.js",
         "onnxptq/py.typed",
     ):
         assert needed in direct

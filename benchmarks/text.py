@@ -1,9 +1,9 @@
 """A text encoder with trained weights: `python -m benchmarks.text FOLDER [--doc FILE]` prints Markdown.
 
 all-MiniLM-L6-v2, 8 sentences of calibration and 8 others: median SQNR and cosine over the tokens other than padding,
-and the true bits of an input's element, group index included, averaged over all quantized inputs (of linears; of
-attention). Each row is kept in FOLDER, so an interrupted run continues; `--doc` writes the table between the marks of a
-file.
+and the true bits of an input's element, with its group index and its share of ranges at run time, averaged over all
+quantized inputs (of linears; of attention). Each row is kept in FOLDER, so an interrupted run continues; `--doc` writes
+the table between the marks of a file.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from benchmarks.measure import counted, load, outputs, plain_session, references
 from benchmarks.peers import Row, rows, stem
 from benchmarks.ptq4ris import write
 from onnxptq.evaluate.records import write_record
-from onnxptq.lower import native
-from onnxptq.ops import schemes
-from onnxptq.plan import Plan
 from onnxptq.quantizer import Quantizer
+from onnxptq.report.data import Report
 from onnxptq.report.text import markdown_table
 from onnxptq.running.sessions import session
 from onnxptq.structure import Role
@@ -50,12 +48,9 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def true_bits(plan: Plan, roles: tuple[Role, ...]) -> float:
-    """Mean width of the elements of the plan's sites of these roles."""
-    chosen = [choice for key, choice in plan.items() if plan.sites[key].role in roles]
-    held = [
-        schemes()[c.scheme].bits_per_element(c.params, 1) if c.params is not None else float(c.bits) for c in chosen
-    ]
+def true_bits(report: Report, roles: tuple[Role, ...]) -> float:
+    """Mean true width of the elements of the sites of these roles."""
+    held = [site.bits_per_element for site in report.sites if site.role in roles]
     return float(np.mean(held)) if held else 32.0
 
 
@@ -72,15 +67,15 @@ def ours(folder: Path, graph: Graph, expected: list[NDArray[Any]], name: str, bi
     """One of our rows."""
     recipe, settings = SETTINGS[name]
     quantizer = Quantizer(graph.path, recipe=recipe, bits=bits, settings=settings, threads=1)
-    plan = quantizer.calibrate(graph.calibration)
-    proto = native.lower(quantizer.model, quantizer.structure, plan).proto
-    got = outputs(session(proto, threads=1), graph.held_out)
+    quantizer.calibrate(graph.calibration)
+    found = quantizer.quantize()
+    got = outputs(session(found.model, threads=1), graph.held_out)
     return {
         "sqnr": sqnr(graph, expected, got),
         "cosine": cosine(graph, expected, got),
-        "linear": true_bits(plan, (Role.LINEAR_INPUT, Role.GELU)),
-        "attention": true_bits(plan, (Role.QUERY, Role.KEY, Role.SOFTMAX, Role.VALUE)),
-        "mib": proto.ByteSize() / 2**20,
+        "linear": true_bits(found.report, (Role.LINEAR_INPUT, Role.GELU)),
+        "attention": true_bits(found.report, (Role.QUERY, Role.KEY, Role.SOFTMAX, Role.VALUE)),
+        "mib": found.model.ByteSize() / 2**20,
     }
 
 
@@ -104,7 +99,7 @@ def lines(folder: Path) -> Iterator[list[str]]:
     for path, head in places(folder):
         if path.exists():
             f = json.loads(path.read_text())
-            widths = [f"{f['linear']:.2f}", f"{f['attention']:.0f}"]
+            widths = [f"{f['linear']:.2f}", f"{f['attention']:.2f}"]
             yield [*head, f"{f['sqnr']:.1f}", f"{f['cosine']:.4f}", *widths, f"{f['mib']:.1f}"]
 
 

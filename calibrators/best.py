@@ -83,28 +83,37 @@ class Best(Calibrator):
         answers = {name: one.result for name, one in running.items()}
         errors = {name: _error(rows.sample, answers[name], weight) for name in names}
         if steps is not None:
-            errors["token"] = _even_noise(steps, choice.bits, weight, rows.sample.shape[1])
+            charge = _charge(answers["token"], steps.line(rows.seen * rows.sample.shape[1]))
+            errors["token"] = float(few_digits(charge * _even_noise(steps, choice.bits, weight, rows.sample.shape[1])))
         winner = min(names, key=lambda name: errors[name])
         return replace(answers[winner], options={**options, "errors": errors})
 
 
 def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
-    """Mean squared error of the output, times four for each bit that an element takes beyond the choice's width.
+    """Mean squared error of the output, charged for the bits that an element takes beyond the choice's width.
 
-    A bit of width reduces the error by that factor, so an index of a group has to pay for its bits. The parameters of
-    channels broadcast along rows whatever the tensor's rank.
+    The parameters of channels broadcast along rows whatever the tensor's rank.
     """
     assert choice.params is not None
     held: dict[str, Any] = {
         name: array.reshape(-1) if array.ndim else array for name, array in choice.params.inputs().items()
     }
     scheme = schemes()[choice.scheme]
-    beyond = scheme.bits_per_element(choice.params, rows.size) - choice.bits
     coded = scheme.fake(rows, replace(choice.params, **held))
-    return float(few_digits(4**beyond * output_error(rows, coded, weight) / max(rows.size, 1)))
+    charge = _charge(choice, rows.shape[1])
+    return float(few_digits(charge * output_error(rows, coded, weight) / max(rows.size, 1)))
+
+
+def _charge(choice: Choice, line: int) -> float:
+    """Four for each bit beyond the choice's width.
+
+    A bit of width reduces the error by that factor, so indices of groups and ranges at run time have to pay for theirs.
+    """
+    assert choice.params is not None
+    return float(4 ** (schemes()[choice.scheme].bits_per_element(choice.params, line) - choice.bits))
 
 
 def _even_noise(steps: AverageRange, bits: int, weight: F32 | None, channels: int) -> float:
-    """``_error`` of codes with uniform noise over the mean step, by channel or over all."""
+    """Mean squared error of codes with uniform noise over the mean step, by channel or over all."""
     weights = np.ones(channels) if weight is None else np.square(weight, dtype=np.float64).sum(axis=1)
-    return float(few_digits(np.sum(even_noise(steps.low, steps.high, bits) * weights) / channels))
+    return float(np.sum(even_noise(steps.low, steps.high, bits) * weights) / channels)

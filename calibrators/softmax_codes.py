@@ -83,13 +83,19 @@ def uniform(bits: int) -> Iterator[Candidate]:
     yield from (Candidate("uniform", affine(0.0, 2 ** (-i / 4), bits), False) for i in range(PLAIN))
 
 
+def _charges(tried: Sequence[Candidate], keys: int) -> NDArray[np.float64]:
+    """Four for each bit beyond the width, as in ``best``: the scale of a row is spread over its keys."""
+    beyond = [schemes()[one.scheme].bits_per_element(one.params, keys) - one.params.bits for one in tried]
+    return 4.0 ** np.array(beyond)
+
+
 class CodeErrors(AttentionRows):
     """Sum of |Q(P) v - P v|^2 over evenly spaced rows for each candidate; rows meet the values of their own head and
     window."""
 
     def __init__(self, tried: Sequence[Candidate], rows: int, seed: int = 0) -> None:
         self.tried, self.rows, self.seed, self.taken = tuple(tried), rows, seed, rows
-        self.errors, self.count = np.zeros(len(self.tried)), 0
+        self.errors, self.count, self.keys = np.zeros(len(self.tried)), 0, 0
 
     def _add(self, rows: F32, shape: tuple[int, ...], *partners: F32) -> None:
         (v,) = partners
@@ -105,21 +111,22 @@ class CodeErrors(AttentionRows):
             for head in np.unique(owner[start : start + step]):
                 mine = changes[:, owner[start : start + step] == head]
                 self.errors += np.square(mine @ whole[head], dtype=np.float64).sum(axis=(1, 2))
-        self.count += len(rows)
+        self.count, self.keys = self.count + len(rows), max(self.keys, shape[-1])
 
     def merge(self, other: Self) -> Self:
         """The errors of both."""
         both = type(self)(self.tried, self.rows, self.seed)
         both.errors, both.count = self.errors + other.errors, self.count + other.count
+        both.keys = max(self.keys, other.keys)
         return both
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Its whole state."""
-        return {"errors": self.errors, "count": np.array(self.count)}
+        return {"errors": self.errors, "count": np.array([self.count, self.keys])}
 
     def load(self, arrays: dict[str, NDArray[Any]]) -> None:
         """The inverse of ``arrays``."""
-        self.errors, self.count = np.array(arrays["errors"]), int(arrays["count"])
+        self.errors, (self.count, self.keys) = np.array(arrays["errors"]), (int(n) for n in arrays["count"])
 
     def kind(self) -> Hashable:
         """Type, candidates and settings."""
@@ -147,7 +154,7 @@ class Softmax(Calibrator):
             seen = relative(seen) if seen.size else np.ones((1, 1), np.float32)
             tried = tuple(candidates(choice.bits, lloyd(seen, np.ones(seen.shape[1]), choice.bits, 0.0, 1.0)))
         found = cast(CodeErrors, (yield Request(site.tensor, CodeErrors(tried, rows), partners=(site.partner,))))
-        best = tried[int(few_digits(found.errors).argmin())]
+        best = tried[int(few_digits(found.errors * _charges(tried, found.keys)).argmin())]
         options = {**choice.options, "norm": int(best.norm)}
         return replace(
             choice,

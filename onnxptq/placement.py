@@ -28,7 +28,7 @@ def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site
     placed = {}
     for site, choice in choices.items():
         options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks", "geometry")}
-        if site.role in HEADED and choice.granularity in ("channel", "head"):
+        if site.role in HEADED and (choice.granularity in ("channel", "head") or choice.options.get("short")):
             options["heads"] = heads[site.consumer]
         if choice.granularity == "block" and site.consumer in blocks and choice.params is None:
             options["blocks"] = blocks[site.consumer]

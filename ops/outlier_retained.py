@@ -159,7 +159,7 @@ class OutlierRetained(Scheme[OutlierRetainedParams]):
                 ends = [largest * ratio ** (count - 1 - i) for i in range(count)]
                 yield from_groups([Group(t, max(low, -t), min(high, t), LEAST) for t in ends], bits)
 
-    def bits_per_element(self, p: OutlierRetainedParams, count: int) -> float:
+    def bits_per_element(self, p: OutlierRetainedParams, line: int) -> float:
         """The code and its group's index."""
         return float(p.bits + index_bits(p.scales.size))
 

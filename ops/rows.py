@@ -90,6 +90,7 @@ class Token(RowWise, Scheme[TokenParams]):
     params = TokenParams
     doc = "like `uniform`, with scale and zero of each row taken from the row itself (op RowRange)."
     dynamic = True
+    range_bits = 40
 
     def bind(self, x: F32, inputs: Sequence[Array], bits: int) -> Sequence[Array]:
         """The ranges of the rows."""
@@ -111,6 +112,7 @@ class Row(RowWise, Scheme[RowParams]):
     params = RowParams
     doc = "for softmax outputs: zero = 0 and scale = the row's maximum / (2^bits - 1)."
     dynamic = True
+    range_bits = 32
 
     def bind(self, x: F32, inputs: Sequence[Array], bits: int) -> Sequence[Array]:
         """The maxima of the rows as scales."""

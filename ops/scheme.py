@@ -117,6 +117,8 @@ class Scheme(ABC, Generic[P]):
     """Element types of codes outside of a body."""
     dynamic: ClassVar[bool] = False
     """True if ranges come from the tensor itself at run time (no calibration)."""
+    range_bits: ClassVar[int] = 0
+    """Bits of what is computed at run time for each range; it travels with the codes."""
     monotone: ClassVar[bool] = True
     """True if decoded values never fall where x rises (in a dynamic scheme: within a row)."""
 
@@ -199,9 +201,12 @@ class Scheme(ABC, Generic[P]):
         """
         return None
 
-    def bits_per_element(self, p: P, count: int) -> float:
-        """True storage of one element in bits, index bits included."""
-        return float(p.bits)
+    def bits_per_element(self, p: P, line: int) -> float:
+        """True width of one element: its code, its index, and its share of what is computed at run time for a line.
+
+        ``line`` is the number of elements of one range; static parameters belong to the file, not to the elements.
+        """
+        return p.bits + self.range_bits / max(line, 1)
 
     def from_json(self, data: Mapping[str, Any]) -> P:
         """The inverse of ``Params.to_json``."""

@@ -85,7 +85,7 @@ def axes(site: Site, choice: Choice) -> tuple[int, ...] | int:
 def _weight(weight: NDArray[np.float32], coded: NDArray[np.float32] | None, choice: Choice) -> Measured:
     counts, edges = np.histogram(weight.astype(np.float64), bins=512)  # float32 bins of nearly equal values are empty
     sqnr = _sqnr(weight, choice, coded) if coded is not None else None
-    return Measured(sqnr, Drawing.of(counts, edges, _levels(choice)), _words(choice), _true_bits(choice, weight.size))
+    return Measured(sqnr, Drawing.of(counts, edges, _levels(choice)), _words(choice), true_bits(choice, weight.size))
 
 
 def _activation(statistic: Statistic, choice: Choice) -> Measured:
@@ -96,16 +96,17 @@ def _activation(statistic: Statistic, choice: Choice) -> Measured:
         rows = rows.reshape(len(rows), heads, 1, -1)
     if choice.options.get("norm") and rows.size:
         rows = rows / np.maximum(rows.max(axis=-1, keepdims=True), SMALLEST)
-    sqnr = _sqnr(rows, choice) if rows.size else None
+    sqnr, line = _sqnr(rows, choice) if rows.size else None, rows.shape[-1]
     if _by_place(choice) and rows.size:
         steps = cast(AverageRange, both.members[2])
+        line = steps.line(seen.count)
         noise = float(even_noise(steps.low, steps.high, choice.bits).mean())
         sqnr = decibels(float(np.square(rows, dtype=np.float64).mean()), noise)
     return Measured(
         sqnr,
         Drawing.of(seen.counts, seen.edges, _levels(choice)),
         _words(choice),
-        _true_bits(choice, max(seen.count, 1)),
+        true_bits(choice, line),
     )
 
 
@@ -117,9 +118,10 @@ def _sqnr(x: NDArray[np.float32], choice: Choice, given: NDArray[np.float32] | N
     return decibels(float(np.square(x, dtype=np.float64).sum()), float(np.square(error).sum()))
 
 
-def _true_bits(choice: Choice, count: int) -> float:
+def true_bits(choice: Choice, line: int) -> float:
+    """Bits of an element, with its index and its share of the range of its line, if that is found at run time."""
     return (
-        schemes()[choice.scheme].bits_per_element(choice.params, count)
+        schemes()[choice.scheme].bits_per_element(choice.params, line)
         if choice.params is not None
         else float(choice.bits)
     )

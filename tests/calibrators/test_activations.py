@@ -186,6 +186,26 @@ def test_dynamic_schemes_need_no_walk() -> None:
         calibrate(spread(), Choice("uniform", "token", 5))
 
 
+@pytest.mark.parametrize(("bits", "scheme"), [(5, "uniform"), (6, "token")])
+@pytest.mark.parametrize("granularity", ["row", "column"])
+def test_a_row_as_short_as_its_range_gets_a_static_one(granularity: str, bits: int, scheme: str) -> None:
+    """A range takes 40 bits: as many as 8 codes of 5 bits, fewer than 8 of 6."""
+    role = Role.QUERY if granularity == "row" else Role.VALUE
+    shape = (2, 3, 20, 8) if granularity == "row" else (2, 3, 8, 20)
+    held = model("(float[2, 3, A, B] x) => (float[2, 3, A, B] y) { y = Relu(x) }")
+    given = [{"x": np.random.default_rng(i).standard_normal(shape).astype(np.float32)} for i in range(2)]
+    choice = Choice("token", "token", bits, granularity, options={"short": "minmax", "heads": 3})
+    search = calibrators()["token"].search(Site("x", "Relu_0", role), choice)
+    found = Engine(held, source(held, given)).drive({"s": search}, stage="search")["s"]
+    assert found.scheme == scheme
+    assert (
+        found.granularity == ("channel" if granularity == "column" else "head") if scheme == "uniform" else granularity
+    )
+    if scheme == "uniform":
+        assert isinstance(found.params, UniformParams)
+        assert found.params.scale.size == (3 if granularity == "row" else 3 * 20)
+
+
 def test_what_does_not_fit() -> None:
     with pytest.raises(InputError, match="calibrator 'minmax' is for scheme 'uniform', not 'token'"):
         calibrate(spread(), Choice("token", "minmax", 4))
@@ -231,15 +251,17 @@ class TestBest:
     def test_the_errors_are_those_of_the_output(self, outlier: float) -> None:
         found, losses = self.search(["minmax", "percentile", "omse", "token"], outlier=outlier)
         errors = found.options["errors"]
+        losses["token"] *= 4**5  # A range of 40 bits for 8 elements is 5 bits an element.
         for name, error in losses.items():
             assert errors[name] == pytest.approx(error, rel=1e-4)
         assert found.calibrator == min(losses, key=lambda name: losses[name])
         assert "candidates" not in found.options
         assert found.options["heads"] == 2
 
-    def test_token_wins_against_an_outlier(self) -> None:
-        found, _ = self.search(["minmax", "token"], outlier=100.0)
-        assert (found.scheme, found.granularity, found.calibrator) == ("token", "row", "token")
+    def test_a_range_of_a_short_row_is_not_worth_its_bits(self) -> None:
+        found, losses = self.search(["minmax", "token"], outlier=100.0)
+        assert losses["token"] < losses["minmax"]
+        assert found.calibrator == "minmax"
 
     @pytest.mark.parametrize(("spread", "winner"), [({"loud": 30.0}, "minmax"), ({"level": 30.0}, "rorq")])
     def test_an_index_of_a_group_has_to_be_worth_its_bits(self, spread: dict[str, float], winner: str) -> None:
@@ -299,15 +321,17 @@ def test_best_knows_what_ranges_of_images_bring(ranges: str, axes: tuple[int, ..
     site = Site("h", "Conv_1", Role.CONV_INPUT, axis=1)
     search = calibrators()["best"].search(site, Choice("uniform", "best", 8, options=options))
     found = Engine(held, source(held, [{"x": -x} for x in images])).drive({"s": search}, stage="search")["s"]
-    assert (found.scheme, found.granularity) == ("token", ranges)
+    line = {"pixel": 6, "channel": 400, "sample": 2400}[ranges]
+    assert (found.scheme, found.granularity) == (("uniform", "tensor") if line == 6 else ("token", ranges))
     change = []
     for x in images:
         scale, zero = row_range(x, 8, axes)
         change.append(affine_values(affine_codes(x, scale, zero, 8), scale, zero) - x)
     weights = np.square(kernel.reshape(6, -1) if group > 1 else kernel[:, :, 0, 0].T).sum(axis=1)
     noise = np.square(np.concatenate(change)).mean(axis=(0, 2, 3)) @ weights / 6
-    # The mean of the ranges is squared, not each: of three loudnesses that is a quarter less.
-    assert found.options["errors"]["token"] == pytest.approx(noise, rel=0.35)
+    # The mean of the ranges is squared, not each: of three loudnesses that is a quarter less. A range of 40 bits is
+    # charged to its line, a factor of four for each bit.
+    assert found.options["errors"]["token"] == pytest.approx(noise * 4 ** (40 / line), rel=0.35)
 
 
 def test_ranges_at_run_time_need_an_op_that_takes_them() -> None:

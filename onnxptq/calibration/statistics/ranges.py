@@ -154,6 +154,10 @@ class AverageRange(Observed):
         result: F64 = self.highs / max(self.samples, 1)
         return result
 
+    def line(self, count: int) -> int:
+        """The number of elements of one range, of ``count`` in all."""
+        return count // max(self.samples * self.lows.size, 1)
+
     def update(self, x: F32) -> None:
         """Fold one sample's tensor in."""
         one = Range(self.axis, self.heads)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onnxptq.calibrators.search.refit import Refit, Settings
-from onnxptq.calibrators.search.two_streams import Target, TwoStreams, Window
+from onnxptq.calibrators.search.two_streams import Target, TwoStreams
 from onnxptq.calibrators.weight_base import WeightCalibrator, WeightProblem, WeightSolution
 from onnxptq.graph.dataflow.tokens import token_axes
 from onnxptq.graph.model import Model, value
@@ -69,18 +69,9 @@ def _target(model: Model, structure: Structure, name: str, choice: Choice) -> Ta
             if weight.shape[0] <= LARGEST
             else None
         )
-    rank = weight.ndim - 2
-    plain = (
-        node.op == "Conv" and int(node.attrs.get("group", 1)) == 1 and node.attrs.get("auto_pad", "NOTSET") == "NOTSET"
-    )
-    if not plain or weight[0].size > LARGEST:
+    window = structure.convs[name].window
+    if window is None or weight[0].size > LARGEST:
         return None
-    window = Window(
-        weight.shape[2:],
-        tuple(node.attrs.get("strides", [1] * rank)),
-        tuple(node.attrs.get("pads", [0] * 2 * rank)),
-        tuple(node.attrs.get("dilations", [1] * rank)),
-    )
     matrix = np.ascontiguousarray(weight.reshape(len(weight), -1).T)
     return Target(name, node.inputs[0].name, matrix, choice.bits, choice.symmetric, window, settings)
 

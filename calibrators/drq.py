@@ -13,13 +13,13 @@ from onnxptq.calibration.gradients import gradient_of
 from onnxptq.calibration.statistics.base import F32, F64, Request, Statistic
 from onnxptq.calibration.statistics.rows import Whole
 from onnxptq.calibrators.base import MOST_ROWS, REGISTRY, Joint, Member, Together, require_values
-from onnxptq.calibrators.search.blocks import Blocks, Channels, Mixtures, Rows, Scores
-from onnxptq.calibrators.search.products import Ranges, Regions, SearchedOperand, SearchedProduct, Tries
+from onnxptq.calibrators.search.blocks import Blocks, Channels, Mixtures, Rows, Scores, Windows
+from onnxptq.calibrators.search.products import Ranges, Regions, SearchedOperand, SearchedProduct, Tries, published_sum
 from onnxptq.errors import InputError
-from onnxptq.ops.dual_region import DualRegionParams, gelu_regions, softmax_regions
+from onnxptq.ops.dual_region import gelu_regions, softmax_regions
 from onnxptq.ops.uniform import UniformParams
 from onnxptq.plan import Choice
-from onnxptq.structure import Role, Site
+from onnxptq.structure import Role, Site, Window
 
 REGIONS = ("midpoint", "bare", "sum")
 METRICS = ("fisher", "mse")
@@ -60,10 +60,11 @@ class Options:
 class Drq(Joint):
     """Least sum of (g dO)^2 over sampled rows of a product's output O, with g the gradient of O.
 
-    Linears: first the weight, by output channel (granularity ``channel``), by the blocks of q, k and v (``block``) or
-    as one; then the input. Scores: q, then k. Attention's output: the split of the softmax with v in float, then v. The
-    operands take turns up to ``rounds`` times. Operands without a linear product (convolutions) are searched by their
-    own squared error. Dual-region codes are searched over splits (softmax) or over ranges of the positive side (GELU).
+    Linears, and convolutions on their windows: first the weight, by output channel (granularity ``channel``), by the
+    blocks of q, k and v (``block``) or as one; then the input. Scores: q, then k. Attention's output: the split of the
+    softmax with v in float, then v. The operands take turns up to ``rounds`` times. Other operands (of transposed
+    convolutions, and those in groups) are searched by their own squared error. Inputs that are never negative (after a
+    ReLU) have unsigned codes. Dual-region codes: splits (softmax), or ranges of the positive side (GELU).
     """
 
     name = "drq"
@@ -99,8 +100,9 @@ class Drq(Joint):
             return (yield from _attention(sites, (Role.SOFTMAX, Role.VALUE), Mixtures, options))
         if Role.MATMUL_INPUT not in sites:
             held = cast(Whole, (yield Request(members[0][0].consumer, Whole()))).value
-            if held.ndim == 2:
-                return (yield from _linear(members, held, options))
+            window = members[0][1].options.get("window")
+            if held.ndim == 2 or window is not None:
+                return (yield from _linear(members, held, options, Window(**window) if window is not None else None))
         done = {}
         for site, choice in members:
             done[site.key] = yield from _own(site, choice, options)
@@ -141,21 +143,21 @@ def _attention(
     return {sites[r][0].key: _done(*sites[r], side) for r, side in zip(roles, sides, strict=True) if r in sites}
 
 
-def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
-    """Weight and input of a linear."""
+def _linear(members: Sequence[Member], held: F32, options: Options, window: Window | None = None) -> Together:
+    """Weight and input of a linear, or of a convolution on its windows."""
     weight = next((m for m in members if m[0].role is Role.WEIGHT), None)
     inputs = next((m for m in members if m[0].role is not Role.WEIGHT), None)
     one = members[0][0]
     weighted = options.metric == "fisher"
     request = Request(
         inputs[0].tensor if inputs is not None else one.partner,
-        Rows(options.rows, weighted=weighted),
+        Rows(options.rows, weighted=weighted) if window is None else Windows(options.rows, window, weighted=weighted),
         partners=(gradient_of(one.output),) if weighted else (),
     )
     seen = cast(Blocks, (yield request))
     require_values(one, seen.count)
     rows, *gradients = (np.concatenate(part, axis=1)[None] for part in zip(*seen.blocks, strict=True))
-    left, right = SearchedOperand([rows]), SearchedOperand([held])
+    left, right = SearchedOperand([rows]), SearchedOperand([_columns(held, 1 if window is None else 0)])
     if inputs is not None:
         left.tries = _tries(*inputs, *seen.whole("left"))
     if weight is not None:
@@ -163,7 +165,7 @@ def _linear(members: Sequence[Member], held: F32, options: Options) -> Together:
     SearchedProduct(left, right, gradients or None).search(
         [side for side in (right, left) if side.tries is not None], options.rounds
     )
-    return {m[0].key: _done(*m, side) for m, side in ((weight, right), (inputs, left)) if m is not None}
+    return {m[0].key: _done(*m, side, held.ndim) for m, side in ((weight, right), (inputs, left)) if m is not None}
 
 
 def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Statistic, Choice]:
@@ -182,9 +184,14 @@ def _own(site: Site, choice: Choice, options: Options) -> Generator[Request, Sta
     return _done(site, choice, side, rank)
 
 
+def _columns(held: F32, axis: int) -> F32:
+    """A weight as [inputs and places, outputs]; ``axis`` is that of the outputs."""
+    return np.moveaxis(held, axis, -1).reshape(-1, held.shape[axis])
+
+
 def _weight(held: F32, site: Site, choice: Choice) -> SearchedOperand:
     """A weight as [inputs and places, outputs]."""
-    matrix = np.moveaxis(held, site.axis, -1).reshape(-1, held.shape[site.axis])
+    matrix = _columns(held, site.axis)
     side = SearchedOperand([matrix])
     low, high = (
         np.minimum(matrix.min(axis=0), 0).astype(np.float64),
@@ -207,7 +214,8 @@ def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
     """The candidates of one operand, by its own options, which may differ from the other one's."""
     options = Options.of(choice)
     if choice.scheme == "uniform":
-        return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, choice.symmetric, options.factors)
+        signed = choice.symmetric and (site.role is Role.WEIGHT or bool((low < 0).any()))
+        return Ranges(np.minimum(low, 0), np.maximum(high, 0), choice.bits, signed, options.factors)
     if choice.scheme != "dual_region":
         raise InputError(
             f"site {site.key}: calibrator 'drq' is for schemes 'uniform' and 'dual_region', not {choice.scheme!r}"
@@ -226,13 +234,6 @@ def _tries(site: Site, choice: Choice, low: F64, high: F64) -> Tries:
     return Regions([gelu_regions(choice.bits, scale) for scale in scales], gelu_regions(choice.bits, largest))
 
 
-def published_sum(x: F32, p: DualRegionParams) -> F32:
-    """x as decoded by PTQ4ViT's published code: the sum of both regions, the coarse one never below the split."""
-    last, split = np.float32(2 ** (p.bits - 1) - 1), p.scale_low * np.float32(2 ** (p.bits - 1) - 1)
-    high = np.rint(np.clip(x, split, 1) * last) / last
-    return np.asarray(high + np.rint(np.clip(x, 0, split) / p.scale_low) * p.scale_low, np.float32)
-
-
 def _done(site: Site, choice: Choice, side: SearchedOperand, rank: int = 2) -> Choice:
     """The choice with the parameters found; a weight's parameters broadcast along its channel axis."""
     assert side.tries is not None
@@ -240,4 +241,6 @@ def _done(site: Site, choice: Choice, side: SearchedOperand, rank: int = 2) -> C
     if isinstance(params, UniformParams) and site.role is Role.WEIGHT and params.scale.ndim:
         shape = [-1 if n == site.axis else 1 for n in range(rank)]
         params = UniformParams(choice.bits, params.scale.reshape(shape), params.zero.reshape(shape))
-    return replace(choice, params=params, options={k: v for k, v in choice.options.items() if k != "blocks"})
+    return replace(
+        choice, params=params, options={k: v for k, v in choice.options.items() if k not in ("blocks", "window")}
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from onnxptq.calibrators import calibrators, weight_calibrators
 from onnxptq.calibrators.base import Joint
@@ -13,21 +13,23 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Role, Site, Structure
 
 HEADED = (Role.QUERY, Role.KEY, Role.VALUE)
-FOUND = frozenset({"heads", "blocks", "norm", "errors", "geometry"})
+FOUND = frozenset({"heads", "blocks", "norm", "errors", "geometry", "window"})
 """Options that are derived, not set."""
+PLACED = frozenset({"heads", "blocks", "geometry", "window"})
+"""Those of them that follow from the place alone."""
 GRANULARITIES = ("tensor", "channel", "head", "row", "column", "block", "pixel", "sample")
 
 
 def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site, Choice]:
     """Choices before calibration, with facts of their place for calibrators.
 
-    The facts: heads, blocks of a weight, and the units of run-time ranges of a convolution.
+    The facts: heads, blocks of a weight, and of a convolution the units of run-time ranges and the kernel's windows.
     """
     heads = {consumer: one.heads for one in structure.attentions.values() for consumer in (one.qk, one.av)}
     blocks = structure.blocks()
     placed = {}
     for site, choice in choices.items():
-        options = {key: value for key, value in choice.options.items() if key not in ("heads", "blocks", "geometry")}
+        options = {key: value for key, value in choice.options.items() if key not in PLACED}
         if site.role in HEADED and (choice.granularity in ("channel", "head") or choice.options.get("short")):
             options["heads"] = heads[site.consumer]
         if choice.granularity == "block" and site.consumer in blocks and choice.params is None:
@@ -35,8 +37,15 @@ def placed_on(choices: Mapping[Site, Choice], structure: Structure) -> dict[Site
         conv = structure.convs.get(site.consumer)
         if conv is not None and conv.ranges and site.role is not Role.WEIGHT:
             options["geometry"] = conv.ranges
+        if conv is not None and conv.window is not None and choice.params is None and _joint(choice):
+            options["window"] = asdict(conv.window)
         placed[site] = replace(choice, options=options)
     return placed
+
+
+def _joint(choice: Choice) -> bool:
+    """Whether both operands are searched together."""
+    return isinstance(calibrators().get(choice.calibrator), Joint)
 
 
 def applied(plan: Plan, structure: Structure) -> Plan:

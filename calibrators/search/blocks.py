@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.statistics.base import F32, F64, NotFinite, Observed
 from onnxptq.calibration.statistics.rows import spread_rows
+from onnxptq.structure import Window
 
 BUDGET = 1 << 21
 """Most numbers kept of one product (8 MiB)."""
@@ -81,7 +83,7 @@ class Blocks(Observed):
 
     def merge(self, other: Self) -> Self:
         """The blocks of both, as many as fit."""
-        both = type(self)(self.rows, self.heads, weighted=self.weighted)
+        both = self._empty()
         for one in (self, other):
             for side, found in one.extrema.items():
                 both._widen(side, found)
@@ -90,6 +92,9 @@ class Blocks(Observed):
                     both.blocks.append(block)
         both.samples, both.count = self.samples + other.samples, self.count + other.count
         return both
+
+    def _empty(self) -> Self:
+        return type(self)(self.rows, self.heads, weighted=self.weighted)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Its whole state."""
@@ -130,6 +135,34 @@ class Rows(Blocks):
         left = x.reshape(-1, x.shape[-1])
         rows = spread_rows(len(left), self.rows, self.samples * self.rows)
         return tuple(part.reshape(len(left), -1)[rows][None] for part in (x, *partners))
+
+
+class Windows(Blocks):
+    """Rows of a convolution's input under its kernel [places, channels and taps], and the gradient by place."""
+
+    axis: ClassVar[int] = 1
+
+    def __init__(self, rows: int, window: Window, *, weighted: bool = True) -> None:
+        super().__init__(rows, weighted=weighted)
+        self.window = window
+
+    def _empty(self) -> Self:
+        return type(self)(self.rows, self.window, weighted=self.weighted)
+
+    def _by_head(self, x: F32) -> F32:
+        return x.reshape(1, 1, -1, 1)
+
+    def _chosen(self, x: F32, *partners: F32) -> tuple[F32, ...]:
+        view = self.window.rows(x)
+        lead = view.shape[: x.ndim - 1]
+        count = math.prod(lead)
+        rows = spread_rows(count, self.rows, self.samples * self.rows)
+        left = view[np.unravel_index(rows, lead)].reshape(len(rows), -1)
+        return (left[None], *(np.moveaxis(part, 1, -1).reshape(count, -1)[rows][None] for part in partners))
+
+    def kind(self) -> Hashable:
+        """Type and settings."""
+        return (*cast(tuple[Hashable, ...], super().kind()), self.window)
 
 
 class Channels(Blocks):

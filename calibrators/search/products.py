@@ -100,6 +100,13 @@ class Regions:
         return self.meaning(x, self.candidates[index]) if self.meaning is not None else self.coded(x, np.array(index))
 
 
+def published_sum(x: F32, p: DualRegionParams) -> F32:
+    """x as decoded by PTQ4ViT's published code: the sum of both regions, the coarse one never below the split."""
+    last, split = np.float32(2 ** (p.bits - 1) - 1), p.scale_low * np.float32(2 ** (p.bits - 1) - 1)
+    high = np.rint(np.clip(x, split, 1) * last) / last
+    return np.asarray(high + np.rint(np.clip(x, 0, split) / p.scale_low) * p.scale_low, np.float32)
+
+
 @dataclass
 class SearchedOperand:
     """One side of a product: its blocks [samples, heads, rows, columns] and candidates (None: it stays float)."""

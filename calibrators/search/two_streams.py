@@ -26,32 +26,12 @@ from onnxptq.calibration.statistics.base import F32
 from onnxptq.calibration.statistics.rows import spread_rows
 from onnxptq.calibrators.search.refit import InputMoments, Refit, Settings, refit
 from onnxptq.graph.dataflow.tokens import Padding
+from onnxptq.structure import Window
 
 I64 = NDArray[np.int64]
 WALK = 1000
 """The number of this walk in a checkpoint, after all others."""
 ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Window:
-    """Position of a convolution's kernel on its input, which makes it a linear."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
-
-    def rows(self, x: F32) -> F32:
-        """A view [batch, places..., channels, kernel...] of the input under the kernel."""
-        rank = len(self.shape)
-        x = np.pad(x, [(0, 0), (0, 0), *zip(self.pads[:rank], self.pads[rank:], strict=True)])
-        spans = [(size - 1) * step + 1 for size, step in zip(self.shape, self.dilations, strict=True)]
-        view = np.lib.stride_tricks.sliding_window_view(x, spans, axis=tuple(range(2, 2 + rank)))
-        places = tuple(slice(None, None, step) for step in self.strides)
-        taps = tuple(slice(None, None, step) for step in self.dilations)
-        view = view[(slice(None), slice(None), *places, *taps)]
-        return np.moveaxis(view, 1, 1 + rank)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ class ReparameterizeLayerNorm(Pass):
     1. The LayerNormalization's output goes to linears alone, channels in order.
     2. Rule ``repq``: r and m make the affine quantizers of the channels (percentile range, least squared error) equal:
        r = s_c / mean s, m = mean s (mean z - z_c), with the mean of z rounded to a code (RepQ-ViT, equations 7 to 10).
+       The linears' inputs keep mean s and mean z (``pipeline.reparameterised``).
     3. Rule ``balanced``: m is the middle of the robust range, r the square root of deviation over weight.
     4. If the output has other readers too (the residual stream of a post-norm encoder), the linears named by ``copies``
        get their own normalization.
@@ -63,8 +65,11 @@ class ReparameterizeLayerNorm(Pass):
             if not rows.size:
                 changes.append(self.left(name, "no tokens were seen"))
                 continue
+            codes: dict[str, Any] = {}
             if options["rule"] == "repq":
-                factor, offset = repq(rows, options["bits"])
+                even = repq(rows, options["bits"])
+                factor, offset = even.factor, even.offset
+                codes = {"bits": options["bits"], "scale": even.scale, "zero": even.zero}
             else:
                 factor, offset = balanced(rows, np.linalg.norm(read.columns(model), axis=1), options["quantile"])
             plain = read.padded and options["padded"] == "scale"
@@ -82,12 +87,25 @@ class ReparameterizeLayerNorm(Pass):
                 f"channels divided by {factor.min():.3g} .. {factor.max():.3g} and centred for "
                 f"{len(read.linears)} linears{how}"
             )
-            changes.append(Change(self.name, name, what, data={"factors": factor.tolist(), "offsets": offset.tolist()}))
+            data: dict[str, Any] = {"factors": factor.tolist(), "offsets": offset.tolist()}
+            if codes and not plain:
+                data["codes"] = codes | {"linears": [linear.name for linear in read.linears]}
+            changes.append(Change(self.name, name, what, data=data))
         return changes
 
 
-def repq(rows: F64, bits: int) -> tuple[F64, F64]:
-    """r and m of rule ``repq``, from rows of channels."""
+@dataclass(frozen=True)
+class Even:
+    """The fold of rule ``repq``, and the one quantizer that all channels then have."""
+
+    factor: F64
+    offset: F64
+    scale: float
+    zero: int
+
+
+def repq(rows: F64, bits: int) -> Even:
+    """r and m of rule ``repq``, and the mean step and zero-point, from rows of channels."""
     levels = 2**bits - 1
     steps, lows, errors = [], [], []
     for share in PERCENTILES:
@@ -104,7 +122,8 @@ def repq(rows: F64, bits: int) -> tuple[F64, F64]:
     mean = float(step.mean())
     factor = np.clip(step / mean, 1 / LIMIT, LIMIT)
     zero = np.round(-low / (factor * mean))
-    return factor, mean * (np.clip(np.round(zero.mean()), 0, levels) - zero)
+    common = np.clip(np.round(zero.mean()), 0, levels)
+    return Even(factor, mean * (common - zero), mean, int(common))
 
 
 def balanced(rows: F64, weights: F64, quantile: float) -> tuple[F64, F64]:

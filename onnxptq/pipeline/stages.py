@@ -36,6 +36,7 @@ from onnxptq.passes.base import Change, run_passes
 from onnxptq.pipeline import weights
 from onnxptq.pipeline.config import RunConfig, RunContext
 from onnxptq.pipeline.expressible import expressible
+from onnxptq.pipeline.reparameterised import kept
 from onnxptq.pipeline.walking import pass_options, walks, weighted
 from onnxptq.placement import applied
 from onnxptq.plan import Plan
@@ -185,7 +186,7 @@ def calibrate(
     wanted, warnings = planned(name, folded.structure, config)
     if config.plan is not None:
         wanted = applied(wanted, folded.structure)
-    plan = wanted
+    plan = kept(wanted, folded.changes)
     if known is not None:
         same = [key for key in plan if plan.sites[key].role is not Role.WEIGHT and known.wanted.get(key) == plan[key]]
         plan = plan.replace({key: known.plan[key] for key in same})

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from onnxptq.structure.discover import discover
 from onnxptq.structure.types import Attention, Conv, Linear, Norm, Part, Role, Site, Source, Structure
+from onnxptq.structure.window import Window
 
-__all__ = ["Attention", "Conv", "Linear", "Norm", "Part", "Role", "Site", "Source", "Structure", "discover"]
+__all__ = ["Attention", "Conv", "Linear", "Norm", "Part", "Role", "Site", "Source", "Structure", "Window", "discover"]

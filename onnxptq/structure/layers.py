@@ -9,6 +9,7 @@ from onnxptq.graph.edit import only_reader
 from onnxptq.graph.model import Model
 from onnxptq.ops.qconv import ranges
 from onnxptq.structure.types import Conv, Linear, Norm
+from onnxptq.structure.window import Window
 
 
 def linears(model: Model) -> dict[str, Linear]:
@@ -52,8 +53,18 @@ def convs(model: Model) -> dict[str, Conv]:
                 node.outputs[0].name,
                 node.op == "ConvTranspose",
                 _ranges(node),
+                _window(node),
             )
     return found
+
+
+def _window(node: gs.Node) -> Window | None:
+    shape = tuple(int(n) for n in node.inputs[1].shape[2:])
+    rank, attrs = len(shape), node.attrs
+    if node.op != "Conv" or int(attrs.get("group", 1)) != 1 or attrs.get("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    defaults = (("strides", [1] * rank), ("pads", [0] * 2 * rank), ("dilations", [1] * rank))
+    return Window(shape, *(tuple(attrs.get(name, default)) for name, default in defaults))
 
 
 def _ranges(node: gs.Node) -> str:

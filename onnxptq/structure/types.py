@@ -8,6 +8,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.structure.window import Window
+
 
 class Role(StrEnum):
     """The role of a tensor in the operation that reads it."""
@@ -89,6 +91,8 @@ class Conv:
     transpose: bool = False
     ranges: str = ""
     """Units that its input can have run-time ranges for: ``pixel``, ``channel``, ``sample``; empty if no op can."""
+    window: Window | None = None
+    """None where it is no linear on windows: transposed, in groups, or with ``auto_pad``."""
 
 
 @dataclass(frozen=True)

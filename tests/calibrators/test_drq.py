@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +15,10 @@ from onnxptq.calibration.engine import Engine
 from onnxptq.calibration.gradients import Take
 from onnxptq.calibration.jobs import jobs_of
 from onnxptq.calibration.statistics.base import Request
+from onnxptq.calibrators import calibrators
 from onnxptq.calibrators.base import searches
-from onnxptq.calibrators.drq import published_sum
 from onnxptq.calibrators.search.blocks import Channels, Mixtures, Rows, Scores
+from onnxptq.calibrators.search.products import published_sum
 from onnxptq.errors import InputError
 from onnxptq.graph.dataflow.tokens import Padding
 from onnxptq.graph.model import Model
@@ -24,12 +26,13 @@ from onnxptq.ops import schemes
 from onnxptq.ops.dual_region import GELU_LOWEST, DualRegionParams, softmax_regions
 from onnxptq.ops.uniform import UniformParams, symmetric
 from onnxptq.plan import Choice
-from onnxptq.structure import Role, Site
+from onnxptq.structure import Role, Site, Window
 from tests.calibration.small import model, samples, source
 
 F32 = NDArray[np.float32]
 DUAL, UNIFORM = schemes()["dual_region"], schemes()["uniform"]
 EVERY = 10**6
+WINDOW = Window((3, 3), (1, 1), (0, 0, 0, 0), (1, 1))
 FACTORS = [0.01 + i * (1.2 - 0.01) / 100 for i in range(100)]
 INPUT = Site("x", "MatMul_0", Role.LINEAR_INPUT, output="h")
 WEIGHT = Site("w", "MatMul_0", Role.WEIGHT, axis=1, partner="x", output="h")
@@ -52,6 +55,7 @@ def weight(shape: tuple[int, ...], index: int) -> F32:
 
 def drive(held: Model, given: Any, choices: Mapping[Site, Choice], **kwargs: Any) -> dict[str, Choice]:
     """What the joint search returns for these sites."""
+    assert "drq" in calibrators()
     asked = searches({site.key: choice for site, choice in choices.items()}, {site.key: site for site in choices})
     found = Engine(held, source(held, given), threads=1, **kwargs).drive(asked, stage="search")
     return {key: choice for choices in found.values() for key, choice in choices.items()}
@@ -255,7 +259,7 @@ def test_gelu(aligned: bool, with_weight: bool) -> None:
     assert (abs(power - round(power)) < 1e-5) == aligned
 
 
-def test_convolutions_and_products_go_by_their_own_error() -> None:
+def test_convolutions_go_by_their_output_or_like_products_by_their_own_error() -> None:
     w = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     held = model("(float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] h) { h = Conv(x, w) }", w=w)
     x = np.random.default_rng(1).standard_t(3, (1, 3, 8, 8)).astype(np.float32)
@@ -267,9 +271,38 @@ def test_convolutions_and_products_go_by_their_own_error() -> None:
     np.testing.assert_allclose(own.scale, np.abs(x).max() * FACTORS[int(np.argmin(errors))] / 7.5, rtol=1e-5)
     kernels = uniform(found[kernel.key])
     assert kernels.scale.shape == (4, 1, 1, 1)
+    both = [
+        replace(drq(granularity=g, rounds=1), options={**drq(rounds=1).options, "window": asdict(WINDOW)})
+        for g in ("tensor", "channel")
+    ]
+    found = drive(held, [{"x": x}], {image: both[0], kernel: both[1]})
+    windows = (
+        np.lib.stride_tricks.sliding_window_view(x[0], (3, 3), axis=(1, 2)).transpose(1, 2, 0, 3, 4).reshape(36, -1)
+    )
+    matrix = w.reshape(4, -1).T
+    whole = UNIFORM.fake(windows, symmetric(np.abs(x).max(), 4))
+    per_column = [np.square(whole @ one - windows @ matrix).sum(axis=0) for one in tried(matrix, 4, axis=0)]
+    by_output = np.abs(matrix).max(axis=0) * np.array(FACTORS)[np.argmin(per_column, axis=0)] / 7.5
+    np.testing.assert_allclose(uniform(found[kernel.key]).scale.reshape(-1), by_output, rtol=1e-5)
+    coded = UNIFORM.fake(w, uniform(found[kernel.key])).reshape(4, -1).T
+    outputs = [
+        np.square(one @ coded - windows @ matrix).sum()
+        for one in (UNIFORM.fake(windows, symmetric(np.abs(x).max() * f, 4)) for f in FACTORS)
+    ]
+    np.testing.assert_allclose(
+        uniform(found[image.key]).scale, np.abs(x).max() * FACTORS[int(np.argmin(outputs))] / 7.5, rtol=1e-5
+    )
     product = Site("q", "MatMul_3", Role.MATMUL_INPUT, output="r")
     other = Site("kt", "MatMul_3", Role.MATMUL_INPUT, output="r")
     assert set(drive(model(ATTENTION), attention_samples(), {product: drq(), other: drq()})) == {product.key, other.key}
+
+
+def test_inputs_after_a_relu_are_unsigned() -> None:
+    held, _ = linear()
+    x = np.abs(np.random.default_rng(0).standard_normal((2, 6, 8))).astype(np.float32)
+    found = drive(held, [{"x": x}], {INPUT: drq(), WEIGHT: drq(granularity="channel")})
+    assert int(uniform(found[INPUT.key]).zero) == 0
+    assert (uniform(found[WEIGHT.key]).zero == 8).all()
 
 
 def test_dead_operands() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from onnxptq import Quantizer
-from onnxptq.calibrators.search.two_streams import Target, Window
+from onnxptq.calibrators.search.two_streams import Target
 from onnxptq.errors import InputError
 from onnxptq.recipe import Recipe
 from onnxptq.report.data import Verdict
 from onnxptq.running.sessions import session
-from onnxptq.structure import Role
+from onnxptq.structure import Role, Window
 from tests.passes.graphs import Builder
 
 RNG = np.random.default_rng(3)

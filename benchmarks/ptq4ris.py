@@ -2,7 +2,8 @@
 
 Each cell is one quantized model on one split of one benchmark, kept in FOLDER, so an interrupted run continues; `--doc`
 writes the tables between the marks of a file after each cell, `--print` only prints finished cells as Markdown.
-Calibration: 32 (image, sentence) pairs of the train split, the three benchmarks in turn.
+Calibration: 32 (image, sentence) pairs of the train split, the three benchmarks in turn; selection and report have more
+of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxptq.calibration.sources.split import extra
 from onnxptq.datasets import scenes, zoo
 from onnxptq.evaluate.overlap import Agreement, RefScore
 from onnxptq.evaluate.predictors import LavtPredictor
@@ -28,7 +30,10 @@ from onnxptq.quantizer import Quantizer
 from onnxptq.report.text import markdown_table
 
 BITS = ("w8a8", "w6a6", "w4a8", "w4a4")
-SPLITS = {"val": 500, "testA": 200, "testB": 200}
+SPLITS = {"val": 500}
+SEEDS = (0, 1, 2)
+NARROW = "w4a4"
+"""The width of ablations and seeds."""
 IMAGES = 32
 MARKS = ("<!-- table -->", "<!-- /table -->")
 FULL, WHOLE = "FP32", "w32a32"
@@ -41,6 +46,11 @@ class Row:
 
     recipe: str
     settings: dict[str, str] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+
+    def at(self, bits: str) -> dict[str, str]:
+        """The settings at a width: ``A`` is that of the activations."""
+        return {key: value.replace("A", bits.partition("a")[2]) for key, value in self.settings.items()}
 
 
 def _parts(visual: bool, text: bool, rest: bool) -> Row:
@@ -52,7 +62,13 @@ def _text(**settings: str) -> Row:
     return Row("ptq4ris", {"visual": "float", "rest": "float", **settings})
 
 
-METHODS = {name: Row(name) for name in ("rtn", "ptq4vit", "repq-vit", "ptq4ris", "auto")}
+NAMES = ("rtn", "ptq4vit", "repq-vit", "ptq4ris", "auto")
+METHODS = {
+    f"{name}{title}": Row(name, {"conv_input.bits": bits})
+    for title, bits in (("", "A"), (", convolutions 8", "8"))
+    for name in NAMES
+}
+"""Every method with the inputs of convolutions as wide as the others, and in 8 bits: the papers do not say which."""
 PARTS = {
     "extrema everywhere": _parts(False, False, False),
     "fusion and decoder searched": _parts(False, False, True),
@@ -63,6 +79,7 @@ PARTS = {
 }
 OUTLIERS = {
     "extrema (rtn)": _text(text="rtn"),
+    "per channel": _text(text="channel"),
     "mean": _text(outliers="mean"),
     "median + 3 MAD": _text(outliers="median+mad"),
     "99 % confidence": _text(outliers="confidence"),
@@ -75,31 +92,34 @@ OPTIONS = {
     "bare split": Row("ptq4ris", {"regions": "bare"}),
     "split searched by the published sum": Row("ptq4ris", {"regions": "sum"}),
     "GELU's scales a power of two apart": Row("ptq4ris", {"aligned": "on"}),
+    "patch embedding's weight coded": Row("ptq4ris", include=(r"patch_embed.*:weight$",)),
+    "fusion's errors to the power 2.4": Row("ptq4ris", {"fusion": "2.4"}),
     "one scale a weight in the image encoder": Row("ptq4ris", {"weight_scales": "released"}),
     "decoder's inputs by channel": Row("ptq4ris", {"decoder": "channel"}),
     "decoder's inputs in float": Row("ptq4ris", {"decoder": "float"}),
 }
 TABLES = {"methods": METHODS, "parts": PARTS, "outliers": OUTLIERS, "options": OPTIONS}
-FIRST = [(scenes.BENCHMARKS[0], "val")]
-EVERYWHERE = [(benchmark, split) for benchmark in scenes.BENCHMARKS for split in SPLITS]
+FIRST = (scenes.BENCHMARKS[0], "val")
 
 
 class Bench:
     """The folder, and the data shared by all cells."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.seed = folder, seed
         folder.mkdir(parents=True, exist_ok=True)
         self._calibration: list[dict[str, Array]] = []
 
     def model(self, row: Row, bits: str) -> Path:
         """The quantized model, written where it is missing."""
-        path = self.folder / f"{stem(row)}-{bits}.onnx"
+        path = self.folder / f"{stem(row, self.seed)}-{bits}.onnx"
         if not path.exists():
-            self._calibration = self._calibration or list(zoo.lavt_calibration(IMAGES))
+            more = extra(IMAGES, selecting=True)
+            self._calibration = self._calibration or list(zoo.lavt_calibration(IMAGES + more, seed=self.seed))
             start = time.process_time()
-            quantizer = Quantizer(zoo.path("lavt-mini"), recipe=row.recipe, bits=bits, settings=row.settings, threads=1)
-            plan = quantizer.calibrate(self._calibration)
+            how = {"recipe": row.recipe, "bits": bits, "settings": row.at(bits), "include": row.include}
+            quantizer = Quantizer(zoo.path("lavt-mini"), **how, threads=1)  # type: ignore[arg-type]
+            plan = quantizer.calibrate(self._calibration, limit=IMAGES)
             proto = native.lower(quantizer.model, quantizer.structure, plan).proto
             write_record(path.with_suffix(".cost"), {"seconds": time.process_time() - start})
             onnx.save_model(proto, path.with_suffix(".partial"))
@@ -124,7 +144,7 @@ class Bench:
 
     def measure(self, row: Row | None, bits: str, benchmark: str, split: str) -> dict[str, float]:
         """A cell's figures; None: FP32."""
-        path = record(self.folder, row, bits, benchmark, split)
+        path = record(self.folder, row, bits, benchmark, split, self.seed)
         if not path.exists():
             expected = self.reference(benchmark, split)
             score, agreement = RefScore(), Agreement()
@@ -136,88 +156,99 @@ class Bench:
         return read_record(path)
 
 
-def stem(row: Row | None) -> str:
+def stem(row: Row | None, seed: int = 0) -> str:
     """A row's file name."""
-    return (
-        "fp32"
-        if row is None
-        else "-".join([row.recipe, *(f"{key}.{value}" for key, value in sorted(row.settings.items()))])
-    )
+    if row is None:
+        return "fp32"
+    words = [
+        row.recipe,
+        *(f"{key}.{value}" for key, value in sorted(row.settings.items())),
+        *["included"][: len(row.include)],
+    ]
+    return "-".join([*words, *([f"seed{seed}"] if seed else [])])
 
 
-def record(folder: Path, row: Row | None, bits: str, benchmark: str, split: str) -> Path:
+def record(folder: Path, row: Row | None, bits: str, benchmark: str, split: str, seed: int = 0) -> Path:
     """File of a cell's figures."""
-    return folder / f"{stem(row)}-{bits}-{benchmark}-{split}.json"
+    return folder / f"{stem(row, seed)}-{bits}-{benchmark}-{split}.json"
 
 
-def cells(bits: Sequence[str], tables: Sequence[str]) -> Iterator[tuple[Row | None, str, str, str]]:
-    """The cells to measure, the most informative first."""
-    if "methods" in tables:
-        yield None, WHOLE, *FIRST[0]
-        yield from ((row, width, *FIRST[0]) for width in bits for row in METHODS.values())
+def cells(bits: Sequence[str], tables: Sequence[str]) -> Iterator[tuple[Row | None, str, str, str, int]]:
+    """The cells to measure, with the seed of their samples, the most informative first."""
+    benchmark, split = FIRST
+    yield None, WHOLE, benchmark, split, 0
     for name in tables:
-        if name != "methods":
-            yield from (
-                (row, width, *FIRST[0]) for width in bits if width in ("w4a4", "w4a8") for row in TABLES[name].values()
-            )
-    if "methods" in tables:
-        for place in EVERYWHERE:
-            yield None, WHOLE, *place
-            yield from ((row, width, *place) for width in bits for row in METHODS.values())
+        for width in bits:
+            if name == "methods" or width == NARROW:
+                yield from (
+                    (row, width, benchmark, split, 0) for row in TABLES[name].values() if width != "w8a8" or wide(row)
+                )
+    if "methods" in tables and NARROW in bits:
+        yield from ((row, NARROW, benchmark, split, seed) for seed in SEEDS[1:] for row in METHODS.values())
+
+
+def wide(row: Row) -> bool:
+    """Whether a method has its convolutions as wide as the rest: at 8 bits both are the same."""
+    return row.settings.get("conv_input.bits") != "8"
 
 
 def text(folder: Path, bits: Sequence[str]) -> str:
     """Every table, with the finished cells."""
-    parts = [_overlaps(folder, bits, benchmark) for benchmark in scenes.BENCHMARKS] + [_precisions(folder, bits)]
     titles = {
         "parts": "What each part brings",
         "outliers": "Rules of the outliers' thresholds, the text encoder alone quantized",
         "options": "Options",
     }
-    parts += [_ablation(folder, bits, title, TABLES[name]) for name, title in titles.items()]
+    parts = [_methods(folder, bits), _seeds(folder)]
+    parts += [_ablation(folder, title, TABLES[name]) for name, title in titles.items()]
     return "\n\n".join(part for part in parts if part)
 
 
-def _rows(bits: Sequence[str]) -> Iterator[tuple[str, str, Row | None]]:
-    yield WHOLE, FULL, None
-    yield from ((width, name, row) for width in bits for name, row in METHODS.items())
+def _methods(folder: Path, bits: Sequence[str]) -> str:
+    """Both widths of the convolutions' inputs side by side."""
+    whole = read_record(record(folder, None, WHOLE, *FIRST))
+    lines = [["", FULL, _shown(whole), ""]] if whole else []
+    for width in bits:
+        for name in NAMES:
+            found = [
+                read_record(record(folder, METHODS[key], width, *FIRST)) for key in (name, f"{name}, convolutions 8")
+            ]
+            if any(found):
+                lines.append([width, name, *map(_shown, found)])
+    head = ["", "", "inputs of convolutions as wide as the others", "in 8 bits"]
+    title = f"{FIRST[0]} {FIRST[1]} ({SPLITS[FIRST[1]]}): MIoU / OIoU · mean IoU with FP32's masks · P@0.5 / 0.7 / 0.9"
+    return f"{title}\n\n" + markdown_table(head, lines)
 
 
-def _overlaps(folder: Path, bits: Sequence[str], benchmark: str) -> str:
+def _seeds(folder: Path) -> str:
+    """Agreement and MIoU of each seed at the narrowest width."""
     lines = []
-    for width, name, row in _rows(bits):
-        found = [read_record(record(folder, row, width, benchmark, split)) for split in SPLITS]
-        if any(found):
-            shown = [f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f}" if f else "-" for f in found]
-            lines.append(["" if row is None else width, name, *shown])
-    head = ["", "", *(f"{split} ({count})" for split, count in SPLITS.items())]
-    return f"{benchmark}: MIoU / OIoU · mean IoU with FP32's masks\n\n" + markdown_table(head, lines) if lines else ""
-
-
-def _precisions(folder: Path, bits: Sequence[str]) -> str:
-    lines = []
-    for width, name, row in _rows(bits):
-        f = read_record(record(folder, row, width, *FIRST[0]))
-        if f:
-            lines.append(["" if row is None else width, name, *(f"{f[f'P@{t}']:.1f}" for t in (0.5, 0.7, 0.9))])
+    for name in NAMES:
+        cells = []
+        for key in (name, f"{name}, convolutions 8"):
+            held = [f for s in SEEDS if (f := read_record(record(folder, METHODS[key], NARROW, *FIRST, s)))]
+            mious, agreements = (" / ".join(f"{f[k]:.1f}" for f in held) for k in ("MIoU", "agreement"))
+            cells.append(f"{mious} · {agreements}" if len(held) > 1 else "-")
+        lines.append([name, *cells])
+    if all(cell == "-" for line in lines for cell in line[1:]):
+        return ""
+    head = ["", "inputs of convolutions as wide as the others", "in 8 bits"]
     return (
-        f"{FIRST[0][0]} {FIRST[0][1]}, share of masks by IoU\n\n"
-        + markdown_table(["", "", "P@0.5", "P@0.7", "P@0.9"], lines)
-        if lines
-        else ""
+        f"{NARROW}, calibration samples of seeds {', '.join(map(str, SEEDS))}: MIoU · agreement\n\n"
+        + markdown_table(head, lines)
     )
 
 
-def _ablation(folder: Path, bits: Sequence[str], title: str, rows: dict[str, Row]) -> str:
-    widths = [width for width in bits if width in ("w4a8", "w4a4")]
-    lines = []
-    for name, row in rows.items():
-        found = [read_record(record(folder, row, width, *FIRST[0])) for width in widths]
-        if any(found):
-            lines.append(
-                [name, *(f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f}" if f else "-" for f in found)]
-            )
-    return f"{title}, {FIRST[0][0]} {FIRST[0][1]}\n\n" + markdown_table(["", *widths], lines) if lines else ""
+def _shown(f: dict[str, float]) -> str:
+    if not f:
+        return "-"
+    precisions = " / ".join(f"{f[f'P@{t}']:.1f}" for t in (0.5, 0.7, 0.9))
+    return f"{f['MIoU']:.2f} / {f['OIoU']:.2f} · {f['agreement']:.1f} · {precisions}"
+
+
+def _ablation(folder: Path, title: str, rows: dict[str, Row]) -> str:
+    lines = [[name, _shown(f)] for name, row in rows.items() if (f := read_record(record(folder, row, NARROW, *FIRST)))]
+    return f"{title}, {FIRST[0]} {FIRST[1]}\n\n" + markdown_table(["", NARROW], lines) if lines else ""
 
 
 def write(doc: Path, tables: str, marks: tuple[str, str] = MARKS) -> None:
@@ -233,20 +264,19 @@ def main() -> None:
     parser.add_argument("--bits", nargs="+", default=BITS)
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the tables")
-    parser.add_argument("--first", action="store_true", help=f"only {FIRST[0][0]} {FIRST[0][1]}")
     parser.add_argument("--doc", type=Path)
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
     if not args.print:
-        bench = Bench(args.folder)
         chosen = [
             row for name in args.tables for key, row in TABLES[name].items() if args.rows is None or key in args.rows
         ]
-        for row, bits, benchmark, split in cells(args.bits, args.tables):
-            wanted = (row is None or row in chosen) and ((benchmark, split) in FIRST or not args.first)
-            if wanted and not record(args.folder, row, bits, benchmark, split).exists():
-                found = bench.measure(row, bits, benchmark, split)
-                print(stem(row), bits, benchmark, split, {k: round(v, 2) for k, v in found.items()}, flush=True)
+        benches = {seed: Bench(args.folder, seed) for seed in SEEDS}
+        for row, bits, benchmark, split, seed in cells(args.bits, args.tables):
+            wanted = row is None or row in chosen
+            if wanted and not record(args.folder, row, bits, benchmark, split, seed).exists():
+                found = benches[seed].measure(row, bits, benchmark, split)
+                print(stem(row, seed), bits, benchmark, split, {k: round(v, 2) for k, v in found.items()}, flush=True)
     if args.doc is not None:
         write(args.doc, text(args.folder, args.bits))
     print(text(args.folder, args.bits))

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxptq.calibration.sources.split import extra
 from onnxptq.datasets import zoo
 from onnxptq.evaluate.overlap import Agreement, MaskScore
 from onnxptq.evaluate.predictors import SamPredictor
@@ -37,6 +38,8 @@ from onnxptq.structure import discover
 BITS = ("w4a4", "w3a3", "w6a6", "w4a8", "w8a8")
 MODELS = ("plain", "shifted")
 SCENES, IMAGES, SHIFT = 90, 32, 8.0
+ASKED = IMAGES + extra(IMAGES, selecting=True)
+"""Samples to calibrate, and those that selection and report hold back."""
 Array = NDArray[Any]
 
 
@@ -47,6 +50,8 @@ class Row:
     recipe: str
     settings: dict[str, str] = field(default_factory=dict)
     encoder: str = ""
+    encoder_settings: dict[str, str] = field(default_factory=dict)
+    """More settings of the encoder."""
 
 
 SHORT = {"weights.iterations": "300", "weights.lr": "0.01"}
@@ -67,7 +72,7 @@ ROWS = {
     "search on the map": Row("ptq4sam-s", {"objective": "map"}),
     "finer tau": Row("ptq4sam-s", {"tau": "fine"}),
     "exponent 2": Row("ptq4sam-s", {"exponent": "2.0"}),
-    "average extrema": Row("ptq4sam-s", {"observer": "avgminmax"}),
+    "average extrema": Row("ptq4sam-s", {"observer": "avgminmax"}, encoder_settings={"keys": "avgminmax"}),
     "adaround": Row("adaround", SHORT),
     "brecq": Row("brecq", SHORT),
     "qdrop": Row("qdrop", SHORT),
@@ -147,7 +152,7 @@ class Bench:
         if part not in self.samples:
             encoder = session(self.encoder, threads=1)
             self.samples[part] = list(
-                zoo.encoder_calibration(IMAGES) if part == "encoder" else zoo.decoder_calibration(encoder, IMAGES)
+                zoo.encoder_calibration(ASKED) if part == "encoder" else zoo.decoder_calibration(encoder, ASKED)
             )
         return self.samples[part]
 
@@ -156,8 +161,9 @@ class Bench:
         row, path = ROWS[name], self.folder / f"{source.stem}-{name.replace(' ', '-')}-{bits}.onnx"
         if not path.exists():
             start = time.process_time()
-            quantizer = Quantizer(source, recipe=row.recipe, bits=bits, settings=row.settings, threads=1)
-            plan = quantizer.calibrate(self.calibration(part))
+            settings = row.settings | (row.encoder_settings if part == "encoder" else {})
+            quantizer = Quantizer(source, recipe=row.recipe, bits=bits, settings=settings, threads=1)
+            plan = quantizer.calibrate(self.calibration(part), limit=IMAGES)
             proto = native.lower(quantizer.model, quantizer.structure, plan).proto
             done = [change.what for change in quantizer.changes if change.done]
             write_record(path.with_suffix(".log.json"), {"seconds": time.process_time() - start, "changes": done})

@@ -16,6 +16,7 @@ from onnxptq.calibration.sources.opening import open_source
 from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.sources.split import Samples, extra, split_samples
 from onnxptq.calibration.sources.synthetic import DEFAULT_COUNT
+from onnxptq.datasets.draw import How
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Change
@@ -82,6 +83,7 @@ class Quantizer:
         max_loss: float | None = None,
         min_sqnr: float | None = None,
         seed: int = 0,
+        draw: How = "random",
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -103,6 +105,7 @@ class Quantizer:
             max_loss=max_loss,
             min_sqnr=min_sqnr,
             seed=seed,
+            draw=draw,
             threads=threads,
         )
         self._progress, self.watch = progress or Silent(), Stopwatch()
@@ -200,6 +203,7 @@ class Quantizer:
             samples=limit if limit is None or limit < 1 else limit + more,
             preprocess=preprocess,
             seed=self.config.seed,
+            draw=self.config.draw,
             shapes=dict(self.config.shapes),
         )
 

@@ -226,6 +226,7 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
         shapes=dict(args.shape),
         settings=settings,
         seed=args.seed,
+        draw=args.draw,
         threads=args.threads,
         progress=out.progress(),
     )

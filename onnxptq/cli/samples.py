@@ -25,6 +25,7 @@ def open_for(model: Model, structure: Structure, spec: str, args: Namespace) -> 
         samples=args.samples,
         preprocess=args.preprocess,
         seed=args.seed,
+        draw=args.draw,
         shapes=dict(args.shape),
     )
 

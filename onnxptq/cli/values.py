@@ -7,6 +7,7 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, _ActionsContai
 from typing import Any
 
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
+DRAWS = ("random", "first")
 EXECUTORS = ("native", "function", "python")
 LARGEST = 2**31 - 1
 RECIPE, BITS = "auto", "w8a8"
@@ -151,6 +152,12 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
         default=[],
         metavar="NAME=2,3,..",
         help="shape of an input with dynamic sizes",
+    )
+    group.add_argument(
+        "--draw",
+        choices=DRAWS,
+        default="random",
+        help="how N samples are taken from more: at random by the seed, or the first ones (default random)",
     )
     group.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (default 0)")
 

@@ -3,7 +3,7 @@
 Which half of Segment Anything is calibrated follows from the model's inputs. The decoder's samples are made as the
 papers make them: embeddings of the FP32 encoder, and all boxes of an image in one batch; a second json with a
 detector's results gives detected instead of true boxes. RefCOCO gives true (image, sentence) pairs of the train split,
-one sentence a ref, shuffled.
+one sentence a ref.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from PIL import Image
 
 from onnxptq.datasets import zoo
 from onnxptq.datasets.coco import Coco
+from onnxptq.datasets.draw import Draw, How
 from onnxptq.datasets.files import require_folder
 from onnxptq.datasets.images import read_image
 from onnxptq.datasets.prompts import Feeds, box_feeds, imagenet, longest_side, sam_input
@@ -57,16 +58,21 @@ def is_named(spec: str) -> bool:
     return spec.partition(":")[0] in KINDS and ":" in spec
 
 
-def open_named(spec: str, inputs: Shapes, *, count: int | None, seed: int, start: Callable[[Path], Runs]) -> Named:
+def open_named(
+    spec: str, inputs: Shapes, *, count: int | None, seed: int, draw: How = "random", start: Callable[[Path], Runs]
+) -> Named:
     """Samples for a model with these ``inputs``; ``start`` opens a session of an encoder."""
     kind, _, rest = spec.partition(":")
-    makers = {"zoo": _zoo, "sam": _sam, "refcoco": _refcoco}[kind](rest, inputs, count or COUNT, seed, start)
+    makers = {"zoo": _zoo, "sam": _sam, "refcoco": _refcoco}[kind](
+        rest, inputs, Draw(count or COUNT, draw, seed), start
+    )
     if not makers:
         raise InputError(f"calibration {spec}: no sample in it")
     return Named(spec, makers)
 
 
-def _zoo(name: str, inputs: Shapes, count: int, seed: int, start: Callable[[Path], Runs]) -> list[Maker]:
+def _zoo(name: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs]) -> list[Maker]:
+    count, seed = draw.limit or COUNT, draw.seed
     if name == "sam-mini":
         name = "sam-mini-decoder" if "point_coords" in inputs else "sam-mini-encoder"
     if name == "lavt-mini":
@@ -80,11 +86,11 @@ def _zoo(name: str, inputs: Shapes, count: int, seed: int, start: Callable[[Path
     return [partial(found.__getitem__, i) for i in range(count)]
 
 
-def _sam(rest: str, inputs: Shapes, count: int, seed: int, start: Callable[[Path], Runs]) -> list[Maker]:
+def _sam(rest: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs]) -> list[Maker]:
     match = re.fullmatch(r"(.*?)((?:\+[^+]*\.(?:json|onnx))*)", rest)
     images, files = Path(match[1] if match else rest), (match[2] if match else "").split("+")[1:]
     if "point_coords" not in inputs:
-        return _sam_images(images, inputs, count)
+        return _sam_images(images, inputs, draw)
     tables, encoders = [f for f in files if f.endswith(".json")], [f for f in files if f.endswith(".onnx")]
     if not 1 <= len(tables) <= 2 or len(encoders) != 1:
         raise InputError(
@@ -105,7 +111,7 @@ def _sam(rest: str, inputs: Shapes, count: int, seed: int, start: Callable[[Path
         )
         if found:
             makers.append(partial(_prompted, encoder, name, size, photo.path, found[:MOST_BOXES], spare, inputs))
-    return makers[:count]
+    return draw.of(makers)
 
 
 def _prompted(
@@ -119,7 +125,7 @@ def _prompted(
     return feeds | {key: value for key, value in spare.items() if key in inputs}
 
 
-def _sam_images(folder: Path, inputs: Shapes, count: int) -> list[Maker]:
+def _sam_images(folder: Path, inputs: Shapes, draw: Draw) -> list[Maker]:
     name, size = _image_input(inputs, "the model")
     files = sorted(
         f for f in require_folder(folder, "images").iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png")
@@ -128,10 +134,10 @@ def _sam_images(folder: Path, inputs: Shapes, count: int) -> list[Maker]:
     def make(file: Path) -> Feeds:
         return {name: sam_input(longest_side(read_image(file), size), size)}
 
-    return [partial(make, file) for file in files[:count]]
+    return [partial(make, file) for file in draw.of(files)]
 
 
-def _refcoco(rest: str, inputs: Shapes, count: int, seed: int, start: Callable[[Path], Runs]) -> list[Maker]:
+def _refcoco(rest: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs]) -> list[Maker]:
     folder, *options = re.split(r"\+(?=(?:split|partition|images|vocab)=)", rest)
     given = dict(option.split("=", 1) for option in options)
     data = RefCoco.load(
@@ -142,12 +148,11 @@ def _refcoco(rest: str, inputs: Shapes, count: int, seed: int, start: Callable[[
     if not isinstance(length, int):
         raise InputError(f"calibration refcoco:{rest}: the model has no input_ids of a fixed length")
     tokenizer = WordPiece.load(given["vocab"], length) if "vocab" in given else zoo.tokenizer()
-    rng = np.random.RandomState(seed)
+    rng = np.random.RandomState(draw.seed)
     by_ref: dict[int, list[int]] = {}
     for i, expression in enumerate(data):
         by_ref.setdefault(expression.ref, []).append(i)
     chosen = [sentences[rng.randint(len(sentences))] for sentences in by_ref.values()]
-    rng.shuffle(chosen)
 
     def make(i: int) -> Feeds:
         expression = data.expressions[i]
@@ -156,7 +161,7 @@ def _refcoco(rest: str, inputs: Shapes, count: int, seed: int, start: Callable[[
         feeds: Feeds = {name: imagenet(np.asarray(pixels).transpose(2, 0, 1))[None], "input_ids": ids}
         return feeds | ({"attention_mask": mask} if "attention_mask" in inputs else {})
 
-    return [partial(make, i) for i in chosen[:count]]
+    return [partial(make, i) for i in draw.of(chosen)]
 
 
 def _image_input(inputs: Shapes, model: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxptq.bits import Bits
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.progress import Progress, Silent, Titled
+from onnxptq.datasets.draw import How
 from onnxptq.errors import InputError, nearest
 from onnxptq.lower import CONSTANTS, FORMATS, Constants, Format
 from onnxptq.plan import Plan
@@ -42,6 +43,8 @@ class RunConfig:
     settings: Mapping[str, str] = field(default_factory=dict)
     """The user's settings, for the report."""
     seed: int = 0
+    draw: How = "random"
+    """How samples are taken from a source that has more."""
     threads: int | None = None
     memory_limit: int | None = None
     plan: Plan | None = None

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from onnxptq.calibration import machine
 from onnxptq.calibration.sources.images import ImageInput, check_preprocess
 from onnxptq.calibration.sources.source import InputSpec, Listed, Sample, Source, checked
+from onnxptq.datasets.draw import Draw
 from onnxptq.datasets.images import SUFFIXES
 from onnxptq.errors import InputError
 from onnxptq.files import Archive, reading
 
 
 class Files(Source):
-    """One sample per file, in the order of the names."""
+    """One sample per file, in the order given."""
 
     def __init__(self, paths: Sequence[Path], inputs: Sequence[InputSpec], *, name: str) -> None:
         self.inputs = tuple(inputs)
@@ -66,25 +67,24 @@ class Images(Files):
         return {self._image.spec.name: self._image.load(self._paths[index], self._preprocess)}
 
 
-def open_path(path: Path, inputs: Sequence[InputSpec], *, limit: int | None, preprocess: str) -> Source:
+def open_path(path: Path, inputs: Sequence[InputSpec], *, draw: Draw, preprocess: str) -> Source:
     """The source in a folder or file."""
     if path.is_dir():
-        return _folder(path, inputs, limit, preprocess)
+        return _folder(path, inputs, draw, preprocess)
     if not path.is_file():
         raise InputError(
             f"calibration {path}: no such file or folder; give a folder of images or .npz files, or 'synthetic'"
         )
     match path.suffix.lower():
         case ".npz" | ".npy":
-            return Listed(
-                _stacked(read_arrays(path, inputs), inputs), inputs, limit=limit, name=f"samples of {path.name}"
-            )
+            held = draw.of(_stacked(read_arrays(path, inputs), inputs))
+            return Listed(held, inputs, limit=None, name=f"samples of {path.name}")
         case suffix if suffix in SUFFIXES:
             return Images([path], inputs, name=path.name, preprocess=preprocess)
     raise InputError(f"calibration {path}: not a folder, an image, .npz or .npy; give one of these, or 'synthetic'")
 
 
-def _folder(path: Path, inputs: Sequence[InputSpec], limit: int | None, preprocess: str) -> Source:
+def _folder(path: Path, inputs: Sequence[InputSpec], draw: Draw, preprocess: str) -> Source:
     with reading(f"calibration {path}"):
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     kinds = {
@@ -97,7 +97,7 @@ def _folder(path: Path, inputs: Sequence[InputSpec], limit: int | None, preproce
         raise InputError(f"calibration {path}: the folder holds no image, .npz or .npy file")
     if len(filled) > 1:
         raise InputError(f"calibration {path}: the folder holds {' and '.join(filled)} files; give one kind")
-    chosen = kinds[filled[0]][:limit]
+    chosen = draw.of(kinds[filled[0]])
     name = f"{len(chosen)} {filled[0]} file{'s' if len(chosen) > 1 else ''} of {path.name}"
     return (
         Images(chosen, inputs, name=name, preprocess=preprocess)

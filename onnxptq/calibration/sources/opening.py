@@ -8,6 +8,7 @@ from pathlib import Path
 from onnxptq.calibration.sources.files import open_path
 from onnxptq.calibration.sources.source import InputSpec, Lazy, Listed, Source
 from onnxptq.calibration.sources.synthetic import DEFAULT_COUNT, Synthetic
+from onnxptq.datasets.draw import DRAWS, Draw, How
 from onnxptq.datasets.specs import is_named, open_named
 from onnxptq.errors import InputError
 from onnxptq.running.sessions import session
@@ -20,11 +21,14 @@ def open_source(
     samples: int | None = None,
     preprocess: str = "imagenet",
     seed: int = 0,
+    draw: How = "random",
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Source:
     """The source for ``spec``: ``synthetic``, a folder of images, .npz or .npy, one such file, or samples themselves.
 
     Data sets are one word: ``zoo:MODEL``, ``sam:IMAGES+INSTANCES.json+ENCODER.onnx``, ``refcoco:FOLDER``.
+
+    ``samples`` of the files of a folder or of a data set are drawn at random by ``seed``, or are the ``first`` ones.
 
     Samples are an iterable of mappings, or an object with ``get_next`` like onnxruntime's calibration readers.
     """
@@ -32,6 +36,9 @@ def open_source(
         raise InputError(f"--samples {samples}: give at least 1")
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
+    if draw not in DRAWS:
+        raise InputError(f"--draw {draw}: choose {' or '.join(DRAWS)}")
+    drawn = Draw(samples, draw, seed)
     if isinstance(spec, Source):
         return spec
     if isinstance(spec, str) and spec == "synthetic":
@@ -39,10 +46,10 @@ def open_source(
             inputs, samples=samples or DEFAULT_COUNT, preprocess=preprocess, seed=seed, shapes=shapes or {}
         )
     if isinstance(spec, str) and is_named(spec):
-        named = open_named(spec, {i.name: i.shape for i in inputs}, count=samples, seed=seed, start=session)
+        named = open_named(spec, {i.name: i.shape for i in inputs}, count=samples, seed=seed, draw=draw, start=session)
         return Lazy(named, inputs, length=len(named), limit=samples, name=spec)
     if isinstance(spec, (str, Path)):
-        return open_path(Path(spec), inputs, limit=samples, preprocess=preprocess)
+        return open_path(Path(spec), inputs, draw=drawn, preprocess=preprocess)
     if hasattr(spec, "get_next"):
         return Listed(iter(spec.get_next, None), inputs, limit=samples, name="samples of a data reader")
     if not isinstance(spec, Iterable):

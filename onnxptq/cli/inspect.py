@@ -30,7 +30,7 @@ def add(parser: ArgumentParser) -> None:
         help="the plan for this runtime, or which products of a quantized file it multiplies in integers: "
         + ", ".join(Target.names()),
     )
-    parser.add_argument("--cost", action="store_true", help="operations and storage by width")
+    parser.add_argument("--cost", action="store_true", help="what is multiplied, and what is stored, by width")
     add_samples(parser, "--calib", default=None)
     parser.add_argument(
         "--figures",
@@ -106,8 +106,28 @@ def _quantized(proto: onnx.ModelProto, args: Namespace, out: Output) -> int:
     )
     for why, count in found.reasons.items():
         out.say(f"  {count} in floats: {why}")
-    out.emit({"model": args.model, "introduction": words, "target": target.name, "products": asdict(found)})
+    data = {"model": args.model, "introduction": words, "target": target.name, "products": asdict(found)}
+    if args.cost:
+        data["cost"] = _account(proto, args, out)
+    out.emit(data)
     return 0
+
+
+def _account(proto: onnx.ModelProto, args: Namespace, out: Output) -> dict[str, Any]:
+    """What a quantized file multiplies, and the papers' accounting."""
+    from onnxptq.cli.samples import open_for
+    from onnxptq.graph.model import Model
+    from onnxptq.graph.source import readable
+    from onnxptq.report.accounting import account, account_tables
+    from onnxptq.report.multiplied import File
+    from onnxptq.structure import Structure
+
+    args.samples = 1
+    with readable(args.model):
+        sample = next(iter(open_for(Model.from_proto(proto), Structure(), args.calib or "synthetic", args)))
+        found = account(proto, File(proto, sample).products())
+    out.say("\n" + account_tables(found))
+    return found.to_json()
 
 
 def _structure(name: str, inspection: Prepared, out: Output) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def test_rivals_use_their_quantizers_everywhere(structure: Structure) -> None:
     vit, repq = planned(structure, "ptq4vit"), planned(structure, "repq-vit")
     assert {choice.calibrator for choice in vit.values()} == {"drq"}
     assert {choice.calibrator for choice in repq.values()} == {"percentile"}
+    assert {repq[key].bits for key, site in repq.sites.items() if site.role is Role.CONV_INPUT} == {8}
     for part in (Part.VISUAL, Part.TEXT, Part.FUSION):
         assert schemes_of(vit, part)["softmax"] == {"drq dual_region tensor"}
         assert schemes_of(vit, part)["key"] == {"drq uniform head"}
@@ -126,6 +127,8 @@ def test_rivals_use_their_quantizers_everywhere(structure: Structure) -> None:
         ({"rest": "rtn"}, Part.FUSION, "key", "minmax uniform tensor"),
         ({"decoder": "channel"}, Part.DECODER, "conv_input", "omse uniform channel"),
         ({"weight_scales": "released"}, Part.VISUAL, "weight", "drq uniform block"),
+        ({"fusion": "2.4"}, Part.FUSION, "conv_input", "avgomse uniform tensor"),
+        ({"text": "channel"}, Part.TEXT, "gelu", "minmax uniform channel"),
     ],
 )
 def test_switches(structure: Structure, settings: Mapping[str, str], part: Part, role: str, expected: str) -> None:

@@ -95,6 +95,12 @@ def test_switches() -> None:
     assert choices({"softmax": "log2"})[Role.SOFTMAX].options["taus"] == [1.0]
     assert choices({"tau": "fine"})[Role.SOFTMAX].options["taus"] == "fine"
     assert choices({"objective": "map"})[Role.SOFTMAX].options["objective"] == "map"
+    keys = Recipe.load("ptq4sam-s", {"observer": "avgminmax"}).choice(SITES[list(Role).index(Role.KEY)], 4)
+    assert keys.calibrator == "avgomse", "as released in the decoder"
+    keys = Recipe.load("ptq4sam-s", {"observer": "avgminmax", "keys": "avgminmax"}).choice(
+        SITES[list(Role).index(Role.KEY)], 4
+    )
+    assert keys.calibrator == "avgminmax", "as released in the encoder"
     made = choices({"exponent": "2.0", "observer": "avgminmax"})
     assert made[Role.SOFTMAX].options["exponent"] == 2.0
     assert (made[Role.LINEAR_INPUT].calibrator, made[Role.SOFTMAX].calibrator) == ("avgminmax", "agq")

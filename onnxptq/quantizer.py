@@ -48,7 +48,8 @@ class Calibration:
     verdicts: tuple[Verdict, ...]
     """Scores of the candidates that the selection compared."""
     context: RunContext
-    preprocess: str
+    preprocess: str | None
+    """How images became inputs, where images were read."""
     warnings: tuple[str, ...]
 
 
@@ -108,7 +109,8 @@ class Quantizer:
             draw=draw,
             threads=threads,
         )
-        self._progress, self.watch = progress or Silent(), Stopwatch()
+        self._progress: Progress = progress or Silent()
+        self.watch = Stopwatch(self._progress.stage)
         self.calibration: Calibration | None = None
         with self.watch.stage("load"):
             self.prepared: Prepared = stages.prepare(model, self.config)
@@ -166,6 +168,7 @@ class Quantizer:
         source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess)
         split = split_samples(source, limit, selecting=selecting)
         del self.watch.stages[1:]
+        self._progress.expect(config.stages)
         context = RunContext(self._progress, self.watch, folder, resume)
         notes: tuple[str, ...] = ()
         if config.mixed:
@@ -177,7 +180,7 @@ class Quantizer:
         solved, relieved = guard(self.prepared, solved, split, config, context)
         warned = "calibrated on synthetic samples; real ones are better: give a folder of them"
         warnings = (*self._notes, *((warned,) if synthetic else ()), *notes, *relieved)
-        self.calibration = Calibration(split, solved, verdicts, context, preprocess, warnings)
+        self.calibration = Calibration(split, solved, verdicts, context, source.preprocess, warnings)
         return solved.plan
 
     def sensitivities(
@@ -228,7 +231,7 @@ class Quantizer:
             self.config,
             context,
             selection=held.verdicts,
-            settings={"preprocess": held.preprocess},
+            settings={"preprocess": held.preprocess} if held.preprocess is not None else {},
             warnings=(*held.warnings, *broken(self.config, lowered.proto.ByteSize(), outputs)),
         )
         target = self.config.target

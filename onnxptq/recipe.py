@@ -18,6 +18,7 @@ from onnxptq.plan import Choice, Plan
 from onnxptq.recipe_text import ALIASES, DEFAULT, Guard, Rule, check_options, extend, parse
 from onnxptq.structure import Role, Site, Structure
 
+SECTIONS = ("passes", "selection", "guard", "pass", "weights", "activations")
 ROUNDED = "rounded"
 """Selection entry: the recipe itself with weights solved independently."""
 
@@ -107,18 +108,10 @@ class Recipe:
                 return self.extend({section: {name: plain_value(value)}})
             case [role, name] if role in set(Role):
                 return self.extend({"roles": {role: {name: plain_value(value)}}})
-        sections = [
-            *self.switches,
-            "passes",
-            "selection",
-            "guard",
-            "pass",
-            "weights",
-            "activations",
-            *(one.value for one in Role),
-        ]
+        sections = {*self.switches, *SECTIONS, *(one.value for one in Role)}
         raise InputError(
-            f"--set {key}: no such setting{nearest(key.split('.')[0], sections)}; write SECTION.FIELD=VALUE"
+            f"--set {key}: no such setting of recipe {self.name}{nearest(key.split('.')[0], sections)}; "
+            "--set without a value lists them"
         )
 
     def suited(self, format: str) -> dict[str, str]:

@@ -38,10 +38,11 @@ class Rule:
     parts: frozenset[Part] = frozenset()
     pattern: str = ""
 
-    def overlaps(self, other: Rule) -> bool:
-        """Whether a site may match both, by roles and parts."""
-        roles, parts = self.roles & other.roles, self.parts & other.parts
-        return bool((roles or not self.roles or not other.roles) and (parts or not self.parts or not other.parts))
+    def overlaps(self, roles: frozenset[Role], parts: frozenset[Part]) -> bool:
+        """Whether the rule may apply to a site of these roles and parts; an empty set means any."""
+        return bool(
+            (self.roles & roles or not self.roles or not roles) and (self.parts & parts or not self.parts or not parts)
+        )
 
     def matches(self, site: Site) -> bool:
         """Whether the rule applies to this site."""
@@ -157,30 +158,30 @@ def check_options(recipe: Recipe) -> None:
     """An InputError for an option that no calibrator takes that the recipe can give to the same sites."""
     for rule in recipe.rules:
         given = rule.changes["options"]
-        takers = _takers(recipe, rule) if given else []
-        known = {name for one in takers for name in one.options}
+        found = takers(recipe, rule.roles, rule.parts) if given else []
+        known = {name for one in found for name in one.options}
         for key in given:
             if key not in known:
-                names = " or ".join(dict.fromkeys(one.name for one in takers))
+                names = " or ".join(dict.fromkeys(one.name for one in found))
                 raise InputError(
                     f"recipe {recipe.name}: no option {key!r} of calibrator {names}"
                     f"{nearest(key, known | CHOICE_FIELDS)}"
                 )
         with _named(recipe):
-            for one in takers:
+            for one in found:
                 if given.keys() & one.options.keys():
                     one.settings(given)
 
 
-def _takers(recipe: Recipe, rule: Rule) -> list[Configurable]:
-    """Calibrators that any rule may give to sites of a rule, and their candidates."""
-    near = [one for one in recipe.rules if one.overlaps(rule)]
+def takers(recipe: Recipe, roles: frozenset[Role], parts: frozenset[Part] = frozenset()) -> list[Configurable]:
+    """Calibrators that any rule may give to sites of these roles and parts, and their candidates."""
+    near = [one for one in recipe.rules if one.overlaps(roles, parts)]
     names = {one.changes["calibrator"] for one in near if "calibrator" in one.changes} or {DEFAULT}
     for one in near:
         candidates = one.changes["options"].get("candidates", ())
         names |= {name for name in candidates if isinstance(name, str)} if isinstance(candidates, list) else set()
-    activations: Mapping[str, Configurable] = calibrators() if rule.roles != {Role.WEIGHT} else {}
-    weights = for_weights() if not rule.roles or Role.WEIGHT in rule.roles else {}
+    activations: Mapping[str, Configurable] = calibrators() if roles != {Role.WEIGHT} else {}
+    weights = for_weights() if not roles or Role.WEIGHT in roles else {}
     return [known[name] for known in (activations, weights) for name in sorted(names) if name in known]
 
 

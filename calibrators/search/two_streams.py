@@ -111,7 +111,7 @@ class TwoStreams:
                 Stream(name, stages, self.source, shelf, threads=self._threads)
                 for name, stages in zip(("original", "coded"), self._stages, strict=True)
             )
-            with self._progress.task("weights, two streams", len(self.targets)) as step:
+            with self._progress.task("weights", len(self.targets)) as step:
                 for stage in range(len(self._stages[0])):
                     for name in self._stages[0].at(stage):
                         target = self.targets[name]

@@ -160,6 +160,9 @@ def _terminable() -> Iterator[None]:
 
 def _run(argv: Sequence[str]) -> int:
     whole = parser()
+    if not argv:
+        whole.print_help()
+        return 0
     args, extra = whole.parse_known_args(argv)
     if args.run is None:
         raise InputError(f"{args.command} is not in this version")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxptq.cli.lists import Listing, targets
 from onnxptq.cli.output import Output, distinct, spare, writable
 from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_samples, size, threads
 from onnxptq.errors import ArtifactError, InputError
@@ -17,9 +18,7 @@ from onnxptq.targets.target import Target
 if TYPE_CHECKING:
     from onnxptq.plan import Plan
     from onnxptq.quantizer import Quantizer
-
-MEASURED = (None, "onnxptq", "onnxruntime")
-"""Targets whose speed onnxruntime here tells."""
+    from onnxptq.report.answer import Speed
 
 
 def add(parser: ArgumentParser) -> None:
@@ -41,10 +40,10 @@ def add(parser: ArgumentParser) -> None:
     written = parser.add_argument_group("artifact")
     written.add_argument(
         "--target",
-        nargs="?",
-        const="",
+        action=Listing,
+        rows=targets,
         metavar="NAME",
-        help=f"the runtime that the file is for, which decides format and codes: {', '.join(Target.names())}",
+        help="the runtime that the file is for, which decides format and codes; without NAME: a list of them",
     )
     written.add_argument(
         "--format",
@@ -89,8 +88,6 @@ def run(args: Namespace, out: Output) -> int:
 
     model = Path(args.model)
     if args.target is not None:
-        if not args.target:
-            raise InputError(f"--target: name one of {', '.join(Target.names())}")
         Target.load(args.target)
     plan = Plan.read(args.plan_in) if args.plan_in else None
     if plan is not None:
@@ -151,15 +148,16 @@ def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoi
         raise
     if checkpoint is not None:
         discard(checkpoint)
-    out.say(f"{summary(report)}\n" if args.verbose else "")
-    out.say(answer(report, args.report))
-    _say_speed(q, args, out, output)
+    if args.verbose:
+        out.say(f"{summary(report)}\n")
+    out.say(answer(report, args.report, _speed(q, args, out, output), args.target))
     out.emit(report.to_json())
     return 0
 
 
-def _say_speed(q: Quantizer, args: Namespace, out: Output, output: Path) -> None:
-    """Measure and print the speed here, unless that is switched off, or takes long. It is in no report: it varies."""
+def _speed(q: Quantizer, args: Namespace, out: Output, output: Path) -> Speed | None:
+    """The speed here, unless measuring is switched off or takes long. It is in no report: it varies."""
+    from onnxptq.report.answer import MEASURED
     from onnxptq.report.speed import here
 
     if (
@@ -168,15 +166,13 @@ def _say_speed(q: Quantizer, args: Namespace, out: Output, output: Path) -> None
         or args.target not in MEASURED
         or q.calibration is None
     ):
-        return
+        return None
     native = q.config.format == "native"
     try:
-        found = here(args.model, str(output), next(iter(q.calibration.samples.report)), native=native)
+        return here(args.model, str(output), next(iter(q.calibration.samples.report)), native=native)
     except (InputError, ArtifactError) as error:
         out.warn(f"the speed was not measured: {error}")
-        return
-    if found is not None:
-        out.say(found.words(native=native, target=args.target))
+        return None
 
 
 def _agree(args: Namespace, plan: Plan) -> None:
@@ -202,10 +198,7 @@ def _agree(args: Namespace, plan: Plan) -> None:
 def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantizer:
     """A Quantizer with the options of the command line."""
     from onnxptq.quantizer import Quantizer
-    from onnxptq.recipe import Recipe
 
-    if args.recipe == "":
-        raise InputError(f"--recipe: name one of {', '.join(Recipe.names())}, or a TOML file")
     settings = dict(args.set) | {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
         args.model,

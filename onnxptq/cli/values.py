@@ -6,6 +6,8 @@ import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, _ActionsContainer
 from typing import Any
 
+from onnxptq.cli.lists import Listing, recipes, settings
+
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
 DRAWS = ("random", "first")
 EXECUTORS = ("native", "function", "python")
@@ -99,14 +101,23 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 def add_model(parser: ArgumentParser) -> None:
     """The model, and the options that select sites and their treatment."""
     parser.add_argument("model", metavar="MODEL", help="ONNX model")
-    recipes = f"recipe by name, or a TOML file (default {RECIPE}); without NAME: a list of them"
-    parser.add_argument("--recipe", nargs="?", const="", metavar="NAME", help=recipes)
+    about = f"recipe by name, or a TOML file (default {RECIPE}); without NAME: a list of them"
+    parser.add_argument("--recipe", action=Listing, rows=recipes, metavar="NAME", help=about)
     parser.add_argument(
         "--bits",
         metavar="wXaY",
         help=f"bits of weights and activations, 2 to 8, or 32 for float (default {BITS}); or auto:N, an average",
     )
-    parser.add_argument("--set", type=pair, action="append", default=[], metavar="K=V", help="a setting of the recipe")
+    parser.add_argument(
+        "--set",
+        type=pair,
+        action=Listing,
+        rows=settings,
+        repeated=True,
+        default=[],
+        metavar="K=V",
+        help="a setting of the recipe; without K=V: a list of those of the recipe named before",
+    )
     group = parser.add_argument_group("scope")
     group.add_argument(
         "--exclude", type=regex, action="append", default=[], metavar="REGEX", help="leave matching sites in float"

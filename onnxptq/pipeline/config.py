@@ -109,6 +109,27 @@ class RunConfig:
             **options,  # type: ignore[arg-type]
         )
 
+    @property
+    def stages(self) -> list[str]:
+        """The stages of a run, in order, for its progress."""
+        compared = self.recipe.selection if self.plan is None else ()
+        return [
+            *(["passes"] if self.recipe.passes else []),
+            *("calibration", "weights"),
+            *(self.comparing(entry) for entry in compared),
+            *(["selection"] if compared else []),
+            *(["guard"] if self.recipe.guard is not None and self.plan is None else []),
+            *("lower", "verify", "measure"),
+        ]
+
+    def comparing(self, entry: str) -> str:
+        """The stage that solves a candidate of the selection."""
+        return f"{self.candidate(entry)}, to compare"
+
+    def candidate(self, entry: str) -> str:
+        """The name of a candidate of the selection."""
+        return self.recipe.name + entry if entry.startswith("+") else entry
+
     def by(self, recipe: Recipe) -> RunConfig:
         """The same request with another recipe; sites that this one does not have get its narrowest width."""
         bits = self._narrowest()

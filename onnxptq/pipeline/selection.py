@@ -35,13 +35,13 @@ def select(
         return solved, ()
     candidates = {config.recipe.name: solved}
     for entry in config.recipe.selection:
-        if entry == ROUNDED:
-            alone = rounded(solved, samples, config, context)
-            if alone is not None:
-                candidates[f"{config.recipe.name}, weights rounded one by one"] = alone
-        else:
-            name = config.recipe.name + entry if entry.startswith("+") else entry
-            with context.watch.stage(f"{name}, to compare"):
+        with context.watch.stage(config.comparing(entry)):
+            if entry == ROUNDED:
+                alone = rounded(solved, samples, config, context)
+                if alone is not None:
+                    candidates[f"{config.recipe.name}, weights rounded one by one"] = alone
+            else:
+                name = config.candidate(entry)
                 candidates[name] = by_recipe(
                     prepared, samples, config.by(config.recipe.baseline(entry)), context.within(name), like=solved
                 )

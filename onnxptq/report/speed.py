@@ -18,6 +18,7 @@ import numpy as np
 
 from onnxptq.errors import InputError
 from onnxptq.graph.size import source_size
+from onnxptq.report.answer import Speed
 from onnxptq.running.runner import Runner, Sample
 from onnxptq.running.sessions import Executor, library_path
 
@@ -37,7 +38,7 @@ LARGE, LONG, ROUNDS = 1 << 28, 0.5, 5
 
 
 @dataclass(frozen=True)
-class Speed:
+class Times:
     """One model's times over all rounds."""
 
     ms: float
@@ -50,31 +51,7 @@ class Speed:
     """Of the same ratio."""
 
 
-@dataclass(frozen=True)
-class Here:
-    """How many times faster than FP32 a file is on this machine: one thread, CPU time, in turns."""
-
-    native: float | None
-    """With the op library; None without one, or for files that hold none of our ops."""
-    plain: float
-    """In plain onnxruntime."""
-
-    def words(self, *, native: bool, target: str | None) -> str:
-        """Two lines at most: the speed, and a target for which a file would be faster where there is one.
-
-        ``native`` files hold our ops.
-        """
-        parts = [f"{self.native:.2f}x with the op library"] if self.native is not None else []
-        parts.append(f"{self.plain:.2f}x" + (" without it" if parts else " in plain onnxruntime"))
-        lines = [f"{'speed':<10}of FP32 here, one thread: {', '.join(parts)}"]
-        if native and target is None and self.plain < 1:
-            lines.append(f"{'target':<10}where the library cannot be: --target onnxruntime, web or openvino")
-        elif target == "onnxruntime" and self.plain < 1:
-            lines.append(f"{'target':<10}with the library: --target onnxptq")
-        return "\n".join(lines)
-
-
-def here(original: str, quantized: str, sample: Sample, *, native: bool) -> Here | None:
+def here(original: str, quantized: str, sample: Sample, *, native: bool) -> Speed | None:
     """A short measurement; None for large models and long runs, which `onnxptq bench` measures."""
     if source_size(original) > LARGE:
         return None
@@ -96,12 +73,12 @@ def here(original: str, quantized: str, sample: Sample, *, native: bool) -> Here
             runner(sample)
             row[index] = max(time.process_time() - spent, 1e-9)
     plain, *other = np.median(times[:, :1] / times[:, 1:], axis=0)
-    return Here(float(other[0]) if other else None, float(plain))
+    return Speed(float(plain), float(other[0]) if other else None)
 
 
 def timed(
     models: Sequence[str], sample: Sample, *, runs: int, executor: Executor | None = None, threads: int | None = None
-) -> list[Speed]:
+) -> list[Times]:
     """One warm-up each, then ``runs`` rounds in turns, so that changing load slows all models alike."""
     runners = [Runner(model, name=model, executor=executor, threads=threads, error=InputError) for model in models]
     for runner in runners:
@@ -118,7 +95,7 @@ def timed(
         ratios = sorted(first / own for first, own in zip(times[0][0], wall, strict=True))
         quartiles = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
         found.append(
-            Speed(1000 * statistics.median(wall), 1000 * statistics.median(cpu), statistics.median(ratios), quartiles)
+            Times(1000 * statistics.median(wall), 1000 * statistics.median(cpu), statistics.median(ratios), quartiles)
         )
     return found
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from onnxptq.report.data import Stage
@@ -14,14 +14,17 @@ from onnxptq.report.data import Stage
 class Stopwatch:
     """Seconds and peak memory of each stage of a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
         self.stages: list[Stage] = []
+        self._tell = tell
+        """Learns of each stage: a context around it."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block; a stage that fails is not recorded."""
         start = time.perf_counter()
-        yield
+        with self._tell(name):
+            yield
         self.stages.append(Stage(name, time.perf_counter() - start, peak_memory()))
 
 

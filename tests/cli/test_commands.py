@@ -41,7 +41,7 @@ class TestQuantize:
         assert listing(folder).keys() == {"vision.onnx", "vision.w6a6.onnx"}
         assert "vision.onnx -> vision.w6a6.onnx" in done.out
         answer = done.out.splitlines()[-5:]
-        assert [line.split()[0] for line in answer] == ["file", "size", "accuracy", "samples", "next"]
+        assert [line.split()[0] for line in answer] == ["file", "size", "accuracy", "speed", "next"]
         assert "masks" in done.out
         assert re.search(r"size +\d", done.out)
         assert "synthetic" in done.err
@@ -104,7 +104,7 @@ class TestQuantize:
                 folder / "calib" / f"{i}.npz",
                 image=np.random.default_rng(i).normal(size=(1, 3, 16, 16)).astype(np.float32),
             )
-        done = run(*quick("--calib", "calib", "--samples", "6"))
+        done = run(*quick("--calib", "calib", "--samples", "6", "-v"))
         assert done.code == 0
         assert "synthetic" not in done.err
         assert "1 to measure" in done.out

@@ -57,14 +57,14 @@ class Images(Files):
     def __init__(self, paths: Sequence[Path], inputs: Sequence[InputSpec], *, name: str, preprocess: str) -> None:
         check_preprocess(preprocess)
         self._image = ImageInput.of(list(inputs))
-        self._preprocess = preprocess
+        self.preprocess: str = preprocess
         super().__init__(paths, inputs, name=f"{name}, {preprocess}")
 
     def _settings(self) -> str:
-        return repr((self._image, self._preprocess))
+        return repr((self._image, self.preprocess))
 
     def _sample(self, index: int) -> Sample:
-        return {self._image.spec.name: self._image.load(self._paths[index], self._preprocess)}
+        return {self._image.spec.name: self._image.load(self._paths[index], self.preprocess)}
 
 
 def open_path(path: Path, inputs: Sequence[InputSpec], *, draw: Draw, preprocess: str) -> Source:

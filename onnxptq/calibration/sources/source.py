@@ -81,6 +81,8 @@ class Source(ABC):
     name: str
     """The description for a run's summary."""
     inputs: tuple[InputSpec, ...]
+    preprocess: str | None = None
+    """How images became inputs, where images were read."""
 
     @cached_property
     def notes(self) -> list[str]:

@@ -70,8 +70,7 @@ def applied(plan: Plan, structure: Structure) -> Plan:
     placed = placed_on(choices, structure)
     for site, choice in placed.items():
         _require_fit(site, choice)
-    found = plan.about()
-    return Plan(placed, recipe=found.recipe, bits=found.bits, passes=found.passes, model=found.model, notes=found.notes)
+    return Plan(placed, **plan.facts)
 
 
 def _require_fit(site: Site, choice: Choice) -> None:

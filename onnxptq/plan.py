@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnxptq.errors import InputError, nearest
 from onnxptq.files import parse_json, read_text, reading, require, whole
 from onnxptq.ops import schemes
 from onnxptq.ops.scheme import Params
+from onnxptq.plan_arrays import packed, unpacked
 from onnxptq.structure import Part, Role, Site
 
 FORMAT = 2
+FACTS = ("recipe", "bits", "model", "target", "written")
+"""What a plan says about its own making, as texts."""
 FLOAT = "float"
 """The pseudo-scheme of a site that stays in float."""
-READABLE = 16
-"""Maximum number of elements of an array written as numbers; longer ones are base64, with their range."""
-DTYPES = ("float32", "uint8", "int8")
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,16 @@ class Plan(Mapping[str, Choice]):
         bits: str = "",
         passes: Mapping[str, Mapping[str, Any]] | None = None,
         model: str = "",
+        target: str = "",
+        written: str = "",
         notes: tuple[str, ...] = (),
     ) -> None:
         self.sites = {site.key: site for site in choices}
         self._choices = {site.key: choice for site, choice in choices.items()}
         self.recipe, self.bits, self.model, self.notes = recipe, bits, model, notes
         """``model`` is the digest of the model before its folds; ``notes`` name the ignored parts of a file."""
+        self.target, self.written = target, written
+        """The runtime that the plan was made for, if one was named, and the format that it was written in."""
         self.passes = dict(passes or {})
         """The folds, with options, under which the parameters were found."""
 
@@ -73,10 +75,29 @@ class Plan(Mapping[str, Choice]):
     def __len__(self) -> int:
         return len(self._choices)
 
+    def __repr__(self) -> str:
+        return f"<Plan: {self.summary()}>"
+
+    def summary(self) -> str:
+        """One line: recipe, bits, number of sites, and what else is known."""
+        roles = Counter(site.role.value.replace("_", " ") for site in self.sites.values())
+        open_ = sum(choice.params is None for choice in self.values())
+        parts = [
+            f"{self.bits or 'any bits'} by recipe {self.recipe or '(none)'}",
+            f"{len(self)} sites ({', '.join(f'{n} {role}' for role, n in roles.items())})",
+            *([f"target {self.target}"] if self.target else []),
+            *([f"{open_} without parameters"] if open_ else []),
+        ]
+        return ", ".join(parts)
+
     def about(self, **facts: Any) -> Plan:
-        """The same choices with other values of ``recipe``, ``bits``, ``passes``, ``model``, ``notes``."""
-        held = {name: getattr(self, name) for name in ("recipe", "bits", "passes", "model", "notes")}
-        return Plan({self.sites[key]: choice for key, choice in self._choices.items()}, **held | facts)
+        """The same choices with other facts: ``recipe``, ``bits``, ``passes``, ``model``, ``target``, ``notes`` ..."""
+        return Plan({self.sites[key]: choice for key, choice in self._choices.items()}, **self.facts | facts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that the plan knows beside its choices."""
+        return {name: getattr(self, name) for name in ("passes", "notes", *FACTS)}
 
     def without(self, keys: Collection[str]) -> Plan:
         """A plan with these sites in float."""
@@ -111,12 +132,15 @@ class Plan(Mapping[str, Choice]):
 
     def to_json(self) -> str:
         """JSON text, one line per site; ``from_json`` restores the same plan, bit for bit."""
-        facts = {"recipe": self.recipe, "bits": self.bits, "model": self.model, "passes": self.passes}
+        facts = {key: getattr(self, key) for key in FACTS} | {"passes": self.passes}
         lines = []
         for key, choice in self._choices.items():
             entry = _site_json(self.sites[key]) | _choice_json(choice)
             if choice.params is not None:
-                entry |= {"found": _mark(facts, entry), "params": _params_json(choice.params)}
+                entry |= {
+                    "found": _mark(facts, entry),
+                    "params": {f.name: packed(getattr(choice.params, f.name)) for f in fields(choice.params)},
+                }
             lines.append("  " + json.dumps(entry, allow_nan=False))
         head = json.dumps({"format": FORMAT} | facts, indent=1, allow_nan=False).removesuffix("\n}")
         return head + ',\n "sites": [\n' + ",\n".join(lines) + "\n ]\n}"
@@ -131,7 +155,7 @@ class Plan(Mapping[str, Choice]):
             data = require(parse_json(text), dict, f"{name}: not a plan written by onnxptq")
             if data["format"] != FORMAT:
                 raise InputError(f"{name}: plan format {data['format']!r}, this version reads {FORMAT}")
-            facts = {key: require(data[key], str, f"{name}: {key}") for key in ("recipe", "bits", "model")}
+            facts = {key: require(data.get(key, ""), str, f"{name}: {key}") for key in FACTS}
             facts["passes"] = require(data["passes"], dict, f"{name}: passes")
             for key, options in facts["passes"].items():
                 require(options, dict, f"{name}: options of pass {key}")
@@ -150,14 +174,21 @@ class Plan(Mapping[str, Choice]):
                 if held is not None and mark != _mark(facts, entry):
                     notes.append(f"{name}: site {site.key} was edited; its parameters are found anew")
                 elif held is not None:
-                    params = schemes()[choice.scheme].from_json(_unpacked(require(held, dict, f"{name}: {site.key}")))
+                    params = schemes()[choice.scheme].from_json(unpacked(require(held, dict, f"{name}: {site.key}")))
                     choice = replace(choice, params=params)
                 choices[site] = choice
             return cls(choices, notes=tuple(notes), **facts)
 
+    def save(self, path: str | Path) -> Path:
+        """Write the plan, whole or not at all; the command line's ``--plan-out`` does the same."""
+        from onnxptq.graph.save import write_atomic
+
+        write_atomic(str(path), self.to_json() + "\n")
+        return Path(path)
+
     @classmethod
-    def read(cls, path: str | Path) -> Plan:
-        """The plan in a file written by ``--plan-out``."""
+    def load(cls, path: str | Path) -> Plan:
+        """The plan in a file that ``save`` or ``--plan-out`` wrote."""
         with reading(path, "cannot read the plan"):
             text = read_text(Path(path))
         return cls.from_json(text, name=str(path))
@@ -206,34 +237,3 @@ def _mark(facts: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     """A mark of everything parameters depend on: if it differs, they are stale."""
     held = json.dumps([facts["model"], facts["passes"], entry], sort_keys=True, default=str)
     return hashlib.sha256(held.encode()).hexdigest()[:16]
-
-
-def _params_json(params: Params) -> dict[str, Any]:
-    return {f.name: _packed(getattr(params, f.name)) for f in fields(params)}
-
-
-def _packed(value: Any) -> Any:
-    """Short arrays as numbers, float32 by their shortest digits; long ones in base64, with their range for readers."""
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.size > READABLE:
-        raw = base64.b64encode(value.astype(value.dtype.newbyteorder("<")).tobytes()).decode()
-        low, high = (float(str(end)) for end in (value.min(), value.max()))
-        return {"dtype": value.dtype.name, "shape": list(value.shape), "range": [low, high], "base64": raw}
-    if value.dtype.kind != "f":
-        return value.tolist()
-    digits = np.array([float(str(x)) for x in value.reshape(-1)]).reshape(value.shape)
-    return digits.tolist()
-
-
-def _unpacked(held: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(held)
-    for key, value in held.items():
-        if isinstance(value, dict):
-            kind = value["dtype"]
-            if kind not in DTYPES:
-                raise ValueError(f"{key}: unknown type {kind!r}")
-            raw = base64.b64decode(value["base64"], validate=True)
-            array = np.frombuffer(raw, np.dtype(kind).newbyteorder("<"))
-            found[key] = array.reshape([whole(n, least=0) for n in value["shape"]]).astype(kind)
-    return found

@@ -146,11 +146,11 @@ def test_strange_files(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)
     with pytest.raises(InputError, match=word) as error:
-        Plan.read(path)
+        Plan.load(path)
     assert str(error.value).startswith((f"{path}: ", "UniformParams: "))
     assert "\n" not in str(error.value)
 
 
 def test_missing_file() -> None:
     with pytest.raises(InputError, match=r"nowhere\.json: cannot read the plan"):
-        Plan.read("nowhere.json")
+        Plan.load("nowhere.json")

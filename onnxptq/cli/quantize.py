@@ -89,10 +89,12 @@ def run(args: Namespace, out: Output) -> int:
     model = Path(args.model)
     if args.target is not None:
         Target.load(args.target)
-    plan = Plan.read(args.plan_in) if args.plan_in else None
+    plan = Plan.load(args.plan_in) if args.plan_in else None
     if plan is not None:
         _agree(args, plan)
     bits = plan.bits if plan is not None else args.bits or BITS
+    if plan is not None and args.target is None and args.format is None:
+        args.target = plan.target or None
     output = Path(args.output) if args.output else default_output(model, str(Bits.parse(bits)), args.target)
     outputs = {"-o": output, "--report": args.report, "--plan-out": args.plan_out}
     if args.output or model.is_file():
@@ -133,7 +135,7 @@ def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoi
         for warning in report.warnings:
             out.warn(warning)
         if args.plan_out:
-            write_atomic(args.plan_out, result.plan.to_json() + "\n")
+            result.plan.save(args.plan_out)
         if args.report:
             write_atomic(args.report, page(report).encode(errors="backslashreplace"))
     except KeyboardInterrupt as stop:

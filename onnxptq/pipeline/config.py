@@ -69,6 +69,11 @@ class RunConfig:
         """Whether a quality is wished for, which samples of the selection decide."""
         return self.max_loss is not None or self.min_sqnr is not None
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a plan says about the file that it was made for."""
+        return {"target": self.target.name if self.target is not None else "", "written": self.format}
+
     @classmethod
     def of(
         cls,
@@ -81,7 +86,10 @@ class RunConfig:
         settings: Mapping[str, str] | None = None,
         **options: object,
     ) -> RunConfig:
-        """Parse a request; an InputError if it is invalid. A target decides the format."""
+        """Parse a request; an InputError if it is invalid. A target decides the format, a plan both unless given."""
+        plan = options.get("plan")
+        if isinstance(plan, Plan) and target is None and format is None:
+            target, format = (plan.target, None) if plan.target else (None, plan.written or None)
         wanted = Target.load(target) if target is not None else None
         if wanted is not None and format not in (None, wanted.format):
             raise InputError(

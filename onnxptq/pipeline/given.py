@@ -29,5 +29,6 @@ def adopted(config: RunConfig, prepared: Prepared) -> tuple[RunConfig, tuple[str
         plan = plan.replace({key: replace(choice, params=None) for key, choice in plan.items()})
         plan = plan.about(model=prepared.digest)
         notes = ("plan: made for another model or other weights; all parameters are found anew",)
+    plan = plan.about(**config.facts)
     bits = Bits.parse(plan.bits) if plan.bits else config.bits
     return replace(config, plan=plan, bits=bits, exclude=(), include=(), recipe=config.recipe.of(plan)), notes

@@ -147,7 +147,7 @@ def planned(name: str, structure: Structure, config: RunConfig) -> tuple[Plan, t
     if config.target is not None:
         config.target.refuse(plan)
         warnings = [*warnings, *config.target.notes(plan, config.bits)]
-    return plan.with_widths(config.widths), (*hidden(structure), *warnings)
+    return plan.with_widths(config.widths).about(**config.facts), (*hidden(structure), *warnings)
 
 
 def fold(prepared: Prepared, samples: Samples, config: RunConfig, context: RunContext) -> Folded:

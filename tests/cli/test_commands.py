@@ -74,8 +74,19 @@ class TestQuantize:
 
     def test_plan_out_and_in_give_the_same_bytes(self, run: Run, folder: Path) -> None:
         assert run(*quick("--plan-out", "plan.json", "-o", "a.onnx")).code == 0
-        assert run(*quick("--plan-in", "plan.json", "-o", "b.onnx")).code == 0
+        assert run(*quick("--plan-in", "plan.json", "--plan-out", "again.json", "-o", "b.onnx")).code == 0
         assert (folder / "a.onnx").read_bytes() == (folder / "b.onnx").read_bytes()
+        assert (folder / "plan.json").read_bytes() == (folder / "again.json").read_bytes()
+
+    @pytest.mark.parametrize("made", [("--target", "web"), ("--format", "qdq"), ("--bits", "w4a6")])
+    def test_a_plan_alone_says_everything(self, run: Run, folder: Path, made: tuple[str, str]) -> None:
+        """Recipe, passes, bits, target and format come from it, and so does the name of the file."""
+        assert run(*quick("--plan-out", "plan.json", *made)).code == 0
+        (first,) = (path for path in folder.glob("*.onnx") if path.name != "vision.onnx")
+        content = first.read_bytes()
+        first.unlink()
+        assert run("quantize", "vision.onnx", "--plan-in", "plan.json", "--samples", "2", "--threads", "1").code == 0
+        assert first.read_bytes() == content
 
     @pytest.mark.parametrize("form", ["portable", "qdq"])
     def test_formats(self, run: Run, folder: Path, form: str) -> None:

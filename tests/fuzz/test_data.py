@@ -98,7 +98,7 @@ def recipe(folder: Path, rng: random.Random) -> object:
 
 
 def plan(folder: Path, rng: random.Random) -> object:
-    made = Plan.read(_text(folder / "p.json", json.loads(_plan().to_json()), rng))
+    made = Plan.load(_text(folder / "p.json", json.loads(_plan().to_json()), rng))
     Recipe.load("omse").of(made)
     return applied(made, STRUCTURE)
 

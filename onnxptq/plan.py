@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from onnxptq.display import table
 from onnxptq.errors import InputError, nearest
 from onnxptq.files import parse_json, read_text, reading, require, whole
 from onnxptq.ops import schemes
@@ -89,6 +90,14 @@ class Plan(Mapping[str, Choice]):
             *([f"{open_} without parameters"] if open_ else []),
         ]
         return ", ".join(parts)
+
+    def _repr_html_(self) -> str:
+        kinds = Counter(
+            (self.sites[key].role.value, one.scheme, one.calibrator, one.bits, one.granularity)
+            for key, one in self.items()
+        )
+        header = ("sites", "role", "scheme", "calibrator", "bits", "granularity")
+        return table(header, [(count, *kind) for kind, count in kinds.items()], self.summary())
 
     def about(self, **facts: Any) -> Plan:
         """The same choices with other facts: ``recipe``, ``bits``, ``passes``, ``model``, ``target``, ``notes`` ..."""

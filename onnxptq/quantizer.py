@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from onnxptq.calibration.progress import Progress, Silent
+from onnxptq.arguments import check, texts
+from onnxptq.calibration.progress import Progress, Silent, progress_on
+from onnxptq.calibration.sources.forms import Transform
 from onnxptq.calibration.sources.inputs import input_specs
 from onnxptq.calibration.sources.opening import open_source
 from onnxptq.calibration.sources.source import Source
@@ -20,47 +22,54 @@ from onnxptq.datasets.draw import How
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
 from onnxptq.passes.base import Change
-from onnxptq.pipeline import candidates, reporting, stages
-from onnxptq.pipeline.budget import broken, budgeted, check_size
+from onnxptq.pipeline import candidates, stages
+from onnxptq.pipeline.budget import budgeted, check_size
 from onnxptq.pipeline.config import RunConfig, RunContext
+from onnxptq.pipeline.finishing import Calibration, finish
 from onnxptq.pipeline.given import adopted
 from onnxptq.pipeline.guard import guard
 from onnxptq.pipeline.selection import select
 from onnxptq.pipeline.sensitivity import Sensitivity, sensitivities
-from onnxptq.pipeline.stages import Prepared, Solved
+from onnxptq.pipeline.stages import Prepared
 from onnxptq.plan import Plan
 from onnxptq.recipe import Recipe
-from onnxptq.report.data import Verdict
-from onnxptq.report.introduction import introduce, introduction
 from onnxptq.report.stopwatch import Stopwatch
 from onnxptq.result import Result
 from onnxptq.structure import Structure
 
-Data = str | Path | Iterable[Mapping[str, NDArray[Any]]]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The result of ``calibrate``, and its samples."""
-
-    samples: Samples
-    solved: Solved
-    verdicts: tuple[Verdict, ...]
-    """Scores of the candidates that the selection compared."""
-    context: RunContext
-    preprocess: str | None
-    """How images became inputs, where images were read."""
-    warnings: tuple[str, ...]
+Data = str | Path | NDArray[Any] | Mapping[str, NDArray[Any]] | Iterable[Any]
 
 
 class Quantizer:
     """From a model to a quantized one: ``calibrate``, then ``quantize``.
 
-    ``recipe`` is a name, a TOML file or a Recipe; ``bits`` the widths of weights and activations (``w8a8``, ``w4a32``)
-    or the average width (``auto:4.5``); ``max_size`` (bytes), ``max_loss`` (points of mask agreement) and ``min_sqnr``
-    (dB) ask for the smallest weights that keep them, none wider than ``bits``; ``target`` the runtime that the file is
-    for (``onnxruntime``, ``tensorrt`` ...), which decides the ``format`` (``native``, ``portable``, ``qdq``);
-    ``settings`` are those of ``--set``; ``plan`` holds earlier decisions that replace the recipe's.
+    Arguments:
+        model: A path, the bytes of a file, or an ``onnx.ModelProto``.
+        recipe: A name (``Recipe.names()`` lists them), a TOML file, or a ``Recipe``.
+        bits: Widths of weights and activations, 2 to 8, or 32 for float: ``"w4a8"``; or ``"auto:4.5"``, an average.
+        format: ``"native"``, ``"portable"`` or ``"qdq"``. None: that of the target or the plan, else ``"native"``.
+        target: The runtime that the file is for, which decides the format: ``"onnxruntime"``, ``"tensorrt"`` ...
+        constants: How constants that no quantizer claims are stored: ``"fp16"`` or ``"fp32"``.
+        strict: Fail if the format cannot express the recipe, instead of replacing schemes with a note.
+        exclude: Regular expressions; matching sites stay in float: ``["neck"]``. ``inspect`` lists the sites.
+        include: The same, for sites to quantize that are out of scope by default.
+        mask: The input that marks padding, or ``"none"``. None: found by structure.
+        roles: Part (``visual``, ``text``, ``fusion``, ``decoder``) -> regular expression of its nodes.
+        shapes: Input -> shape, for inputs with dynamic sizes: ``{"image": (1, 3, 256, 256)}``.
+        settings: Settings of the recipe, as ``--set`` takes them: ``{"softmax.scheme": "uniform"}``.
+        plan: Earlier decisions, which replace recipe, passes and bits: ``Plan.load("plan.json")``.
+        max_size: Most bytes of the file; the best weights that fit, none wider than ``bits``.
+        max_loss: Most points of mask agreement to lose; the smallest weights that keep this.
+        min_sqnr: Least signal to error of the outputs, dB; the smallest weights that keep this.
+        seed: Of every random choice.
+        threads: Of onnxruntime. None: all cores.
+        progress: True for progress on stderr, as on the command line; or an object with its methods.
+
+    Example:
+        >>> q = Quantizer(model, bits="w6a6", exclude=["neck"], settings={"selection": "off"}, threads=1)
+        >>> plan = q.calibrate(samples, limit=4)
+        >>> result = q.quantize()
+        >>> path = result.save("small.onnx")
     """
 
     def __init__(
@@ -78,7 +87,7 @@ class Quantizer:
         mask: str | None = None,
         roles: Mapping[str, str] | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
         plan: Plan | None = None,
         max_size: int | None = None,
         max_loss: float | None = None,
@@ -86,15 +95,16 @@ class Quantizer:
         seed: int = 0,
         draw: How = "random",
         threads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> None:
+        check(**{name: value for name, value in locals().items() if name not in ("self", "progress")})
         self.config = RunConfig.of(
             recipe,
             bits,
             format=format,
             target=target,
             constants=constants,
-            settings=settings,
+            settings=texts(settings),
             strict=strict,
             exclude=tuple(exclude),
             include=tuple(include),
@@ -109,13 +119,20 @@ class Quantizer:
             draw=draw,
             threads=threads,
         )
-        self._progress: Progress = progress or Silent()
+        self._progress = progress_on() if progress is True else progress or Silent()
         self.watch = Stopwatch(self._progress.stage)
         self.calibration: Calibration | None = None
         with self.watch.stage("load"):
             self.prepared: Prepared = stages.prepare(model, self.config)
         self.config, self._notes = adopted(self.config, self.prepared)
         check_size(self.prepared, self.config)
+
+    def __repr__(self) -> str:
+        state = "calibrated" if self.calibration else "not calibrated yet"
+        return f"<Quantizer: {self.prepared.name}, {self.config.bits} by recipe {self.config.recipe.name}, {state}>"
+
+    def _repr_html_(self) -> str:
+        return self.structure._repr_html_()
 
     @property
     def model(self) -> Model:
@@ -154,18 +171,28 @@ class Quantizer:
         memory_limit: int | None = None,
         folder: Path | None = None,
         resume: bool = False,
+        transform: Transform | None = None,
     ) -> Plan:
         """Fold the model, find every parameter, and keep the best where the recipe compares several candidates; then
         relieve convolutions with large coding errors, where the recipe has a guard.
 
-        ``limit`` samples calibrate; a few more, if there are more, are reserved for the selection and for the report.
-        Results are kept in ``folder``, from which ``resume`` continues.
+        Arguments:
+            samples: A folder or file, a data set in one word (``"zoo:sam-mini-encoder"``), ``"synthetic"``; or a list,
+                a generator or a torch DataLoader of mappings, arrays or tuples of arrays; or one array, or one mapping
+                of arrays, with the samples along the first axis.
+            limit: Samples that calibrate; a few more, if there are more, are kept for the selection and the report.
+            preprocess: How images become inputs: ``"imagenet"``, ``"sam"``, ``"unit"`` or ``"raw"``.
+            memory_limit: Most bytes of tensors and statistics held at a time.
+            folder: Keeps results, from which ``resume`` continues.
+            resume: Go on with a run that was stopped.
+            transform: A function that makes a sample of each item: ``lambda item: item[0]``.
         """
+        check(limit=limit, preprocess=preprocess, memory_limit=memory_limit)
         self.config = config = replace(self.config, memory_limit=memory_limit, widths={})
         synthetic = isinstance(samples, str) and samples == "synthetic"
         limit = DEFAULT_COUNT if synthetic and limit is None else limit
         selecting = bool(config.recipe.selection) or config.judged
-        source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess)
+        source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess, transform)
         split = split_samples(source, limit, selecting=selecting)
         del self.watch.stages[1:]
         self._progress.expect(config.stages)
@@ -199,7 +226,9 @@ class Quantizer:
         split, context = Samples(source, source, source), RunContext(self._progress, self.watch)
         return sensitivities(stages.fold(self.prepared, split, config, context), split, config, context)
 
-    def _source(self, samples: Data, limit: int | None, more: int, preprocess: str) -> Source:
+    def _source(
+        self, samples: Data, limit: int | None, more: int, preprocess: str, transform: Transform | None = None
+    ) -> Source:
         return open_source(
             samples,
             inputs=input_specs(self.prepared.model, self.prepared.structure.masks),
@@ -208,6 +237,7 @@ class Quantizer:
             seed=self.config.seed,
             draw=self.config.draw,
             shapes=dict(self.config.shapes),
+            transform=transform,
         )
 
     def quantize(self) -> Result:
@@ -217,24 +247,4 @@ class Quantizer:
             raise InputError(
                 "quantize: nothing is calibrated yet; call calibrate(samples) first, or calibrate() for synthetic ones"
             )
-        context = held.context
-        with context.watch.stage("lower"):
-            lowered = stages.lower(held.solved, self.config)
-        with context.watch.stage("verify"):
-            outputs = stages.verify(self.prepared, lowered, held.samples, self.config)
-        report = reporting.report(
-            self.prepared,
-            held.solved,
-            lowered,
-            outputs,
-            held.samples,
-            self.config,
-            context,
-            selection=held.verdicts,
-            settings={"preprocess": held.preprocess} if held.preprocess is not None else {},
-            warnings=(*held.warnings, *broken(self.config, lowered.proto.ByteSize(), outputs)),
-        )
-        target = self.config.target
-        introduce(lowered.proto, introduction(report, target.how_to_load if target is not None else None))
-        sizes = replace(report.sizes, after=lowered.proto.ByteSize())
-        return Result(lowered.proto, held.solved.plan, replace(report, sizes=sizes))
+        return finish(self.prepared, held, self.config)

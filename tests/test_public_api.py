@@ -10,7 +10,19 @@ import pytest
 
 import onnxptq
 
-PUBLIC = ["Plan", "Quantizer", "Recipe", "Result", "__version__", "library_path", "session"]
+PUBLIC = [
+    "ArtifactError",
+    "InputError",
+    "Plan",
+    "Quantizer",
+    "Recipe",
+    "Report",
+    "Result",
+    "Structure",
+    "__version__",
+    "library_path",
+    "session",
+]
 
 
 def test_names() -> None:

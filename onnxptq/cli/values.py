@@ -6,6 +6,7 @@ import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, _ActionsContainer
 from typing import Any
 
+from onnxptq import arguments
 from onnxptq.cli.lists import Listing, recipes, settings
 
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
@@ -14,18 +15,6 @@ EXECUTORS = ("native", "function", "python")
 LARGEST = 2**31 - 1
 RECIPE, BITS = "auto", "w8a8"
 """Defaults of the recipe and the widths, which a plan replaces."""
-UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
 
 
 def positive(text: str) -> int:
@@ -56,10 +45,10 @@ def _number(text: str, least: int, most: int) -> int:
 
 def size(text: str) -> int:
     """Bytes: ``4GB``, ``512MiB``, ``1000000``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2].upper() not in UNITS or len(match[1]) > 20:
+    found = arguments.size(text)
+    if found is None:
         raise ArgumentTypeError(f"{text!r} is not a size; write for example 4GB or 512MB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    return found
 
 
 def regex(text: str) -> str:

@@ -39,7 +39,7 @@ def answer(report: Report, page: str | None = None, speed: Speed | None = None, 
     lines = {
         "file": f"{name}: {report.bits} by recipe {report.recipe}, format {report.format}",
         "size": f"{megabytes(sizes.before)} -> {megabytes(sizes.after)}, {times_smaller(sizes)}",
-        "accuracy": _accuracy(report),
+        "accuracy": accuracy(report),
         "speed": speed.words if speed is not None else "not measured here",
         "next": _next(report, page, speed, target),
     }
@@ -64,7 +64,8 @@ def _figures(report: Report) -> tuple[list[float], list[float]]:
     return masks, [one.sqnr for one in report.outputs.values() if one.sqnr is not None]
 
 
-def _accuracy(report: Report) -> str:
+def accuracy(report: Report) -> str:
+    """A verdict in words, with its figures."""
     words = ("as good as FP32", "slightly worse than FP32", "worse than FP32: look before you ship it")
     found = grade(report)
     masks, ratios = _figures(report)

@@ -171,6 +171,9 @@ class Report:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Versions, machine, executor."""
 
+    def __repr__(self) -> str:
+        return f"<Report: {self.model}, {self.bits} by recipe {self.recipe}, {len(self.sites)} sites>"
+
     @property
     def worst(self) -> list[SiteReport]:
         """The ten sites with the lowest SQNR, worst first."""

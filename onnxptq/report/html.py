@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from onnxptq import display
 from onnxptq.passes.base import Change
 from onnxptq.report import plots
 from onnxptq.report.data import Layer, Report, SiteReport
@@ -53,6 +54,11 @@ def page(report: Report) -> str:
         settings=_settings(report),
         stages=[(s.name, seconds(s.seconds), megabytes(s.peak) if s.peak else "-") for s in report.stages],
     )
+
+
+def notebook(report: Report) -> str:
+    """The key numbers alone, for notebooks."""
+    return display.tiles(_tiles(report), report.output_file or report.model)
 
 
 def _tiles(report: Report) -> Iterator[tuple[str, str]]:

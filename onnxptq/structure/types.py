@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.display import table
 from onnxptq.structure.window import Window
 
 
@@ -215,6 +217,23 @@ class Structure:
     """Layers and products that the default scope leaves in float, by node name, and why."""
     hidden: dict[str, int] = field(default_factory=dict)
     """Number of layers and products in bodies of If, Loop and Scan, by op; they stay in float."""
+
+    def __repr__(self) -> str:
+        return f"<Structure: {', '.join(f'{count} {what}' for what, count in self.counts().items())}>"
+
+    def _repr_html_(self) -> str:
+        roles = Counter((site.role.value, site.part.value, site.default) for site in self.sites)
+        rows = [(count, role, part, "quantized" if scope else "float") for (role, part, scope), count in roles.items()]
+        return table(("sites", "role", "part", "by default"), rows, repr(self)[1:-1])
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {
+            "linears": len(self.linears),
+            "convolutions": len(self.convs),
+            "attentions": len(self.attentions),
+            "sites": len(self.sites),
+        }
 
     def is_layer(self, name: str) -> bool:
         """Whether a node is a linear or a convolution."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration import machine
+from onnxptq.calibration.sources.forms import stacked
 from onnxptq.calibration.sources.images import ImageInput, check_preprocess
 from onnxptq.calibration.sources.source import InputSpec, Listed, Sample, Source, checked
 from onnxptq.datasets.draw import Draw
@@ -77,7 +78,7 @@ def open_path(path: Path, inputs: Sequence[InputSpec], *, draw: Draw, preprocess
         )
     match path.suffix.lower():
         case ".npz" | ".npy":
-            held = draw.of(_stacked(read_arrays(path, inputs), inputs))
+            held = draw.of(stacked(read_arrays(path, inputs), inputs))
             return Listed(held, inputs, limit=None, name=f"samples of {path.name}")
         case suffix if suffix in SUFFIXES:
             return Images([path], inputs, name=path.name, preprocess=preprocess)
@@ -125,34 +126,5 @@ def read_arrays(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[An
     announced = {
         named(name): np.broadcast_to(np.zeros((), kind), shape) for name, (kind, shape) in archive.headers.items()
     }
-    checked(_stacked(announced, inputs)[0], inputs, str(path), values=False)
+    checked(stacked(announced, inputs)[0], inputs, str(path), values=False)
     return {named(name): array for name, array in archive.arrays().items()}
-
-
-def _stacked(arrays: dict[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> Sequence[dict[str, NDArray[Any]]]:
-    """One sample, or several along a first axis that is additional or longer than the model's."""
-    ranks = {spec.name: len(spec.shape) for spec in inputs}
-    lengths = {a.shape[:1] for a in arrays.values()}
-    if not arrays or any(name not in arrays for name in ranks) or len(lengths) != 1 or lengths <= {(), (0,)}:
-        return [arrays]
-    (count,) = lengths.pop()
-    if all(arrays[name].ndim == rank + 1 for name, rank in ranks.items()):
-        return _Slices(count, lambda i: {name: a[i] for name, a in arrays.items()})
-    if all(arrays[s.name].ndim == len(s.shape) and s.shape[0] == 1 and count > 1 for s in inputs):
-        return _Slices(count, lambda i: {name: a[i : i + 1] for name, a in arrays.items()})
-    return [arrays]
-
-
-class _Slices(Sequence[dict[str, NDArray[Any]]]):
-    """Samples along a first axis, each created on request."""
-
-    def __init__(self, count: int, take: Callable[[int], dict[str, NDArray[Any]]]) -> None:
-        self._count, self._take = count, take
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._take(index)

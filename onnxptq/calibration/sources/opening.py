@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 
 from onnxptq.calibration.sources.files import open_path
+from onnxptq.calibration.sources.forms import Transform, by_name, is_array, shuffled, stacked, transformed
 from onnxptq.calibration.sources.source import InputSpec, Lazy, Listed, Source
 from onnxptq.calibration.sources.synthetic import DEFAULT_COUNT, Synthetic
 from onnxptq.datasets.draw import DRAWS, Draw, How
@@ -23,6 +24,7 @@ def open_source(
     seed: int = 0,
     draw: How = "random",
     shapes: Mapping[str, Sequence[int]] | None = None,
+    transform: Transform | None = None,
 ) -> Source:
     """The source for ``spec``: ``synthetic``, a folder of images, .npz or .npy, one such file, or samples themselves.
 
@@ -30,7 +32,9 @@ def open_source(
 
     ``samples`` of the files of a folder or of a data set are drawn at random by ``seed``, or are the ``first`` ones.
 
-    Samples are an iterable of mappings, or an object with ``get_next`` like onnxruntime's calibration readers.
+    Samples are an iterable of mappings, arrays or tuples of arrays (a list, a generator, a torch DataLoader); one array
+    or one mapping of arrays with the samples along the first axis; or an object with ``get_next`` like onnxruntime's
+    calibration readers. ``transform`` makes a sample of each item.
     """
     if samples is not None and samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")
@@ -41,6 +45,7 @@ def open_source(
     drawn = Draw(samples, draw, seed)
     if isinstance(spec, Source):
         return spec
+    spec = transformed(spec, transform)
     if isinstance(spec, str) and spec == "synthetic":
         return Synthetic(
             inputs, samples=samples or DEFAULT_COUNT, preprocess=preprocess, seed=seed, shapes=shapes or {}
@@ -52,12 +57,12 @@ def open_source(
         return open_path(Path(spec), inputs, draw=drawn, preprocess=preprocess)
     if hasattr(spec, "get_next"):
         return Listed(iter(spec.get_next, None), inputs, limit=samples, name="samples of a data reader")
+    if isinstance(spec, Mapping) or is_array(spec):
+        return Listed(stacked(dict(by_name(spec, inputs, "samples")), inputs), inputs, limit=samples)
     if not isinstance(spec, Iterable):
         raise InputError(
             f"calibration: expected a path, 'synthetic' or an iterable of samples, got {type(spec).__name__}"
         )
-    if isinstance(spec, Mapping):
-        raise InputError("calibration: got one mapping; give a list of them, one a sample")
-    if isinstance(spec, (list, tuple)) or not isinstance(spec, Sized):
+    if isinstance(spec, (list, tuple)) or not isinstance(spec, Sized) or shuffled(spec):
         return Listed(spec, inputs, limit=samples)
     return Lazy(spec, inputs, length=len(spec), limit=samples)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxptq.calibration.sources.forms import by_name
 from onnxptq.errors import InputError
 
 Sample = Mapping[str, NDArray[Any]]
@@ -122,10 +123,7 @@ def checked(
     Conversions are added to ``notes``. Without ``values`` only names, types and shapes are checked, and the sample is
     returned unchanged.
     """
-    if not isinstance(sample, Mapping):
-        raise InputError(
-            f"calibration {label}: expected a mapping of input names to arrays, got {type(sample).__name__}"
-        )
+    sample = by_name(sample, inputs, label)
     names = [spec.name for spec in inputs]
     for name in names:
         if name not in sample:

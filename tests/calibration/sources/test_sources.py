@@ -81,6 +81,48 @@ def test_samples_in_memory_from_iterators_and_loaders(given_: Any) -> None:
     )
 
 
+def rows(number: float = 1.0) -> NDArray[Any]:
+    return x(number)["x"]
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        [rows(0), rows(1)],
+        [(rows(0),), [rows(1)]],
+        (rows(i) for i in range(2)),
+        np.stack([rows(0), rows(1)]),
+        {"x": np.stack([rows(0), rows(1)])},
+    ],
+)
+def test_arrays_and_tuples(given_: Any) -> None:
+    assert values(open_source(given_, inputs=[X])) == [0.0, 1.0]
+
+
+def test_transform() -> None:
+    """The function runs on each item, in every walk of a list and once for a generator."""
+    labelled = [(rows(i), "label") for i in range(3)]
+    for given_ in (labelled, iter(labelled)):
+        source = open_source(given_, inputs=[X], transform=lambda item: item[0])
+        assert values(source) == values(source) == [0.0, 1.0, 2.0]
+    for wrong in ("synthetic", {"x": rows()}, rows()):
+        with pytest.raises(InputError, match="transform: is for an iterable of samples"):
+            open_source(wrong, inputs=[X], transform=lambda item: item)
+
+
+def test_a_torch_loader() -> None:
+    """Batches of tensors, with labels that a transform drops; a shuffled loader gives one order for all walks."""
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.arange(8.0)[:, None].expand(8, 3), torch.zeros(8))
+    for shuffle in (False, True):
+        loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=shuffle)
+        source = open_source(loader, inputs=[X], transform=lambda batch: batch[0])
+        assert len(source) == 4
+        assert values(source) == values(source)
+        assert sorted(float(n) for s in source for n in s["x"][:, 0]) == list(range(8))
+    assert len(open_source(loader, inputs=[X], transform=lambda batch: {"x": batch[0]}, samples=3)) == 3
+
+
 def test_an_onnxruntime_reader() -> None:
     source = open_source(Reader(), inputs=[X])
     assert values(source) == values(source) == [1.0, 2.0]
@@ -102,7 +144,9 @@ def test_an_onnxruntime_reader() -> None:
         (x(np.nan), "input 'x' holds NaN or infinity"),
         (x(np.inf), "input 'x' holds NaN or infinity"),
         ({"x": [[1], [1, 2]]}, "input 'x' is no array"),
-        ([1, 2], "expected a mapping of input names to arrays, got list"),
+        ([1, 2], "expected a mapping of input names to arrays, an array, or a tuple of arrays, got list"),
+        ("x", "or a tuple of arrays, got str"),
+        ((x()["x"], x()["x"]), r"2 arrays for 1 inputs \(x\); transform=lambda item: ... picks them"),
     ],
 )
 def test_wrong_samples(sample: Any, match: str) -> None:
@@ -134,7 +178,6 @@ def test_integers_that_do_not_fit_are_refused() -> None:
 
 def test_wrong_collections() -> None:
     fails("there is no sample", [])
-    fails("got one mapping; give a list of them", x())
     fails("expected a path, 'synthetic' or an iterable of samples, got int", 3)
     fails("--samples 0: give at least 1", [x()], samples=0)
     fails("gave 2 samples in this walk, 3 before", Loader(2))

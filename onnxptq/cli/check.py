@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from onnxptq.cli.output import Output
-from onnxptq.cli.values import add_json
+from onnxptq.cli.values import add_json, add_target
 from onnxptq.errors import InputError
 from onnxptq.targets.target import Target
 
@@ -16,9 +16,7 @@ SHOWN = 3
 def add(parser: ArgumentParser) -> None:
     """Options."""
     parser.add_argument("file", metavar="FILE", help="ONNX file, quantized by anything")
-    parser.add_argument(
-        "--target", metavar="NAME", required=True, help=f"the runtime it is for: {', '.join(Target.names())}"
-    )
+    add_target(parser, "the runtime it is for", required=True)
     add_json(parser)
 
 

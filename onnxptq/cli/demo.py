@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxptq.cli.lists import Listing, recipes
 from onnxptq.cli.output import Output, folder
-from onnxptq.cli.values import add_json, positive, threads
+from onnxptq.cli.values import add_json, add_output, positive, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,14 +23,17 @@ PICTURES = 12
 
 def add(parser: ArgumentParser) -> None:
     """Options."""
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", default="onnxptq-demo", help="folder for the files (default onnxptq-demo)"
-    )
+    add_output(parser, "folder for the files (default onnxptq-demo)", metavar="DIR", default="onnxptq-demo")
     parser.add_argument(
         "--ris", action="store_true", help="referring segmentation (LAVT) instead of segmentation by boxes (SAM)"
     )
     parser.add_argument(
-        "--recipe", default="auto", metavar="NAME", help="recipe by name, or a TOML file (default auto)"
+        "--recipe",
+        action=Listing,
+        rows=recipes,
+        default="auto",
+        metavar="NAME",
+        help="recipe by name, or a TOML file (default auto); without NAME: a list of them",
     )
     parser.add_argument("--bits", action="append", metavar="wXaY", help=f"may be repeated (default {', '.join(BITS)})")
     parser.add_argument("--samples", type=positive, default=16, metavar="N", help="scenes to calibrate on (default 16)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxptq.cli.output import Output, folder
-from onnxptq.cli.values import add_json, positive, seed
+from onnxptq.cli.values import add_json, add_output, positive, seed
 from onnxptq.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def add(parser: ArgumentParser) -> None:
         action="store_true",
         help="evaluate what was written on every split and write metrics.json (minutes)",
     )
-    zoo.add_argument("-o", "--out", type=Path, metavar="DIR", required=True, help="folder to write to")
+    add_output(zoo, "folder to write to", metavar="DIR", type=Path, required=True)
     add_json(zoo)
 
 
 def _add_common(parser: ArgumentParser, about: str) -> None:
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT", required=True, help=about)
+    add_output(parser, about, type=Path, required=True)
     parser.add_argument(
         "--exporter",
         choices=("torchscript", "dynamo"),
@@ -94,7 +94,7 @@ def run(args: Namespace, out: Output) -> int:
             raise InputError(
                 f"export needs torch and transformers ({package} is missing): pip install 'onnxptq[models]'"
             )
-    with nullcontext() if args.kind == "lavt" else folder(args.out):
+    with nullcontext() if args.kind == "lavt" else folder(args.output):
         written = {"sam": _sam, "lavt": _lavt, "zoo": _zoo}[args.kind](args)
     files = []
     for one in written:
@@ -126,7 +126,7 @@ def check(exported: Exported) -> float:
 def _sam(args: Namespace) -> list[Exported]:
     if (args.checkpoint is None) == (args.random_weights is None):
         raise InputError("export sam: give either --checkpoint FILE or --random-weights SEED")
-    encoder, decoder = args.out / "encoder.onnx", args.out / "decoder.onnx"
+    encoder, decoder = args.output / "encoder.onnx", args.output / "decoder.onnx"
     options = {"exporter": args.exporter}
     if args.checkpoint is not None and args.checkpoint.is_dir():
         from onnxptq.models.sam import huggingface
@@ -160,8 +160,8 @@ def _lavt(args: Namespace) -> list[Exported]:
 
     if (args.checkpoint is None) == (args.random_weights is None):
         raise InputError("export lavt: give either --checkpoint FILE or --random-weights SEED")
-    if args.out.is_dir():
-        raise InputError(f"-o {args.out}: is a directory; give the name of a file")
+    if args.output.is_dir():
+        raise InputError(f"-o {args.output}: is a directory; give the name of a file")
     if args.checkpoint is None:
         heads = (args.fusion_heads,) * 4
         model = random_lavt(
@@ -175,7 +175,7 @@ def _lavt(args: Namespace) -> list[Exported]:
             text_heads=args.text_heads,
             fusion_heads=args.fusion_heads,
         )
-    return [export_lavt(model, args.out, exporter=args.exporter, dynamic_batch=args.dynamic_batch)]
+    return [export_lavt(model, args.output, exporter=args.exporter, dynamic_batch=args.dynamic_batch)]
 
 
 def _zoo(args: Namespace) -> list[Exported]:
@@ -188,11 +188,11 @@ def _zoo(args: Namespace) -> list[Exported]:
         raise InputError("export zoo: --lavt needs --vocab FILE, its vocabulary")
     if args.vocab is not None:
         WordPiece.load(args.vocab)
-    written = [*(embed_sam(args.sam, args.out) if args.sam else ())]
+    written = [*(embed_sam(args.sam, args.output) if args.sam else ())]
     if args.lavt:
-        written.append(embed_lavt(args.lavt, args.out))
+        written.append(embed_lavt(args.lavt, args.output))
     if args.vocab is not None:
-        target = args.out / "lavt-mini.vocab.txt"
+        target = args.output / "lavt-mini.vocab.txt"
         if not (target.exists() and target.samefile(args.vocab)):
             shutil.copyfile(args.vocab, target)
     return written
@@ -203,9 +203,9 @@ def _measure(args: Namespace, out: Output) -> None:
     from onnxptq.evaluate.baseline import measure_lavt, measure_sam
     from onnxptq.graph.save import write_atomic
 
-    path = args.out / "metrics.json"
+    path = args.output / "metrics.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, given, measure in (("sam-mini", args.sam, measure_sam), ("lavt-mini", args.lavt, measure_lavt)):
         if given is not None:
-            found[name] = measure(args.out, out.progress())
+            found[name] = measure(args.output, out.progress())
     write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())

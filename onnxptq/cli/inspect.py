@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output, writable
-from onnxptq.cli.values import add_json, add_model, add_samples, size, threads
+from onnxptq.cli.values import add_json, add_model, add_samples, add_target, size, threads
 from onnxptq.errors import InputError
 from onnxptq.targets.target import Target
 
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Options."""
     add_model(parser)
-    parser.add_argument(
-        "--target",
-        metavar="NAME",
-        help="the plan for this runtime, or which products of a quantized file it multiplies in integers: "
-        + ", ".join(Target.names()),
-    )
+    add_target(parser, "the plan for this runtime, or which products of a quantized file it multiplies in integers")
     parser.add_argument("--cost", action="store_true", help="what is multiplied, and what is stored, by width")
     add_samples(parser, "--calib", default=None)
     parser.add_argument(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output, folder, writable
-from onnxptq.cli.values import add_json
+from onnxptq.cli.values import add_json, add_output
 from onnxptq.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--vocab", type=Path, metavar="FILE", help="of lavt: the model's vocab.txt (default: the zoo's)"
     )
-    parser.add_argument(
-        "-o", "--out", type=Path, metavar="OUT", required=True, help="file to write; with --apart a folder"
-    )
+    add_output(parser, "file to write; with --apart a folder", type=Path, required=True)
     parser.add_argument(
         "--prompts", choices=("boxes", "points"), help="of sam in one file: boxes (default), or points with labels"
     )
@@ -61,11 +59,11 @@ def run(args: Namespace, out: Output) -> int:
     """Join, run on a scene, compare with the parts, write."""
     _consistent(args)
     if args.apart:
-        with folder(args.out):
+        with folder(args.output):
             return _written(_apart(args), out)
-    writable(args.out)
+    writable(args.output)
     package, agreement = (_sam if args.kind == "sam" else _lavt)(args)
-    return _written(({args.out: package}, agreement), out)
+    return _written(({args.output: package}, agreement), out)
 
 
 def _consistent(args: Namespace) -> None:
@@ -146,7 +144,7 @@ def _apart(args: Namespace) -> tuple[dict[Path, onnx.ModelProto], float]:
         },
     )[0]
     second = package_decoder(encoder, decoder, single=True) if args.single_mask else whole
-    files = {args.out / "encoder.onnx": first, args.out / "decoder.onnx": second}
+    files = {args.output / "encoder.onnx": first, args.output / "decoder.onnx": second}
     return files, _agreement(masks[:, 0] > 0, wanted)
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.cli.lists import Listing, targets
 from onnxptq.cli.output import Output, distinct, spare, writable
-from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_samples, size, threads
+from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_output, add_samples, add_target, size, threads
 from onnxptq.errors import ArtifactError, InputError
 from onnxptq.lower import CONSTANTS, FORMATS
 from onnxptq.targets.target import Target
@@ -24,12 +23,7 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Options."""
     add_model(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        help="file to write (default: MODEL.wXaY[.TARGET].onnx beside the model)",
-    )
+    add_output(parser, "file to write (default: MODEL.wXaY[.TARGET].onnx beside the model)")
     method = parser.add_argument_group("method")
     method.add_argument("--no-bimodal", action="store_true", help=SUPPRESS)
     method.add_argument("--no-agq", action="store_true", help=SUPPRESS)
@@ -38,13 +32,7 @@ def add(parser: ArgumentParser) -> None:
     )
     method.add_argument("--plan-out", metavar="FILE", help="write the finished plan: it can be edited and used again")
     written = parser.add_argument_group("artifact")
-    written.add_argument(
-        "--target",
-        action=Listing,
-        rows=targets,
-        metavar="NAME",
-        help="the runtime that the file is for, which decides format and codes; without NAME: a list of them",
-    )
+    add_target(written, "the runtime that the file is for, which decides format and codes")
     written.add_argument(
         "--format",
         choices=FORMATS,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output, writable
-from onnxptq.cli.values import add_json, add_model, add_samples, positive, size, threads
+from onnxptq.cli.values import add_alias, add_json, add_model, add_samples, positive, size, threads
 from onnxptq.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def add(parser: ArgumentParser) -> None:
     add_model(parser)
     add_samples(parser, "--calib")
     parser.add_argument("--top", type=positive, default=SHOWN, metavar="N", help=f"print N layers (default {SHOWN})")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write a page with a bar for each layer")
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a page with a bar for each layer")
+    add_alias(parser, "--page", "--report")
     parser.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
     parser.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors held at a time")
     add_json(parser)
@@ -43,8 +44,8 @@ def run(args: Namespace, out: Output) -> int:
     bits = Bits.parse(args.bits or BITS)
     if bits.average is not None:
         raise InputError(f"--bits {args.bits}: give the widths whose errors count, for example w4a4")
-    if args.page is not None:
-        writable(args.page)
+    if args.report is not None:
+        writable(args.report)
     found = quantizer(args, out).sensitivities(
         args.calib, limit=args.samples, preprocess=args.preprocess, memory_limit=args.memory_limit
     )
@@ -55,8 +56,8 @@ def run(args: Namespace, out: Output) -> int:
     out.say(f"Shares of the outputs' squared error at {bits}:\n")
     out.say(table(["layer", "share", "weight", "activations"], rows, right=(1, 2, 3)))
     out.say("\n" + advice(layers))
-    if args.page is not None:
-        write_atomic(args.page, page(layers, str(bits), args.model).encode(errors="backslashreplace"))
+    if args.report is not None:
+        write_atomic(args.report, page(layers, str(bits), args.model).encode(errors="backslashreplace"))
     out.emit(
         {
             "bits": str(bits),

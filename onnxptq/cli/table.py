@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli import evaluate as evaluation
 from onnxptq.cli.output import Output, folder
-from onnxptq.cli.values import positive, seed
+from onnxptq.cli.values import add_output, positive, seed
 from onnxptq.errors import InputError
 from onnxptq.lower import FORMATS
 
@@ -49,13 +49,8 @@ def add(parser: ArgumentParser) -> None:
     grid.add_argument(
         "--format", choices=FORMATS, default="native", help="of the files that are judged (default native)"
     )
-    grid.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="folder for table.md, table.csv, drawings and finished cells",
+    add_output(
+        grid, "folder for table.md, table.csv, drawings and finished cells", metavar="DIR", type=Path, required=True
     )
 
 
@@ -76,7 +71,7 @@ def run(args: Namespace, out: Output) -> int:
         raise InputError(f"table {args.task}: --calib is missing")
     _spec(args)
     evaluation.open_task(Namespace(**{**vars(args), "split": splits[0][0], "limit": splits[0][1]}))
-    with folder(args.out):
+    with folder(args.output):
         return _run(args, out, recipes, widths, splits)
 
 
@@ -88,7 +83,7 @@ def _run(
 
     keys = ("task", "model", "data", "benchmark", "partition", "boxes", "coarse", "calib", "samples", "seed", "format")
     kept = Folder(
-        args.out, {key: str(getattr(args, key)) for key in keys} | {"splits": [f"{s}:{n}" for s, n in splits]}
+        args.output, {key: str(getattr(args, key)) for key in keys} | {"splits": [f"{s}:{n}" for s, n in splits]}
     )
     cells = [_cell(args, kept, FULL, "w32a32", split, []) for split in splits]
     for width in widths:
@@ -101,12 +96,12 @@ def _run(
                         f"{n} {cells[-1].figures[n]:.2f}" for n in SHOWN[args.task] if n in cells[-1].figures
                     )
                     out.say(f"{width} {recipe} {split[0]}: {shown}")
-            _write(args.out / "table.md", markdown(cells, SHOWN[args.task]))
+            _write(args.output / "table.md", markdown(cells, SHOWN[args.task]))
     text = markdown(cells, SHOWN[args.task])
-    _write(args.out / "table.csv", comma_separated(cells))
+    _write(args.output / "table.csv", comma_separated(cells))
     for part, _ in splits:
         for name in SHOWN[args.task]:
-            _write(args.out / f"{part}-{name.replace('@', '')}.svg", drawing(cells, name, part))
+            _write(args.output / f"{part}-{name.replace('@', '')}.svg", drawing(cells, name, part))
     out.say("\n" + text)
     out.emit({"cells": [{"recipe": c.recipe, "bits": c.bits, "split": c.split, **c.figures} for c in cells]})
     return 0

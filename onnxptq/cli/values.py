@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, _ActionsContainer
+from argparse import ArgumentParser, ArgumentTypeError, _ActionsContainer
 from typing import Any
 
 from onnxptq import arguments
-from onnxptq.cli.lists import Listing, recipes, settings
+from onnxptq.cli.lists import Listing, recipes, settings, targets
 
 PREPROCESSING = ("imagenet", "sam", "unit", "raw")
 DRAWS = ("random", "first")
@@ -141,7 +141,7 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
     group.add_argument(option, metavar="SRC", default=default, help=about)
     group.add_argument("--samples", type=positive, metavar="N", help="use at most N samples")
     add_alias(group, {"--data": "--calib", "--calib": "--data"}[option], option)
-    add_alias(group, "--limit", "--samples", type=positive)
+    add_alias(group, "--limit", "--samples")
     group.add_argument(
         "--preprocess", choices=PREPROCESSING, default="imagenet", help="how images become inputs (default imagenet)"
     )
@@ -162,9 +162,21 @@ def add_samples(parser: ArgumentParser, option: str, *, default: str | None = "s
     group.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (default 0)")
 
 
-def add_alias(parser: _ActionsContainer, alias: str, option: str, **how: Any) -> None:
+def add_output(parser: _ActionsContainer, about: str, *, metavar: str = "OUT", **more: Any) -> None:
+    """``-o``."""
+    parser.add_argument("-o", "--output", metavar=metavar, help=about, **more)
+    add_alias(parser, "--out", "--output")
+
+
+def add_target(parser: _ActionsContainer, about: str, **more: Any) -> None:
+    """``--target``."""
+    about = f"{about}; without NAME: a list of them"
+    parser.add_argument("--target", action=Listing, rows=targets, metavar="NAME", help=about, **more)
+
+
+def add_alias(parser: _ActionsContainer, alias: str, option: str) -> None:
     """Another name for an option, which the help does not list."""
-    parser.add_argument(alias, dest=option.removeprefix("--"), default=SUPPRESS, help=SUPPRESS, **how)
+    parser._option_string_actions[alias] = parser._option_string_actions[option]
 
 
 def add_run(parser: ArgumentParser) -> None:

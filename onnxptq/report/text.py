@@ -65,7 +65,7 @@ def outputs_columns(outputs: Mapping[str, Metrics], *, title: str = "output") ->
         columns.append(("equal", [f"{one.equal:.2%}" for one in held]))
     if any(one.agreement is not None for one in held):
         columns.append(
-            ("mask agreement", [f"{one.agreement:.4f}" if one.agreement is not None else "-" for one in held])
+            ("mask agreement", [f"{one.agreement:.2%}" if one.agreement is not None else "-" for one in held])
         )
     if any(one.broken for one in held):
         columns.append(("NaN or inf", [str(one.broken) for one in held]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,21 @@ def test_alone_the_command_prints_its_help(run: Run) -> None:
     done = run()
     assert (done.code, done.err) == (0, "")
     assert "quantize" in done.out
+
+
+def test_former_names_of_options(run: Run, folder: Path) -> None:
+    """They work, and no help lists them."""
+    quick = ("vision.onnx", "--recipe", "rtn", "--threads", "1")
+    assert run("quantize", *quick, "--data", "synthetic", "--limit", "2", "--out", "q.onnx", "--no-speed").code == 0
+    assert (folder / "q.onnx").is_file()
+    assert run("sensitivity", *quick, "--calib", "synthetic", "--samples", "2", "--page", "s.html").code == 0
+    assert "<svg" in (folder / "s.html").read_text()
+    for command in ("quantize", "sensitivity", "package", "table"):
+        shown = run(command, "--help").out
+        assert not any(f" {name} " in shown for name in ("--out", "--page"))
+    for command in ("check", "inspect"):
+        assert listed(run, command, "--target").keys() == {*Target.names()}
+
+
+def test_a_missing_option_is_named_by_its_name(refuses: Callable[..., str]) -> None:
+    assert "-o/--output" in refuses("package", "sam", "--model", "x")

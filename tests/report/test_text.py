@@ -17,7 +17,7 @@ def test_summary_holds_the_key_numbers(report: Report) -> None:
         "32 images of photos: 32 to calibrate, 4 to measure",
         "center-keys 12, bimodal 1, smooth 1, fold-bn 1",
         "preprocess imagenet",
-        "0.9871",
+        "98.71%",
         "calibrate 4.2 min",
         "peak memory 7.30 GB",
         "note: relative position",

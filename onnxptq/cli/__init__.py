@@ -25,6 +25,8 @@ from onnxptq.errors import ArtifactError, InputError, SpeedWarning, message, nea
 
 COMMANDS = {
     "quantize": "quantize a model: one file out, smaller and faster",
+    "init": "write a project file: models, samples, targets, promises",
+    "run": "make all files of a project, where something changed",
     "inspect": "show what was found in a model: attention, sites, cost",
     "sensitivity": "which layers lose most at which width",
     "compare": "compare two models' outputs: SQNR, cosine, mask agreement",

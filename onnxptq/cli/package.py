@@ -87,6 +87,7 @@ def _consistent(args: Namespace) -> None:
 def _written(made: tuple[dict[Path, onnx.ModelProto], float], out: Output) -> int:
     """Write the packages whose masks agree with the parts'."""
     from onnxptq.graph.save import save
+    from onnxptq.report.text import megabytes
 
     packages, agreement = made
     if agreement < AGREEMENT:
@@ -96,7 +97,7 @@ def _written(made: tuple[dict[Path, onnx.ModelProto], float], out: Output) -> in
         save(package, path)
         size = path.stat().st_size
         entries.append({"path": str(path), "bytes": size, "agreement": agreement})
-        out.say(f"{path}: {size / 2**20:.1f} MiB, same masks as the parts by {agreement:.2f} %")
+        out.say(f"{path}: {megabytes(size)}, same masks as the parts by {agreement:.2f} %")
         for entry in package.metadata_props:
             if entry.key in ("onnxptq.package", "onnxptq.needs"):
                 out.say(f"  {entry.key.removeprefix('onnxptq.'):<9}{entry.value}")

@@ -38,6 +38,8 @@ from onnxptq.structure import discover
 BITS = ("w4a4", "w3a3", "w6a6", "w4a8", "w8a8")
 MODELS = ("plain", "shifted")
 SCENES, IMAGES, SHIFT = 90, 32, 8.0
+EDGE = 2.0
+"""Logits below this size are at the edge of a mask; the records hold their mean change as ``shift``."""
 ASKED = IMAGES + extra(IMAGES, selecting=True)
 """Samples to calibrate, and those that selection and report hold back."""
 Array = NDArray[Any]
@@ -138,14 +140,16 @@ class Bench:
 
     def score(self, encoder: Path, decoder: Path) -> dict[str, float]:
         """The figures of a pair of models."""
-        score, agreement, errors = MaskScore(), Agreement(), []
+        score, agreement, errors, shifts = MaskScore(), Agreement(), [], []
         for scene, (masks, logits), (true_masks, true_logits) in zip(
             self.scenes, self.predict(encoder, decoder), self.reference, strict=True
         ):
             score.add(masks, scene.masks)
             agreement.add(true_masks, masks)
             errors.append(metrics(true_logits, logits).sqnr)
-        return score.summary() | {"agreement": agreement.percent, "SQNR": float(np.median(errors))}
+            shifts.append(float((logits - true_logits)[np.abs(true_logits) < EDGE].mean()))
+        figures = {"agreement": agreement.percent, "SQNR": float(np.median(errors)), "shift": float(np.mean(shifts))}
+        return score.summary() | figures
 
     def calibration(self, part: str) -> list[dict[str, Array]]:
         """Inputs of scenes of the train split; the decoder's from FP32 embeddings."""

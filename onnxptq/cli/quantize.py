@@ -83,7 +83,9 @@ def run(args: Namespace, out: Output) -> int:
     bits = plan.bits if plan is not None else args.bits or BITS
     if plan is not None and args.target is None and args.format is None:
         args.target = plan.target or None
-    output = Path(args.output) if args.output else default_output(model, str(Bits.parse(bits)), args.target)
+    wished = any(wish is not None for wish in (args.max_size, args.max_loss, args.min_sqnr))
+    widths = "mixed" if wished else str(Bits.parse(bits))
+    output = Path(args.output) if args.output else default_output(model, widths, args.target)
     outputs = {"-o": output, "--report": args.report, "--plan-out": args.plan_out}
     if args.output or model.is_file():
         distinct({option: writable(path, model=model) for option, path in outputs.items() if path})

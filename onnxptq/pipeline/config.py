@@ -70,6 +70,12 @@ class RunConfig:
         return self.max_loss is not None or self.min_sqnr is not None
 
     @property
+    def widths_in_words(self) -> str:
+        """The widths, for people: those of a wish for size or quality are at most ``bits``."""
+        wished = self.plan is None and (self.judged or self.max_size is not None)
+        return f"mixed widths up to {self.bits}" if wished else str(self.bits)
+
+    @property
     def facts(self) -> dict[str, str]:
         """What a plan says about the file that it was made for."""
         return {"target": self.target.name if self.target is not None else "", "written": self.format}

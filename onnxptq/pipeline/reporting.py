@@ -60,7 +60,7 @@ def report(
     return Report(
         model=prepared.name,
         recipe=config.recipe.name,
-        bits=str(config.bits),
+        bits=config.widths_in_words,
         format=config.format,
         sizes=Sizes(prepared.size, lowered.proto.ByteSize(), weight_bytes(solved), lowered.weight_bytes),
         calibration=Calibration(

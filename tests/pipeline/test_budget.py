@@ -67,6 +67,7 @@ def test_a_file_has_the_wished_size() -> None:
 def test_a_wished_quality_takes_the_smallest_weights() -> None:
     strict, loose = (result(bits="w8a8", min_sqnr=wish) for wish in (30.0, 15.0))
     for found, wish in ((strict, 30), (loose, 15)):
+        assert found.report.bits == "mixed widths up to w8a8"
         sqnr = found.report.outputs["y"].median
         assert sqnr is not None
         assert sqnr > wish - 1

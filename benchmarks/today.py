@@ -104,10 +104,10 @@ def measure(name: str, exporter: str, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {"name": name, "exporter": exporter}
     try:
         found = build(name, exporter, path)
+        calibration, held = found[:-HELD_OUT], found[-HELD_OUT:]
+        expected = outputs(plain_session(path), held)
     except Exception as error:
-        return record | {"build": _why(error)}
-    calibration, held = found[:-HELD_OUT], found[-HELD_OUT:]
-    expected = outputs(plain_session(path), held)
+        return record | {"original": _why(error)}
 
     def sqnr(made: Any) -> float:
         pairs = zip(expected, outputs(made, held), strict=True)

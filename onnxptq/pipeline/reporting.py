@@ -54,7 +54,7 @@ def report(
         engine = walks(solved.folded.model, solved.structure, samples.report, config, replace(context, checkpoint=None))
         measured = measure_sites(solved.folded.model, solved.plan, engine, solved.model, solved.moved)
         first = next(iter(samples.report))
-        left = left_in_float(solved.model, solved.structure, solved.plan, first)
+        left = left_in_float(solved.model, solved.structure, solved.plan, first, before=solved.calibrated.wanted)
         depth = layers(solved, lowered.proto, first, config)
     chosen = samples.selection is not samples.calibration
     return Report(

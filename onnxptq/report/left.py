@@ -1,4 +1,4 @@
-"""Products that the default scope leaves in float, by reason, with their share of the multiplications."""
+"""Products that the default scope or the guard leaves in float, by reason, with their share of the multiplications."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from onnxptq.structure import Structure
 
 WORTH_SAYING = 0.03
 """Share of the multiplications that may stay in float without a warning."""
+RELIEVED = "relieved by the guard"
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,28 @@ def is_static(model: Model, structure: Structure) -> bool:
     return all(shape is not None and all(isinstance(n, int) for n in shape) for shape in shapes)
 
 
-def left_in_float(model: Model, structure: Structure, plan: Plan, sample: Sample) -> list[Left]:
-    """Products that structure excludes from the plan for inputs shaped like ``sample``; the largest share first."""
+def left_in_float(
+    model: Model, structure: Structure, plan: Plan, sample: Sample, before: Plan | None = None
+) -> list[Left]:
+    """Products that structure excludes from the plan for inputs shaped like ``sample``, and those of which the guard
+    took a site out of the plan ``before``; the largest share first."""
+    gone = before.without(plan.keys()) if before is not None else Plan({})
+    relieved = {site.consumer for site in gone.sites.values()}
     sizes = elements(model, wanted(model, structure), sample)
     every = sorted(multiplications(model, structure, sizes), key=lambda one: -one.count)
     total = sum(one.count for one in every) or 1
     groups: dict[str, list[str]] = {}
     shares: dict[str, float] = {}
     for one in every:
-        if one.node in structure.left and min(widths(one, model, plan)) == FLOAT:
+        bits = widths(one, model, plan)
+        if one.node in relieved and FLOAT in bits:
+            reason = RELIEVED
+        elif one.node in structure.left and min(bits) == FLOAT:
             reason = structure.left[one.node]
-            groups.setdefault(reason, []).append(one.node)
-            shares[reason] = shares.get(reason, 0.0) + one.count / total
+        else:
+            continue
+        groups.setdefault(reason, []).append(one.node)
+        shares[reason] = shares.get(reason, 0.0) + one.count / total
     found = [Left(reason, tuple(nodes), shares[reason]) for reason, nodes in groups.items()]
     return sorted(found, key=lambda one: -one.share)
 
@@ -56,7 +67,9 @@ def share_warning(left: Sequence[Left]) -> list[str]:
     if total <= WORTH_SAYING:
         return []
     parts = "; ".join(f"{one.share:.1%} {one.reason} ({_nodes(one)})" for one in left if one.share >= 0.001)
-    return [f"{total:.0%} of the multiplications stay in float: {parts}; --include NAME quantizes a layer all the same"]
+    ways = ["--include NAME quantizes a layer all the same"] * any(one.reason != RELIEVED for one in left)
+    ways += ["--set guard=off switches the guard off"] * any(one.reason == RELIEVED for one in left)
+    return [f"{total:.0%} of the multiplications stay in float: {parts}; {', '.join(ways)}"]
 
 
 def _nodes(one: Left) -> str:

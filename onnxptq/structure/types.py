@@ -223,7 +223,7 @@ class Structure:
 
     def _repr_html_(self) -> str:
         roles = Counter((site.role.value, site.part.value, site.default) for site in self.sites)
-        rows = [(count, role, part, "quantized" if scope else "float") for (role, part, scope), count in roles.items()]
+        rows = [(n, role, part, "quantized" if scope else "float") for (role, part, scope), n in roles.items()]
         return table(("sites", "role", "part", "by default"), rows, repr(self)[1:-1])
 
     def counts(self) -> dict[str, int]:

@@ -33,3 +33,14 @@ def test_a_large_share_in_float_is_said() -> None:
     assert line.startswith(f"89% of the multiplications stay in float: 88.9% output layer ({last});")
     plan, _ = recipe.plan(found, Bits(8, 8), include=[last])
     assert left_in_float(held, found, plan, {}) == share_warning([]) == []
+
+
+def test_what_the_guard_took_is_said() -> None:
+    text = "g (float[1,4,8] x) => (float[1,4,8] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"
+    held = canonicalise(Model.from_proto(model(text, w1=normal(8, 8), w2=normal(8, 8))))
+    found = discover(held)
+    first, last = found.linears
+    before, _ = Recipe.load("minmax").plan(found, Bits(8, 8), include=[last])
+    left = left_in_float(held, found, before.without([f"{first}:linear_input"]), {}, before=before)
+    assert [(one.reason, one.nodes, one.share) for one in left] == [("relieved by the guard", (first,), 0.5)]
+    assert share_warning(left)[0].endswith("; --set guard=off switches the guard off")

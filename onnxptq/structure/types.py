@@ -116,9 +116,8 @@ class Source:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Source):
             return NotImplemented
-        return (self.linear, self.exclusive) == (other.linear, other.exclusive) and np.array_equal(
-            self.channels, other.channels
-        )
+        alike = (self.linear, self.exclusive) == (other.linear, other.exclusive)
+        return alike and np.array_equal(self.channels, other.channels)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxptq.calibrators.search.carrier import Target
 from onnxptq.calibrators.search.refit import Refit, Settings
-from onnxptq.calibrators.search.two_streams import Target, TwoStreams
+from onnxptq.calibrators.search.two_streams import TwoStreams
 from onnxptq.calibrators.weight_base import WeightCalibrator, WeightProblem, WeightSolution
 from onnxptq.graph.dataflow.tokens import token_axes
 from onnxptq.graph.model import Model, value
@@ -49,6 +50,7 @@ class AsymmetricWeights(WeightCalibrator):
             threads=problem.threads,
             checkpoint=problem.checkpoint,
             progress=problem.progress,
+            workers=problem.workers,
         )
         refits = walk.run()
         return {

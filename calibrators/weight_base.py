@@ -20,6 +20,7 @@ from onnxptq.ops.uniform import UniformParams
 from onnxptq.options import Configurable
 from onnxptq.plan import Choice, Plan
 from onnxptq.structure import Structure
+from onnxptq.workers import HERE, Workers
 
 REGISTRY: dict[str, WeightCalibrator] = {}
 
@@ -43,6 +44,7 @@ class WeightProblem:
     threads: int | None = None
     memory_limit: int | None = None
     checkpoint: Checkpoint | None = None
+    workers: Workers = HERE
 
 
 @dataclass(frozen=True)

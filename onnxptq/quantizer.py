@@ -36,6 +36,7 @@ from onnxptq.recipe import Recipe
 from onnxptq.report.stopwatch import Stopwatch
 from onnxptq.result import Result
 from onnxptq.structure import Structure
+from onnxptq.workers import HERE, Workers
 
 Data = str | Path | NDArray[Any] | Mapping[str, NDArray[Any]] | Iterable[Any]
 
@@ -62,7 +63,7 @@ class Quantizer:
         max_loss: Most points of mask agreement to lose; the smallest weights that keep this.
         min_sqnr: Least signal to error of the outputs, dB; the smallest weights that keep this.
         seed: Of every random choice.
-        threads: Of onnxruntime. None: all cores.
+        threads: Of onnxruntime. None: all cores. ``workers`` of ``onnxptq.workers.opened`` share the samples.
         progress: True for progress on stderr, as on the command line; or an object with its methods.
 
     Example:
@@ -96,8 +97,9 @@ class Quantizer:
         draw: How = "random",
         threads: int | None = None,
         progress: Progress | bool | None = None,
+        workers: Workers = HERE,
     ) -> None:
-        check(**{name: value for name, value in locals().items() if name not in ("self", "progress")})
+        check(**{name: value for name, value in locals().items() if name not in ("self", "progress", "workers")})
         self.config = RunConfig.of(
             recipe,
             bits,
@@ -119,7 +121,7 @@ class Quantizer:
             draw=draw,
             threads=threads,
         )
-        self._progress = progress_on() if progress is True else progress or Silent()
+        self._progress, self._workers = progress_on() if progress is True else progress or Silent(), workers
         self.watch = Stopwatch(self._progress.stage)
         self.calibration: Calibration | None = None
         with self.watch.stage("load"):
@@ -196,7 +198,7 @@ class Quantizer:
         split = split_samples(source, limit, selecting=selecting)
         del self.watch.stages[1:]
         self._progress.expect(config.stages)
-        context = RunContext(self._progress, self.watch, folder, resume)
+        context = RunContext(self._progress, self.watch, folder, resume, workers=self._workers)
         notes: tuple[str, ...] = ()
         if config.mixed:
             solved, config, notes = budgeted(self.prepared, split, config, context)
@@ -223,7 +225,7 @@ class Quantizer:
         synthetic = isinstance(samples, str) and samples == "synthetic"
         limit = DEFAULT_COUNT if synthetic and limit is None else limit
         source = self._source(samples, limit, 0, preprocess)
-        split, context = Samples(source, source, source), RunContext(self._progress, self.watch)
+        split, context = Samples(source, source, source), RunContext(self._progress, self.watch, workers=self._workers)
         return sensitivities(stages.fold(self.prepared, split, config, context), split, config, context)
 
     def _source(
@@ -245,6 +247,6 @@ class Quantizer:
         held = self.calibration
         if held is None:
             raise InputError(
-                "quantize: nothing is calibrated yet; call calibrate(samples) first, or calibrate() for synthetic ones"
+                "quantize: nothing is calibrated yet; call calibrate(samples), or calibrate() for synthetic ones"
             )
         return finish(self.prepared, held, self.config)

@@ -76,6 +76,14 @@ class InputMoments:
         self._at += rows.T @ wanted
         self._ss += np.square(whole).sum(axis=0)
 
+    def merge(self, other: InputMoments) -> None:
+        """Add the sums over other rows."""
+        self.count += other.count
+        self._residual |= other._residual
+        for name in ("_a", "_t", "_s", "_r", "_aa", "_at", "_as", "_ss", "_rs"):
+            held = getattr(self, name)
+            held += getattr(other, name)
+
     @property
     def _rows(self) -> int:
         return max(self.count, 1)

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration.machine import cores
 from onnxptq.calibration.statistics.base import F32, F64
 from onnxptq.calibrators.search.grid import Grid, grid_search
 from onnxptq.calibrators.search.objectives import column_error, uniform_codes
 from onnxptq.errors import InputError
+from onnxptq.machine import cores
 from onnxptq.ops.uniform import UniformParams
 
 METHODS = ("minmax", "percentile", "omse")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration import machine
+from onnxptq import machine
 from onnxptq.calibration.sources.source import digest_of
 from onnxptq.errors import InputError, one_line
 from onnxptq.files import Archive, read_json, read_text

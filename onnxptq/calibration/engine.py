@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import onnx
-import onnxruntime as ort
-from numpy.typing import NDArray
 
-from onnxptq.calibration import machine
+from onnxptq import machine
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.coroutine import Coroutine, asked
-from onnxptq.calibration.gradients import Gradients, Weights, subject
-from onnxptq.calibration.jobs import Job, constant, jobs_of, not_finite, signature
+from onnxptq.calibration.gradients import Gradients, Weights, is_gradient, require_live, subject
+from onnxptq.calibration.jobs import Job, constant, jobs_of, signature
 from onnxptq.calibration.observers import Wire, can_observe, instrument, needed, wired
 from onnxptq.calibration.progress import Advance, Progress, Silent
-from onnxptq.calibration.sources.source import Sample, Source
-from onnxptq.calibration.statistics.base import NotFinite, Request, Statistic
-from onnxptq.errors import InputError, one_line
+from onnxptq.calibration.sources.source import Source
+from onnxptq.calibration.statistics.base import Request, Statistic
+from onnxptq.calibration.walker import Walker, emptied, forward, session
 from onnxptq.graph.dataflow.tokens import token_axes
 from onnxptq.graph.model import Model
 from onnxptq.graph.reduce import with_shapes
+from onnxptq.graph.sent import Sent
 from onnxptq.running import sessions as runtime
+from onnxptq.workers import HERE, Team, Workers
 
 T = TypeVar("T")
 _SHARE = 4
@@ -54,8 +52,8 @@ class Engine:
 
     In-graph observers reduce tensors where the op library is available and the statistic offers one. Other tensors are
     fetched in groups of at most ``memory_limit`` bytes, with one forward pass per group. Samples are folded in order,
-    so results do not depend on groups, threads or interruptions. ``gradients`` computes partners that are gradients;
-    its memory is not counted in the limit.
+    so results do not depend on groups, threads, workers or interruptions. ``gradients`` computes partners that are
+    gradients; its memory is not counted in the limit.
     """
 
     def __init__(
@@ -71,6 +69,7 @@ class Engine:
         gradients: Gradients | None = None,
         observers: bool = True,
         first: int = 0,
+        workers: Workers = HERE,
     ) -> None:
         self.model = model
         self.source = source
@@ -81,7 +80,9 @@ class Engine:
         self._checkpoint = checkpoint
         self._progress = progress or Silent()
         self.gradients = gradients
+        self._workers = workers
         self._observing = observers and runtime.library_path() is not None
+        self._executor: runtime.Executor | None = None if self._observing else "function"
         self._sized: dict[str, int] = {}
         self._count = first
 
@@ -140,7 +141,7 @@ class Engine:
 
         They have the same progress and the same end, and fetch no more than the limit allows.
         """
-        limit = self._limit if self._limit is not None else machine.available() // _SHARE
+        limit = self._limit if self._limit is not None else machine.available() // _SHARE // self._workers.count
         position = {tensor.name: i for i, node in enumerate(model.graph.nodes) for tensor in node.outputs}
         for stretch in sorted({(job.seen, job.end(total)) for job in jobs}, reverse=True):
             level = [job for job in jobs if (job.seen, job.end(total)) == stretch]
@@ -174,72 +175,47 @@ class Engine:
         self._sized |= {name: 4 * math.prod(shape) for name, shape in known.items()}
         missing = [name for name in names if name not in self._sized]
         if missing:
-            session = self._session(model, partial(with_shapes, names=missing))
-            sample = next(self.source.iterate(0))
-            found = self._forward(session, sample, 0).values()
+            opened = session(
+                lambda: with_shapes(model.to_proto(), names=missing),
+                executor=self._executor,
+                threads=self._threads,
+                opset=model.opset,
+            )
+            found = forward(opened, next(self.source.iterate(0)), self.source.label(0)).values()
             self._sized |= {name: 4 * math.prod(shape.numpy()) for name, shape in zip(missing, found, strict=True)}
         return self._sized
 
-    def _session(self, model: Model, changed: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ort.InferenceSession:
-        """A session of the model after ``changed`` has edited it."""
-        try:
-            return runtime.session(
-                lambda: changed(model.to_proto()),
-                executor=None if self._observing else "function",
-                threads=self._threads,
-            )
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"onnxruntime does not load the model, read as opset {model.opset}: {one_line(error)}"
-            ) from error
-
-    @staticmethod
-    def _feed(session: ort.InferenceSession, sample: Sample) -> dict[str, NDArray[Any]]:
-        return {i.name: sample[i.name] for i in session.get_inputs()}
-
     def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
         """Fold the remaining samples into a group of jobs; yield after each."""
-        wires = wired(group, observers=self._observing)
+        remote = self._workers.remote
+        wires = wired(emptied(group) if remote else group, observers=self._observing)
+        names = [name for wire in wires for name in wire.outputs]
         runs = needed(wires, {tensor.name for tensor in model.graph.inputs})
-        session = self._session(model, partial(instrument, wires=wires)) if runs else None
-        first = group[0].seen
-        weights = Weights(self.gradients, model, [name for wire in wires for name in wire.outputs])
-        for index, sample in enumerate(
-            itertools.islice(self.source.iterate(first), group[0].end(len(self.source)) - first), start=first
-        ):
-            values = self._forward(session, sample, index) if session is not None else {}
-            self._fold(wires, values, {**sample, **weights(sample, index)}, index)
-            advance()
-            yield
+        first, end = group[0].seen, group[0].end(len(self.source))
+        make = partial(
+            Walker,
+            Sent(partial(_instrumented, model, wires)) if runs else None,
+            wires,
+            self.source,
+            partial(Weights, self.gradients, model if any(map(is_gradient, names)) else None, names),
+            executor=self._executor,
+            threads=self._workers.threads(self._threads),
+            opset=model.opset,
+        )
+        live: set[str] = set()
+        with Team(self._workers, make, most=end - first) as team:
+            for index, share in enumerate(team.ask("shares" if remote else "fold", range(first, end)), start=first):
+                for job, statistic in zip(group, share.statistics, strict=remote):
+                    job.statistic.load(job.statistic.merge(statistic).arrays())
+                for job in group:
+                    job.seen = index + 1
+                live |= share.live
+                self.source.notes.extend(note for note in share.notes if note not in self.source.notes)
+                advance()
+                yield
         if first == 0:
-            weights.check()
+            require_live(names, live)
 
-    def _forward(self, session: ort.InferenceSession, sample: Sample, index: int) -> dict[str, Any]:
-        outputs = [output.name for output in session.get_outputs()]
-        feed = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self._feed(session, sample).items()}
-        try:
-            return dict(zip(outputs, session.run_with_ort_values(outputs, feed), strict=True))
-        except Exception as error:
-            raise InputError(
-                f"calibration {self.source.label(index)}: onnxruntime cannot run it: {one_line(error)}"
-            ) from error
 
-    def _fold(self, wires: list[Wire], values: dict[str, Any], sample: Sample, index: int) -> None:
-        """Fold one sample's outputs in; each fetched tensor is copied, used and released."""
-        readers = Counter(name for wire in wires for name in wire.outputs)
-        arrays: dict[str, NDArray[Any]] = {}
-        for wire in wires:
-            for name in wire.outputs:
-                if name not in arrays:
-                    arrays[name] = sample[name] if name in sample else values.pop(name).numpy()
-            try:
-                wire.fold([arrays[name] for name in wire.outputs], sample)
-            except NotFinite:
-                raise not_finite(wire.job, self.source.label(index)) from None
-            wire.job.seen = index + 1
-            readers.subtract(wire.outputs)
-            for name in wire.outputs:
-                if not readers[name]:
-                    arrays.pop(name, None)
+def _instrumented(model: Model, wires: Sequence[Wire]) -> onnx.ModelProto:
+    return instrument(model.to_proto(), wires)

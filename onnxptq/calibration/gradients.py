@@ -5,10 +5,9 @@ The provider of ``onnxptq.learn.fisher`` is passed in, since it needs torch and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.statistics.base import F32
@@ -48,28 +47,30 @@ def subject(name: str) -> str:
 
 
 class Weights:
-    """The gradients that some names refer to, sample by sample, and the check that none is always zero."""
+    """The gradients that some names refer to, sample by sample."""
 
-    def __init__(self, source: Gradients | None, model: Model, names: Iterable[str]) -> None:
+    def __init__(self, source: Gradients | None, model: Model | None, names: Iterable[str]) -> None:
+        """``model`` is needed if some of the names are gradients."""
         self._names = {subject(name): name for name in names if is_gradient(name)}
         if self._names and source is None:
             raise InputError(
                 f"gradients are wanted at tensor {min(self._names)!r}, but nothing computes them here; "
                 "install torch (extra [learn]), or choose a metric without them"
             )
-        self._take = source.at(model, tuple(self._names)) if source is not None and self._names else None
-        self._zero = set(self._names)
+        self._take: Take | None = None
+        if source is not None and model is not None and self._names:
+            self._take = source.at(model, tuple(self._names))
 
     def __call__(self, sample: Sample, index: int) -> dict[str, F32]:
         """The gradients on one sample, by the names that refer to them."""
         found = self._take(sample, index) if self._take is not None else {}
-        self._zero -= {tensor for tensor, gradient in found.items() if np.any(gradient)}
         return {self._names[tensor]: gradient for tensor, gradient in found.items()}
 
-    def check(self) -> None:
-        """Raise NoGradient where a gradient was zero on all samples."""
-        if self._zero:
-            raise NoGradient(
-                f"the gradient at tensor {min(self._zero)!r} is zero on every sample; choose a metric without "
-                f"gradients there"
-            )
+
+def require_live(names: Iterable[str], live: Collection[str]) -> None:
+    """Raise NoGradient where one of ``names`` is a gradient that no sample has ``live``, which is other than zero."""
+    zero = [subject(name) for name in names if is_gradient(name) and name not in live]
+    if zero:
+        raise NoGradient(
+            f"the gradient at tensor {min(zero)!r} is zero on every sample; choose a metric without gradients there"
+        )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxptq.calibration.statistics.base import F32, Axes
-from onnxptq.graph.dataflow.tokens import token_axes
+from onnxptq.graph.dataflow.tokens import Padding, token_axes
 from onnxptq.graph.model import Model
 from onnxptq.running.runner import Cut, Outputs, Sample
 
@@ -48,16 +49,21 @@ def valid_rows(x: F32, mask: NDArray[Any], axis: int, channels: Axes) -> F32:
     return whole
 
 
+@dataclass(frozen=True)
+class Unpadded:
+    """Removes padded tokens: a Cut."""
+
+    paddings: Mapping[str, Padding]
+
+    def __call__(self, outputs: Outputs, sample: Sample) -> Outputs:
+        """Outputs or inner tensors of a sample without them."""
+        return {name: self._valid(name, x, sample) for name, x in outputs.items()}
+
+    def _valid(self, name: str, x: F32, sample: Sample) -> F32:
+        padding = self.paddings.get(name)
+        return x if padding is None else valid_rows(x, np.asarray(sample[padding.mask]), padding.axis, ())
+
+
 def unpadded(model: Model, masks: Mapping[str, str]) -> Cut:
     """Removes the padded tokens of a sample's outputs or inner tensors: nobody reads them, so no figure counts them."""
-    paddings = token_axes(model, masks)
-
-    def cut(outputs: Outputs, sample: Sample) -> Outputs:
-        return {
-            name: valid_rows(x, np.asarray(sample[paddings[name].mask]), paddings[name].axis, ())
-            if name in paddings
-            else x
-            for name, x in outputs.items()
-        }
-
-    return cut
+    return Unpadded(token_axes(model, masks))

@@ -32,6 +32,10 @@ class Shelf:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the files."""
         if self._folder is not None:
             self._folder.cleanup()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx
@@ -14,6 +15,7 @@ from onnxptq.calibration.shelf import Shelf
 from onnxptq.calibration.sources.source import Source
 from onnxptq.errors import InputError, one_line
 from onnxptq.graph.reduce import reads
+from onnxptq.graph.sent import Sent
 from onnxptq.running import sessions as runtime
 
 Array = NDArray[Any]
@@ -60,6 +62,10 @@ class Stages:
             self.of |= {name: stage for name in node.output if name}
             self.last |= {name: max(stage, self.last.get(name, 0)) for name in self._reads[index] if name in self.of}
         self.last |= dict.fromkeys([*self.outputs, *keep], len(self.nodes))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = [name for name, last in self.last.items() if last == len(self.nodes) and name not in self.outputs]
+        return _received, (Sent(partial(_copied, self.proto)), self.targets, kept)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -128,8 +134,12 @@ class Stages:
         return model
 
 
+Sizes = Mapping[str, tuple[int, tuple[int | None, ...]]]
+"""Element type and sizes of tensors between stages; a size is declared if all samples share it."""
+
+
 class Stream:
-    """All samples on their way through the stages of one graph; only tensors that later stages read are kept."""
+    """Samples on their way through the stages of one graph; only tensors that later stages read are kept."""
 
     def __init__(self, name: str, stages: Stages, source: Source, shelf: Shelf, *, threads: int | None = None) -> None:
         self.name, self.stages, self.source, self.shelf, self._threads = name, stages, source, shelf, threads
@@ -150,16 +160,17 @@ class Stream:
         """The shape of ``value``."""
         return self.shelf.shapes[self.name, sample, name]
 
-    def advance(self) -> Iterator[None]:
-        """Run the next stage; yield after each sample."""
+    def advance(self, indices: range, sizes: Sizes) -> Iterator[Sizes]:
+        """Run the next stage, whose inputs have these ``sizes``; yield those of its results after each sample."""
         stage, stages = self._next, self.stages
         fed, left = stages.fed(stage), stages.left(stage)
         session, names = None, [name for name in left if name not in stages.inputs]
-        for index, feed in enumerate(self._feeds(stage, fed)):
+        for index, feed in self._feeds(stage, fed, indices):
+            found: dict[str, tuple[int, tuple[int | None, ...]]] = {}
             if names:
                 try:
                     if session is None:
-                        model = stages.model(stage, self._types(feed), self.replaced)
+                        model = stages.model(stage, _types(sizes), self.replaced)
                         session = runtime.session(model, threads=self._threads)
                     made = session.run(names, {name: feed[name] for name in fed})
                 except Exception as error:
@@ -168,33 +179,47 @@ class Stream:
                     ) from error
                 for name, array in zip(names, made, strict=True):
                     self.shelf.put((self.name, index, name), array)
-            yield
+                    found[name] = helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            yield found
         self._held = [*self._held, *left]
         for name in [name for name in self._held if stages.last[name] <= stage]:
             self._held.remove(name)
-            for index in range(len(self.source)):
+            for index in indices:
                 self.shelf.drop((self.name, index, name))
         self._next += 1
 
-    def _types(self, feed: Mapping[str, Array]) -> dict[str, onnx.TypeProto]:
-        """Types of tensors from earlier stages; a size is declared if all samples share it.
-
-        onnxruntime reads a vector of sizes as empty if its length is not declared.
-        """
-        found: dict[str, onnx.TypeProto] = {}
-        for name in feed.keys() - self.stages.inputs:
-            shapes = [self.shape(index, name) for index in range(len(self.source))]
-            sizes = [same.pop() if len(same := set(column)) == 1 else None for column in zip(*shapes, strict=True)]
-            found[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(feed[name].dtype), sizes)
-        return found
-
-    def _feeds(self, stage: int, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+    def _feeds(self, stage: int, names: Sequence[str], indices: range) -> Iterator[tuple[int, Mapping[str, Array]]]:
         if stage:
-            for index in range(len(self.source)):
-                yield {name: self.value(index, name) for name in names}
+            for index in indices:
+                yield index, {name: self.value(index, name) for name in names}
             return
-        for index, sample in enumerate(self.source.iterate(0)):
+        for index, sample in self.source.chosen(indices):
             for name in self.stages.left(0):
                 if name in self.stages.inputs:
                     self.shelf.put((self.name, index, name), sample[name])
-            yield sample
+            yield index, sample
+
+
+def joined(before: Sizes, more: Sizes) -> Sizes:
+    """The sizes of the same tensors on more samples."""
+    return {
+        name: (kind, tuple(a if a == b else None for a, b in zip(before[name][1], sizes, strict=True)))
+        if name in before
+        else (kind, sizes)
+        for name, (kind, sizes) in more.items()
+    }
+
+
+def _types(sizes: Sizes) -> dict[str, onnx.TypeProto]:
+    """onnxruntime reads a vector of sizes as empty if its length is not declared."""
+    return {name: helper.make_tensor_type_proto(kind, list(shape)) for name, (kind, shape) in sizes.items()}
+
+
+def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    other = onnx.ModelProto()
+    other.CopyFrom(proto)
+    return other
+
+
+def _received(sent: Sent, targets: Iterable[str], keep: Iterable[str]) -> Stages:
+    return Stages(sent(), targets, keep=keep)

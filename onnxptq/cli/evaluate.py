@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output
-from onnxptq.cli.values import add_run, positive
+from onnxptq.cli.values import add_run, add_workers, positive
 from onnxptq.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def add(parser: ArgumentParser) -> None:
     data.add_argument(
         "--vocab", type=Path, metavar="FILE", help="of ris and refcoco: the model's vocab.txt (default: the zoo's)"
     )
+    add_workers(parser)
     add_run(parser)
 
 
@@ -84,13 +85,19 @@ def run(args: Namespace, out: Output) -> int:
     """Load, run, print."""
     from onnxptq.evaluate.pictures import Gallery
     from onnxptq.evaluate.task import evaluate_task
+    from onnxptq.workers import opened
 
     task = open_task(args)
-    models = _models(args)
     total = min(len(task), args.limit or len(task))
     gallery = Gallery(args.pictures) if args.pictures else None
-    with out.progress().task(f"{args.task}, {len(models)} models" if len(models) > 1 else args.task, total) as advance:
-        found = evaluate_task(task, models, limit=args.limit, watch=lambda done, of: advance(), paint=gallery)
+    with opened(args.workers, args.engine) as workers:
+        args.threads = workers.threads(args.threads)
+        models = _models(args)
+        title = f"{args.task}, {len(models)} models" if len(models) > 1 else args.task
+        with out.progress().task(title, total) as advance:
+            found = evaluate_task(
+                task, models, limit=args.limit, watch=lambda done, of: advance(), paint=gallery, workers=workers
+            )
     out.say(table(found))
     out.emit(found.to_json())
     return 0

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxptq.cli.output import Output, distinct, spare, writable
-from onnxptq.cli.values import BITS, RECIPE, add_json, add_model, add_output, add_samples, add_target, size, threads
+from onnxptq.cli.values import (
+    BITS,
+    RECIPE,
+    add_json,
+    add_model,
+    add_output,
+    add_samples,
+    add_target,
+    add_workers,
+    size,
+    threads,
+)
 from onnxptq.errors import ArtifactError, InputError
 from onnxptq.lower import CONSTANTS, FORMATS
 from onnxptq.targets.target import Target
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from onnxptq.plan import Plan
     from onnxptq.quantizer import Quantizer
     from onnxptq.report.answer import Speed
+    from onnxptq.workers import Workers
 
 
 def add(parser: ArgumentParser) -> None:
@@ -58,6 +70,7 @@ def add(parser: ArgumentParser) -> None:
     engine.add_argument(
         "--memory-limit", type=size, metavar="4GB", help="limit for the tensors and statistics held at a time"
     )
+    add_workers(engine)
     engine.add_argument("--resume", action="store_true", help="go on with a run that was killed")
     engine.add_argument(
         "--no-speed", action="store_true", help="do not measure the speed at the end (also ONNXPTQ_SPEED=off)"
@@ -73,6 +86,7 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.graph.save import remove_parts
     from onnxptq.graph.size import source_files
     from onnxptq.plan import Plan
+    from onnxptq.workers import opened
 
     model = Path(args.model)
     if args.target is not None:
@@ -89,17 +103,18 @@ def run(args: Namespace, out: Output) -> int:
     outputs = {"-o": output, "--report": args.report, "--plan-out": args.plan_out}
     if args.output or model.is_file():
         distinct({option: writable(path, model=model) for option, path in outputs.items() if path})
-    q = quantizer(args, out, plan)
-    spare(
-        (str(path) for path in (*outputs.values(), f"{output}.data") if path),
-        (*source_files(model), *(path for path in (args.plan_in, args.recipe, args.calib) if path)),
-    )
-    checkpoint = output.with_name(f"{output.name}.resume") if output.is_file() or not output.exists() else None
-    if checkpoint is None:
-        return _quantize(q, args, out, output, None)
-    with locked(checkpoint):
-        remove_parts(output)
-        return _quantize(q, args, out, output, checkpoint)
+    with opened(args.workers, args.engine) as workers:
+        q = quantizer(args, out, plan, workers)
+        spare(
+            (str(path) for path in (*outputs.values(), f"{output}.data") if path),
+            (*source_files(model), *(path for path in (args.plan_in, args.recipe, args.calib) if path)),
+        )
+        checkpoint = output.with_name(f"{output.name}.resume") if output.is_file() or not output.exists() else None
+        if checkpoint is None:
+            return _quantize(q, args, out, output, None)
+        with locked(checkpoint):
+            remove_parts(output)
+            return _quantize(q, args, out, output, checkpoint)
 
 
 def _quantize(q: Quantizer, args: Namespace, out: Output, output: Path, checkpoint: Path | None) -> int:
@@ -187,9 +202,10 @@ def _agree(args: Namespace, plan: Plan) -> None:
             raise InputError(f"{option}: {name} says what is done to each site; edit it, or make a plan anew")
 
 
-def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantizer:
+def quantizer(args: Namespace, out: Output, plan: Plan | None = None, workers: Workers | None = None) -> Quantizer:
     """A Quantizer with the options of the command line."""
     from onnxptq.quantizer import Quantizer
+    from onnxptq.workers import HERE
 
     settings = dict(args.set) | {name: "off" for name in ("bimodal", "agq") if getattr(args, f"no_{name}", False)}
     return Quantizer(
@@ -214,6 +230,7 @@ def quantizer(args: Namespace, out: Output, plan: Plan | None = None) -> Quantiz
         draw=args.draw,
         threads=args.threads,
         progress=out.progress(),
+        workers=workers or HERE,
     )
 
 

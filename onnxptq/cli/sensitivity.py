@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.cli.output import Output, writable
-from onnxptq.cli.values import add_alias, add_json, add_model, add_samples, positive, size, threads
+from onnxptq.cli.values import add_alias, add_json, add_model, add_samples, add_workers, positive, size, threads
 from onnxptq.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def add(parser: ArgumentParser) -> None:
     add_alias(parser, "--page", "--report")
     parser.add_argument("--threads", type=threads, metavar="N", help="threads of onnxruntime")
     parser.add_argument("--memory-limit", type=size, metavar="4GB", help="limit for the tensors held at a time")
+    add_workers(parser)
     add_json(parser)
 
 
@@ -40,15 +41,17 @@ def run(args: Namespace, out: Output) -> int:
     from onnxptq.pipeline.sensitivity import by_layer
     from onnxptq.report.sensitivity import page
     from onnxptq.report.text import table
+    from onnxptq.workers import opened
 
     bits = Bits.parse(args.bits or BITS)
     if bits.average is not None:
         raise InputError(f"--bits {args.bits}: give the widths whose errors count, for example w4a4")
     if args.report is not None:
         writable(args.report)
-    found = quantizer(args, out).sensitivities(
-        args.calib, limit=args.samples, preprocess=args.preprocess, memory_limit=args.memory_limit
-    )
+    with opened(args.workers, args.engine) as workers:
+        found = quantizer(args, out, workers=workers).sensitivities(
+            args.calib, limit=args.samples, preprocess=args.preprocess, memory_limit=args.memory_limit
+        )
     layers = by_layer(found, bits)
     if args.calib == "synthetic":
         out.warn(SYNTHETIC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def run(args: Namespace, out: Output) -> int:
     """Quantize and evaluate cell by cell; finished cells are kept."""
     from onnxptq.bits import Bits
     from onnxptq.recipe import Recipe, named
+    from onnxptq.workers import opened
 
     if args.quantized or args.pictures:
         raise InputError("table: --quantized and --pictures belong to evaluate")
@@ -71,7 +73,7 @@ def run(args: Namespace, out: Output) -> int:
         raise InputError(f"table {args.task}: --calib is missing")
     _spec(args)
     evaluation.open_task(Namespace(**{**vars(args), "split": splits[0][0], "limit": splits[0][1]}))
-    with folder(args.output):
+    with folder(args.output), opened(args.workers, args.engine) as args.opened:
         return _run(args, out, recipes, widths, splits)
 
 
@@ -126,12 +128,13 @@ def _cell(
         return known
     here = Namespace(**{**vars(args), "split": split[0], "limit": split[1]})
     task = Replay(evaluation.open_task(here), folder.path / "fp32" / split[0])
-    models: dict[str, Any] = {"reference": Remembered(lambda: evaluation.open_model(here, _spec(args)))}
+    how = Namespace(**{name: getattr(args, name) for name in ("task", "vocab", "executor", "threads")})
+    models: dict[str, Any] = {"reference": Remembered(partial(evaluation.open_model, how, _spec(args)))}
     if scratch is not None:
         if not made:
             made += _quantize(args, recipe, bits, scratch)
         models[recipe] = evaluation.open_model(here, ",".join(str(path) for path in made))
-    row = evaluate_task(task, models, limit=split[1]).rows[-1]
+    row = evaluate_task(task, models, limit=split[1], workers=args.opened).rows[-1]
     figures = dict(row.figures) if row.agreement is None else {**row.figures, "agreement": row.agreement}
     cell = Cell(recipe, bits, split[0], figures)
     folder.put(cell)
@@ -148,7 +151,12 @@ def _quantize(args: Namespace, recipe: str, bits: str, scratch: Path) -> list[Pa
     written = []
     for part, source in enumerate(sources):
         name, settings = named(recipe)
-        how: dict[str, Any] = {"format": args.format, "seed": args.seed, "threads": args.threads}
+        how: dict[str, Any] = {
+            "format": args.format,
+            "seed": args.seed,
+            "threads": args.threads,
+            "workers": args.opened,
+        }
         q = Quantizer(source, recipe=name, settings=settings, bits=bits, **how)
         q.calibrate(args.calib, limit=args.samples, preprocess="imagenet" if len(sources) == 1 else "sam")
         written.append(scratch / f"{part}.onnx")

@@ -190,6 +190,16 @@ def add_run(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_workers(parser: _ActionsContainer) -> None:
+    """Where models run on samples."""
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="run samples in N processes (default: in this one)"
+    )
+    parser.add_argument(
+        "--engine", metavar="E", help="processes (default), or ray or ray:ADDRESS, a cluster (docs/scale.md)"
+    )
+
+
 def add_json(parser: ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, words on stderr")

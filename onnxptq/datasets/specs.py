@@ -9,10 +9,10 @@ one sentence a ref.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ from onnxptq.datasets.draw import Draw, How
 from onnxptq.datasets.files import require_folder
 from onnxptq.datasets.images import read_image
 from onnxptq.datasets.prompts import Feeds, box_feeds, imagenet, longest_side, sam_input
-from onnxptq.datasets.refcoco import RefCoco
+from onnxptq.datasets.refcoco import Expression, RefCoco
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.datasets.zoo import Runs
 from onnxptq.errors import InputError
@@ -40,7 +40,7 @@ Shapes = Mapping[str, Sequence[Any]]
 Maker = Callable[[], Feeds]
 
 
-class Named:
+class Named(Sequence[Feeds]):
     """Samples made anew in every walk, and never kept."""
 
     def __init__(self, name: str, makers: Sequence[Maker]) -> None:
@@ -49,8 +49,36 @@ class Named:
     def __len__(self) -> int:
         return len(self._makers)
 
-    def __iter__(self) -> Iterator[Feeds]:
-        return (make() for make in self._makers)
+    @overload
+    def __getitem__(self, index: int) -> Feeds: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Named: ...
+
+    def __getitem__(self, index: int | slice) -> Feeds | Named:
+        return Named(self.name, self._makers[index]) if isinstance(index, slice) else self._makers[index]()
+
+
+class Opened:
+    """A session that is opened when it is used; sent to another process it is opened there."""
+
+    def __init__(self, start: Callable[[Path], Runs], path: Path) -> None:
+        self._start, self._path = start, path
+
+    def __reduce__(self) -> tuple[type[Opened], tuple[Callable[[Path], Runs], Path]]:
+        return Opened, (self._start, self._path)
+
+    @cached_property
+    def _session(self) -> Runs:
+        return self._start(self._path)
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Feeds) -> list[Any]:
+        """See Runs."""
+        return self._session.run(output_names, input_feed)
+
+    def get_inputs(self) -> list[Any]:
+        """See Runs."""
+        return self._session.get_inputs()
 
 
 def is_named(spec: str) -> bool:
@@ -80,7 +108,7 @@ def _zoo(name: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs]) -
     elif name == "sam-mini-encoder":
         found = zoo.encoder_calibration(count, seed=seed)
     elif name == "sam-mini-decoder":
-        found = zoo.decoder_calibration(start(zoo.path("sam-mini-encoder")), count, seed=seed)
+        found = zoo.decoder_calibration(Opened(start, zoo.path("sam-mini-encoder")), count, seed=seed)
     else:
         raise InputError(f"calibration zoo:{name}: choose zoo:sam-mini or zoo:lavt-mini")
     return [partial(found.__getitem__, i) for i in range(count)]
@@ -98,7 +126,7 @@ def _sam(rest: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs]) -
         )
     data = Coco.load(tables[0], images)
     detected = data.detections(tables[1]) if len(tables) > 1 else None
-    encoder = start(Path(encoders[0]))
+    encoder = Opened(start, Path(encoders[0]))
     name, size = _image_input({i.name: i.shape for i in encoder.get_inputs()}, encoders[0])
     side = 4 * int(inputs["image_embeddings"][-1])
     spare = {"mask_input": np.zeros((1, 1, side, side), np.float32), "has_mask_input": np.zeros(1, np.float32)}
@@ -131,10 +159,11 @@ def _sam_images(folder: Path, inputs: Shapes, draw: Draw) -> list[Maker]:
         f for f in require_folder(folder, "images").iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
 
-    def make(file: Path) -> Feeds:
-        return {name: sam_input(longest_side(read_image(file), size), size)}
+    return [partial(_photograph, name, size, file) for file in draw.of(files)]
 
-    return [partial(make, file) for file in draw.of(files)]
+
+def _photograph(name: str, size: int, file: Path) -> Feeds:
+    return {name: sam_input(longest_side(read_image(file), size), size)}
 
 
 def _refcoco(rest: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs]) -> list[Maker]:
@@ -154,14 +183,15 @@ def _refcoco(rest: str, inputs: Shapes, draw: Draw, start: Callable[[Path], Runs
         by_ref.setdefault(expression.ref, []).append(i)
     chosen = [sentences[rng.randint(len(sentences))] for sentences in by_ref.values()]
 
-    def make(i: int) -> Feeds:
-        expression = data.expressions[i]
-        pixels = Image.fromarray(expression.photo.image()).resize((size, size), Image.Resampling.BILINEAR)
-        ids, mask = tokenizer.batch([expression.text])
-        feeds: Feeds = {name: imagenet(np.asarray(pixels).transpose(2, 0, 1))[None], "input_ids": ids}
-        return feeds | ({"attention_mask": mask} if "attention_mask" in inputs else {})
+    masked = "attention_mask" in inputs
+    return [partial(_sentence, data.expressions[i], tokenizer, name, size, masked) for i in draw.of(chosen)]
 
-    return [partial(make, i) for i in draw.of(chosen)]
+
+def _sentence(expression: Expression, tokenizer: WordPiece, name: str, size: int, masked: bool) -> Feeds:
+    pixels = Image.fromarray(expression.photo.image()).resize((size, size), Image.Resampling.BILINEAR)
+    ids, mask = tokenizer.batch([expression.text])
+    feeds: Feeds = {name: imagenet(np.asarray(pixels).transpose(2, 0, 1))[None], "input_ids": ids}
+    return feeds | ({"attention_mask": mask} if masked else {})
 
 
 def _image_input(inputs: Shapes, model: str) -> tuple[str, int]:

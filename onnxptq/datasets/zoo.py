@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,24 +139,30 @@ class Calibration:
 
 def encoder_calibration(count: int, *, seed: int = 0) -> Calibration:
     """Encoder inputs."""
-    return Calibration(count, seed, lambda index: _prompts(index).encoder_feeds)
+    return Calibration(count, seed, _encoder_feeds)
 
 
 def decoder_calibration(encoder: Runs, count: int, *, seed: int = 0) -> Calibration:
     """Decoder inputs of the same scenes: embeddings of the FP32 ``encoder`` session, boxes batched per image."""
-
-    def feeds(index: int) -> Feeds:
-        sample = _prompts(index)
-        return sample.decoder_feeds(encoder.run(None, sample.encoder_feeds)[0])
-
-    return Calibration(count, seed, feeds)
+    return Calibration(count, seed, partial(_decoder_feeds, encoder))
 
 
 def lavt_calibration(count: int, *, seed: int = 0) -> Calibration:
     """LAVT inputs, the three benchmarks in turn."""
-    return Calibration(
-        count, seed, lambda index: next(ref_samples(scenes.BENCHMARKS[index % 3], "train", 1, start=index)).feeds
-    )
+    return Calibration(count, seed, _lavt_feeds)
+
+
+def _encoder_feeds(index: int) -> Feeds:
+    return _prompts(index).encoder_feeds
+
+
+def _decoder_feeds(encoder: Runs, index: int) -> Feeds:
+    sample = _prompts(index)
+    return sample.decoder_feeds(encoder.run(None, sample.encoder_feeds)[0])
+
+
+def _lavt_feeds(index: int) -> Feeds:
+    return next(ref_samples(scenes.BENCHMARKS[index % 3], "train", 1, start=index)).feeds
 
 
 def _prompts(index: int) -> PromptSample:

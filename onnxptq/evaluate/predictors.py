@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class SamPredictor:
         self, encoder: Source, decoder: Source, *, executor: Executor | None = None, threads: int | None = None
     ) -> None:
         """Two models: image to embeddings, and embeddings with prompts to masks."""
+        self._made_of = partial(SamPredictor, encoder, decoder, executor=executor, threads=threads)
         self._encoder = _start(encoder, "SAM encoder", executor, threads)
         self._decoder = _start(decoder, "SAM decoder", executor, threads)
         pixels = self._encoder.get_inputs()
@@ -59,6 +61,10 @@ class SamPredictor:
             )
         self._masks = next((name for name in low if "low" in name), low[0])
         self._scores = next((name for name, shape in shapes.items() if len(shape) == 2), None)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Opened anew in another process."""
+        return self._made_of, ()
 
     def embed(self, planes: Array) -> Array:
         """Embeddings of RGB planes uint8 [3, S, S] (or smaller: padded right and below, after normalisation)."""
@@ -118,6 +124,7 @@ class LavtPredictor:
         self, model: Source, tokenizer: WordPiece, *, executor: Executor | None = None, threads: int | None = None
     ) -> None:
         """``tokenizer`` must have the model's vocabulary."""
+        self._made_of = partial(LavtPredictor, model, tokenizer, executor=executor, threads=threads)
         self._session = _start(model, "LAVT", executor, threads)
         inputs = {i.name: i for i in self._session.get_inputs()}
         self._image = next((name for name, i in inputs.items() if len(i.shape) == 4), None)
@@ -128,6 +135,10 @@ class LavtPredictor:
             raise InputError(f"LAVT: expected inputs image, input_ids and attention_mask, found {', '.join(inputs)}")
         self.size = _side(inputs[self._image].shape, "LAVT")
         self._tokenizer = tokenizer
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Opened anew in another process."""
+        return self._made_of, ()
 
     def mask(self, image: Array, text: str) -> Array:
         """Mask, bool [S, S], of the object that ``text`` names in ``image`` (uint8 [H, W, 3], stretched to S x S)."""

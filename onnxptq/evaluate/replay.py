@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,10 @@ class Replay(Task[Any]):
     def __len__(self) -> int:
         return len(self._task)
 
-    def samples(self) -> Iterator[Any]:
+    def sample(self, index: int) -> Any:
         """The task's own."""
-        for index, sample in enumerate(self._task.samples()):
-            self._index = index
-            yield sample
+        self._index = index
+        return self._task.sample(index)
 
     def predict(self, predictor: Any, sample: Any) -> Masks:
         """The stored masks if ``predictor`` is `Remembered`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from onnxptq.errors import InputError
 from onnxptq.evaluate.overlap import Agreement
 from onnxptq.evaluate.predictors import Masks
+from onnxptq.workers import HERE, Team, Workers
 
 Array = NDArray[Any]
 S = TypeVar("S")
@@ -51,8 +53,8 @@ class Task(ABC, Generic[S]):
         """Number of samples."""
 
     @abstractmethod
-    def samples(self) -> Iterator[S]:
-        """The samples, always in the same order."""
+    def sample(self, index: int) -> S:
+        """One sample."""
 
     @abstractmethod
     def predict(self, predictor: Any, sample: S) -> Masks:
@@ -108,31 +110,43 @@ def evaluate_task(
     limit: int | None = None,
     watch: Watcher | None = None,
     paint: Painter | None = None,
+    workers: Workers = HERE,
 ) -> Evaluation:
     """Score every model (name to predictor) on the first ``limit`` samples; the first is the reference of the
-    agreement."""
+    agreement. Workers predict; all scores are kept here."""
     total = len(task) if limit is None else min(limit, len(task))
     if total < 1:
         raise InputError(f"{task.name}: no samples to evaluate")
     scorers = {name: task.scorer() for name in models}
     reference = next(iter(models))
     agreements = {name: Agreement() for name in models if name != reference}
-    for index, sample in enumerate(task.samples()):
-        if index == total:
-            break
-        found = {name: task.predict(predictor, sample) for name, predictor in models.items()}
-        for name, masks in found.items():
-            scorers[name].add(sample, masks)
-            if name != reference:
-                agreements[name].add(found[reference].masks, masks.masks)
-        if paint is not None:
-            paint(index, task.view(sample), found)
-        if watch is not None:
-            watch(index + 1, total)
+    with Team(workers, partial(Predictions, task, models), most=total) as team:
+        for index, (sample, found) in enumerate(team.ask("predict", range(total))):
+            for name, masks in found.items():
+                scorers[name].add(sample, masks)
+                if name != reference:
+                    agreements[name].add(found[reference].masks, masks.masks)
+            if paint is not None:
+                paint(index, task.view(sample), found)
+            if watch is not None:
+                watch(index + 1, total)
     rows = [
         Row(name, scorers[name].summary(), agreements[name].percent if name in agreements else None) for name in models
     ]
     return Evaluation(task.name, total, rows)
+
+
+class Predictions(Generic[S]):
+    """Every model's masks, sample by sample. Workers hold one each."""
+
+    def __init__(self, task: Task[S], models: Mapping[str, Any]) -> None:
+        self._task, self._models = task, models
+
+    def predict(self, indices: range) -> Iterator[tuple[S, dict[str, Masks]]]:
+        """The samples themselves, and all models' masks."""
+        for index in indices:
+            sample = self._task.sample(index)
+            yield sample, {name: self._task.predict(model, sample) for name, model in self._models.items()}
 
 
 def stacked(masks: list[Array], height: int, width: int) -> Array:

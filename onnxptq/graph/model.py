@@ -16,6 +16,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from onnxptq.graph.data import NUMPY_HOLDS
 from onnxptq.graph.hidden import hide, show_all
 from onnxptq.graph.nested import fresh, graphs, hoist, protos, taken
+from onnxptq.graph.sent import Sent
 from onnxptq.version import __version__
 
 # graphsurgeon prints its own remarks to stderr, where users expect one line from us.
@@ -83,6 +84,10 @@ class Model:
         """Version of the standard operator set."""
         return int(self.graph.opset)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process as its message."""
+        return _received, (Sent(self.to_proto),)
+
     def copy(self) -> Model:
         """An independent copy (constants are shared until replaced: never write into an array in place)."""
         held = dict(self.tensors), dict(self.functions), dict(self.metadata), dict(self.types)
@@ -120,6 +125,10 @@ class Model:
     def unique(self, base: str) -> str:
         """A name not yet in use, starting with ``base``."""
         return fresh(base, self.names())
+
+
+def _received(sent: Sent) -> Model:
+    return Model.from_proto(sent())
 
 
 def is_readable(constant: gs.Constant) -> bool:

@@ -16,7 +16,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from onnxptq.calibration import machine
+from onnxptq import machine
 from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.progress import Progress, Silent
 from onnxptq.calibration.shelf import Shelf

@@ -17,6 +17,7 @@ from onnxptq.recipe import Recipe
 from onnxptq.report.stopwatch import Stopwatch
 from onnxptq.structure import Role
 from onnxptq.targets.target import Target
+from onnxptq.workers import HERE, Workers
 
 LARGEST_WISH = 100
 """Most points of mask agreement that can be lost; more decibels than any codes of 8 bits reach."""
@@ -179,6 +180,8 @@ class RunContext:
     """The folder of checkpoints, so that a killed run can resume."""
     resume: bool = False
     checkpoint: Checkpoint | None = None
+    workers: Workers = HERE
+    """Where models run on samples."""
 
     def opened(self, identity: Mapping[str, str]) -> RunContext:
         """The context with its checkpoint, for runs of this identity."""
@@ -189,4 +192,4 @@ class RunContext:
     def within(self, name: str) -> RunContext:
         """The context of a part of the run under its own name: its stages are not listed separately."""
         folder = self.folder / name if self.folder is not None else None
-        return RunContext(Titled(name, self.progress), Stopwatch(), folder, self.resume)
+        return RunContext(Titled(name, self.progress), Stopwatch(), folder, self.resume, workers=self.workers)

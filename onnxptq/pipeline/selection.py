@@ -24,7 +24,7 @@ from onnxptq.report.data import Verdict
 from onnxptq.running.compare import outputs
 from onnxptq.running.masks import pictures
 from onnxptq.running.metrics import Metrics
-from onnxptq.running.runner import Cut, Spool, run
+from onnxptq.running.runner import Cut, Spool, run_on
 
 
 def select(
@@ -71,9 +71,10 @@ def judge(
     """A verdict on each candidate; the best one is kept (of equals the first)."""
     verdicts = []
     with Spool() as expected, context.progress.task("selection", len(candidates)) as step:
-        expected.fill(run(original, samples, name="the original", cut=cut, threads=threads))
+        on = partial(run_on, context.workers, samples=samples, cut=cut, threads=threads)
+        expected.fill(on(original, name="the original"))
         for name, make in candidates.items():
-            got = run(make, samples, name=f"the model quantized by {name}", cut=cut, threads=threads)
+            got = on(make, name=f"the model quantized by {name}")
             found = outputs(expected, got, pictures=map(pictures, samples), error=ArtifactError)
             verdicts.append(_verdict(name, found))
             step()

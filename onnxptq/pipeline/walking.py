@@ -39,6 +39,7 @@ def walks(
         progress=context.progress,
         gradients=gradients,
         first=first,
+        workers=context.workers,
     )
 
 

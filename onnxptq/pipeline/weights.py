@@ -47,6 +47,7 @@ def problem(
         threads=config.threads,
         memory_limit=config.memory_limit,
         checkpoint=context.checkpoint,
+        workers=context.workers,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import onnx
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from onnxptq.errors import ArtifactError, InputError, one_line
 from onnxptq.graph.reduce import reduced, with_shapes
+from onnxptq.graph.sent import Sent
 from onnxptq.running.sessions import Executor, ModelLike, session
+from onnxptq.workers import Team, Workers
 
 Sample = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -91,6 +93,41 @@ def run(
     runner = Runner(model, name=name, executor=executor, threads=threads, error=error)
     for sample in samples:
         yield cut(runner(sample), sample)
+
+
+class Samples(Protocol):
+    """Samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def chosen(self, indices: range) -> Iterator[tuple[int, Sample]]:
+        """Some of them, with their numbers."""
+
+
+class _Running:
+    """A model on a worker."""
+
+    def __init__(self, model: Sent, samples: Samples, cut: Cut, name: str, threads: int | None) -> None:
+        self._runner, self._samples, self._cut = Runner(model, name=name, threads=threads), samples, cut
+
+    def outputs(self, indices: range) -> Iterator[Outputs]:
+        for _, sample in self._samples.chosen(indices):
+            yield self._cut(self._runner(sample), sample)
+
+
+def run_on(
+    workers: Workers,
+    make: Callable[[], onnx.ModelProto],
+    samples: Samples,
+    *,
+    name: str,
+    cut: Cut = whole,
+    threads: int | None = None,
+) -> Iterator[Outputs]:
+    """The same by workers."""
+    started = partial(_Running, Sent(make), samples, cut, name, workers.threads(threads))
+    with Team(workers, started, most=len(samples)) as team:
+        yield from team.ask("outputs", range(len(samples)))
 
 
 def save_temporary(path: Path, array: NDArray[Any]) -> None:

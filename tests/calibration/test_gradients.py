@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxptq.calibration.engine import Engine
-from onnxptq.calibration.gradients import NoGradient, Weights, gradient_of, is_gradient, subject
+from onnxptq.calibration.gradients import NoGradient, Weights, gradient_of, is_gradient, require_live, subject
 from onnxptq.calibration.statistics.base import F32, Request
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
@@ -109,4 +109,6 @@ def test_zero_on_some_samples_is_none() -> None:
 
     weights = Weights(Once(), mlp(), ["y", gradient_of("y")])
     assert [float(weights({}, i)[gradient_of("y")][0]) for i in range(3)] == [0, 1, 0]
-    weights.check()
+    require_live(["y", gradient_of("y")], {gradient_of("y")})
+    with pytest.raises(NoGradient, match="tensor 'y' is zero"):
+        require_live([gradient_of("y")], ())

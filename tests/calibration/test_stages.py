@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import helper, numpy_helper
 from onnxptq.calibration.shelf import Shelf
 from onnxptq.calibration.sources.inputs import input_specs
 from onnxptq.calibration.sources.opening import open_source
-from onnxptq.calibration.stages import Replaced, Stages, Stream
+from onnxptq.calibration.stages import Replaced, Sizes, Stages, Stream, joined
 from onnxptq.graph.model import Model
 from onnxptq.running.sessions import session
 
@@ -51,9 +52,13 @@ def stream(limit: int = 1 << 30, count: int = 3) -> tuple[Stream, list[dict[str,
 
 
 def finish(walk: Stream) -> None:
-    for _ in range(len(walk.stages)):
-        for _ in walk.advance():
-            pass
+    sizes: dict[str, Any] = {}
+    for stage in range(len(walk.stages)):
+        made: Sizes = {}
+        fed = {name: sizes[name] for name in walk.stages.fed(stage) if name in sizes}
+        for found in walk.advance(range(len(walk.source)), fed):
+            made = joined(made, found)
+        sizes |= made
 
 
 def test_stages_follow_the_longest_way() -> None:

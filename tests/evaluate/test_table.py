@@ -22,6 +22,7 @@ from onnxptq.evaluate.predictors import Masks
 from onnxptq.evaluate.replay import Remembered, Replay
 from onnxptq.evaluate.task import evaluate_task
 from onnxptq.evaluate.tasks.scenes import SceneBoxes
+from onnxptq.workers import HERE
 
 CELLS = [
     Cell(FULL, "w32a32", "val", {"mIoU": 85.0}),
@@ -156,7 +157,8 @@ def test_command_line_goes_on_where_it_stopped(
 
 
 def test_files_are_of_the_format_asked_for(tmp_path: Path) -> None:
-    args = Namespace(task="sam", model=None, calib="zoo:sam-mini", samples=1, seed=0, threads=1, format="qdq")
+    how = {"samples": 1, "seed": 0, "threads": 1, "format": "qdq", "opened": HERE}
+    args = Namespace(task="sam", model=None, calib="zoo:sam-mini", **how)
     for path in table._quantize(args, "omse+softmax.calibrator=softmax", "w8a8", tmp_path):
         ops = {(node.domain, node.op_type) for node in onnx.load(path).graph.node}
         assert ("", "QuantizeLinear") in ops

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxptq import Quantizer
-from onnxptq.calibrators.search.two_streams import Target
+from onnxptq.calibrators.search.carrier import Target
 from onnxptq.errors import InputError
 from onnxptq.recipe import Recipe
 from onnxptq.report.data import Verdict

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration import machine
+from onnxptq import machine
 from onnxptq.calibration.sources.forms import stacked
 from onnxptq.calibration.sources.images import ImageInput, check_preprocess
 from onnxptq.calibration.sources.source import InputSpec, Listed, Sample, Source, checked

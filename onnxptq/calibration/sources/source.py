@@ -111,6 +111,14 @@ class Source(ABC):
         for index in range(start, len(self)):
             yield checked(self._sample(index), self.inputs, self.label(index), self.notes)
 
+    def chosen(self, indices: range) -> Iterator[tuple[int, Sample]]:
+        """Some samples in order, with their numbers; other samples are not read, where they need not be."""
+        if indices.step == 1:
+            yield from zip(indices, self.iterate(indices.start), strict=False)
+        else:
+            for index in indices:
+                yield index, next(self.iterate(index))
+
     def __iter__(self) -> Iterator[Sample]:
         return self.iterate()
 
@@ -207,8 +215,11 @@ class Lazy(Source):
 
     def iterate(self, start: int = 0) -> Iterator[Sample]:
         """The checked samples from number ``start`` on."""
-        count = 0
-        for index, sample in enumerate(itertools.islice(self._samples, start, self._length), start=start):
+        count, held, numbers = 0, self._samples, range(start, self._length)
+        rest: Iterator[Any] = itertools.islice(held, start, self._length)
+        if isinstance(held, Sequence):
+            rest = map(held.__getitem__, numbers)
+        for index, sample in enumerate(rest, start=start):
             count += 1
             yield checked(sample, self.inputs, self.label(index), self.notes)
         if start + count < self._length:
@@ -216,6 +227,13 @@ class Lazy(Source):
                 f"calibration: the data gave {start + count} samples in this walk, {self._length} before; it must "
                 f"give the same ones"
             )
+
+    def chosen(self, indices: range) -> Iterator[tuple[int, Sample]]:
+        """See Source. An iterable has to make the samples between as well."""
+        if isinstance(self._samples, Sequence):
+            return super().chosen(indices)
+        walk = zip(range(indices.start, indices.stop), self.iterate(indices.start), strict=False)
+        return itertools.islice(walk, 0, None, indices.step)
 
     def digest(self) -> str:
         """Hash of names and contents."""

@@ -36,6 +36,13 @@ class Split(Source):
         for _ in range(start, len(self)):
             yield next(samples)
 
+    def chosen(self, indices: range) -> Iterator[tuple[int, Sample]]:
+        """See Source."""
+        first = self._start
+        inner = range(first + indices.start, first + min(indices.stop, len(self)), indices.step)
+        for index, sample in self._source.chosen(inner):
+            yield index - first, sample
+
     def digest(self) -> str:
         """The digest of the whole source, and the bounds."""
         return f"{self._source.digest()}:{self._start}:{self._stop}"

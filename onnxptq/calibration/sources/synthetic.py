@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxptq.calibration import machine
+from onnxptq import machine
 from onnxptq.calibration.sources.images import normalised
 from onnxptq.calibration.sources.source import InputSpec, Sample, Source
 from onnxptq.errors import InputError

@@ -7,7 +7,6 @@ without a class left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +65,12 @@ class Ade20kRefinement(Task[Components]):
     def __len__(self) -> int:
         return len(self.data.scenes)
 
-    def samples(self) -> Iterator[Components]:
-        """Photographs in file order."""
-        for scene in self.data:
-            coarse = scene.coarse()
-            classes, boxes = components(coarse, self.smallest)
-            yield Components(scene, coarse, classes[: self.most], boxes[: self.most])
+    def sample(self, index: int) -> Components:
+        """A photograph, in file order."""
+        scene = self.data.scenes[index]
+        coarse = scene.coarse()
+        classes, boxes = components(coarse, self.smallest)
+        return Components(scene, coarse, classes[: self.most], boxes[: self.most])
 
     def predict(self, predictor: SamPredictor, sample: Components) -> Masks:
         """Mask 0 of every component's box."""

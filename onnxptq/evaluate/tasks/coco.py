@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,14 +57,12 @@ class CocoBoxes(Task[Prompted]):
     def __len__(self) -> int:
         return len(self.data.photos)
 
-    def samples(self) -> Iterator[Prompted]:
-        """Photographs in annotation order."""
-        for photo in self.data:
-            if self.detections is None:
-                boxes = tuple(Detection(i.category, i.box, 1.0) for i in photo.instances if not i.crowd)
-            else:
-                boxes = tuple(self.detections.get(photo.id, ())[: self.most])
-            yield Prompted(photo, boxes)
+    def sample(self, index: int) -> Prompted:
+        """A photograph, in annotation order."""
+        photo = self.data.photos[index]
+        if self.detections is None:
+            return Prompted(photo, tuple(Detection(i.category, i.box, 1.0) for i in photo.instances if not i.crowd))
+        return Prompted(photo, tuple(self.detections.get(photo.id, ())[: self.most]))
 
     def predict(self, predictor: SamPredictor, sample: Prompted) -> Masks:
         """Mask 0 of every box."""

@@ -6,7 +6,6 @@ it, and in a tie to the one with the nearest centre.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +68,18 @@ class DotaRectangles(Task[Tile]):
     def __init__(self, data: Dota, *, tile: int = 1024, overlap: int = 200) -> None:
         """Tiles of ``tile`` pixels that share ``overlap`` pixels with their neighbours."""
         self.data, self.tile, self.overlap = data, tile, overlap
+        self._open: tuple[str, Array] = "", np.zeros((0, 0, 3), np.uint8)
         self._parts = [(image, part) for image in data for part in self._split(image)]
 
     def __len__(self) -> int:
         return len(self._parts)
 
-    def samples(self) -> Iterator[Tile]:
-        """Tiles with objects, image by image; an image is read once."""
-        name, pixels = "", np.zeros((0, 0, 3), np.uint8)
-        for image, (x, y, objects) in self._parts:
-            if image.name != name:
-                name, pixels = image.name, image.image()
-            yield Tile(image.name, pixels[y : y + self.tile, x : x + self.tile], x, y, objects)
+    def sample(self, index: int) -> Tile:
+        """A tile with objects, image by image; an image is read once for all its tiles in a row."""
+        image, (x, y, objects) = self._parts[index]
+        if image.name != self._open[0]:
+            self._open = image.name, image.image()
+        return Tile(image.name, self._open[1][y : y + self.tile, x : x + self.tile], x, y, objects)
 
     def predict(self, predictor: SamPredictor, sample: Tile) -> Masks:
         """Mask 0 of every box."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from onnxptq.datasets.refcoco import Expression, RefCoco
@@ -39,9 +37,9 @@ class RefCocoSentences(Task[Expression]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def samples(self) -> Iterator[Expression]:
-        """Sentences in the file's order."""
-        return iter(self.data)
+    def sample(self, index: int) -> Expression:
+        """A sentence, in the file's order."""
+        return self.data.expressions[index]
 
     def predict(self, predictor: LavtPredictor, sample: Expression) -> Masks:
         """The one mask, at the model's size."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from onnxptq.datasets import zoo
@@ -42,9 +40,9 @@ class SceneBoxes(Task[PromptSample]):
     def __len__(self) -> int:
         return self.count
 
-    def samples(self) -> Iterator[PromptSample]:
-        """Scenes in split order."""
-        return zoo.prompt_samples(self.split, self.count, size=self.size)
+    def sample(self, index: int) -> PromptSample:
+        """A scene of the split."""
+        return next(zoo.prompt_samples(self.split, 1, start=index, size=self.size))
 
     def predict(self, predictor: SamPredictor, sample: PromptSample) -> Masks:
         """Mask 0 of every box."""
@@ -75,9 +73,9 @@ class SceneRefs(Task[RefSample]):
     def __len__(self) -> int:
         return self.count
 
-    def samples(self) -> Iterator[RefSample]:
-        """Sentences in split order."""
-        return zoo.ref_samples(self.benchmark, self.split, self.count, size=self.size)
+    def sample(self, index: int) -> RefSample:
+        """A sentence of the split."""
+        return next(zoo.ref_samples(self.benchmark, self.split, 1, start=index, size=self.size))
 
     def predict(self, predictor: LavtPredictor, sample: RefSample) -> Masks:
         """The one mask."""

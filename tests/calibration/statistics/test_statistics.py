@@ -68,6 +68,16 @@ def test_merge_is_associative_and_free_of_order(name: str, parts: list[list[NDAr
 
 @pytest.mark.parametrize("name", MAKERS)
 @given(tensors=st.lists(TENSORS, max_size=3), more=TENSORS)
+def test_merging_one_sample_is_folding_it_to_the_bit(
+    name: str, tensors: list[NDArray[np.float32]], more: NDArray[np.float32]
+) -> None:
+    """What workers return is merged, in the order of the samples."""
+    merged = filled(MAKERS[name], tensors).merge(filled(MAKERS[name], [more]))
+    same(merged, filled(MAKERS[name], [*tensors, more]), exactly=True)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@given(tensors=st.lists(TENSORS, max_size=3), more=TENSORS)
 def test_a_loaded_state_goes_on_like_the_original(
     name: str, tensors: list[NDArray[np.float32]], more: NDArray[np.float32]
 ) -> None:

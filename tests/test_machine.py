@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from onnxptq.calibration.machine import available, cores
+from onnxptq.machine import available, cores
 
 
 def test_the_machine_has_memory_and_cores() -> None:

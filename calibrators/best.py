@@ -13,7 +13,7 @@ from onnxptq.calibration.statistics.base import F32, Observed, Request, Several,
 from onnxptq.calibration.statistics.ranges import AverageRange
 from onnxptq.calibration.statistics.rows import RowSample, Whole
 from onnxptq.calibrators.base import REGISTRY, WEIGHTED, Calibrator, Search, as_matrix
-from onnxptq.calibrators.search.objectives import even_noise, few_digits, output_error
+from onnxptq.calibrators.search.objectives import charge, even_noise, few_digits, output_error
 from onnxptq.errors import InputError, nearest
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
@@ -83,8 +83,10 @@ class Best(Calibrator):
         answers = {name: one.result for name, one in running.items()}
         errors = {name: _error(rows.sample, answers[name], weight) for name in names}
         if steps is not None:
-            charge = _charge(answers["token"], steps.line(rows.seen * rows.sample.shape[1]))
-            errors["token"] = float(few_digits(charge * _even_noise(steps, choice.bits, weight, rows.sample.shape[1])))
+            noise = _even_noise(steps, choice.bits, weight, rows.sample.shape[1])
+            token, line = answers["token"], steps.line(rows.seen * rows.sample.shape[1])
+            assert token.params is not None
+            errors["token"] = float(few_digits(charge(token.scheme, token.params, line) * noise))
         winner = min(names, key=lambda name: errors[name])
         return replace(answers[winner], options={**options, "errors": errors})
 
@@ -100,17 +102,8 @@ def _error(rows: F32, choice: Choice, weight: F32 | None) -> float:
     }
     scheme = schemes()[choice.scheme]
     coded = scheme.fake(rows, replace(choice.params, **held))
-    charge = _charge(choice, rows.shape[1])
-    return float(few_digits(charge * output_error(rows, coded, weight) / max(rows.size, 1)))
-
-
-def _charge(choice: Choice, line: int) -> float:
-    """Four for each bit beyond the choice's width.
-
-    A bit of width reduces the error by that factor, so indices of groups and ranges at run time have to pay for theirs.
-    """
-    assert choice.params is not None
-    return float(4 ** (schemes()[choice.scheme].bits_per_element(choice.params, line) - choice.bits))
+    error = charge(choice.scheme, choice.params, rows.shape[1]) * output_error(rows, coded, weight)
+    return float(few_digits(error / max(rows.size, 1)))
 
 
 def _even_noise(steps: AverageRange, bits: int, weight: F32 | None, channels: int) -> float:

@@ -13,7 +13,7 @@ from onnxptq.calibration.statistics.base import F32, NotFinite, Request
 from onnxptq.calibration.statistics.rows import AttentionRows, RowSample
 from onnxptq.calibrators.base import MOST_ROWS, Calibrator, Search
 from onnxptq.calibrators.lloyd import lloyd
-from onnxptq.calibrators.search.objectives import few_digits
+from onnxptq.calibrators.search.objectives import charge, few_digits
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.ops.log_base import LogBaseParams
@@ -83,12 +83,6 @@ def uniform(bits: int) -> Iterator[Candidate]:
     yield from (Candidate("uniform", affine(0.0, 2 ** (-i / 4), bits), False) for i in range(PLAIN))
 
 
-def _charges(tried: Sequence[Candidate], keys: int) -> NDArray[np.float64]:
-    """Four for each bit beyond the width, as in ``best``: the scale of a row is spread over its keys."""
-    beyond = [schemes()[one.scheme].bits_per_element(one.params, keys) - one.params.bits for one in tried]
-    return 4.0 ** np.array(beyond)
-
-
 class CodeErrors(AttentionRows):
     """Sum of |Q(P) v - P v|^2 over evenly spaced rows for each candidate; rows meet the values of their own head and
     window."""
@@ -154,7 +148,8 @@ class Softmax(Calibrator):
             seen = relative(seen) if seen.size else np.ones((1, 1), np.float32)
             tried = tuple(candidates(choice.bits, lloyd(seen, np.ones(seen.shape[1]), choice.bits, 0.0, 1.0)))
         found = cast(CodeErrors, (yield Request(site.tensor, CodeErrors(tried, rows), partners=(site.partner,))))
-        best = tried[int(few_digits(found.errors * _charges(tried, found.keys)).argmin())]
+        charges = np.array([charge(one.scheme, one.params, found.keys) for one in tried])
+        best = tried[int(few_digits(found.errors * charges).argmin())]
         options = {**choice.options, "norm": int(best.norm)}
         return replace(
             choice,

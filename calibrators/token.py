@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 from onnxptq.calibration.statistics.base import Request
 from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.calibrators.base import REGISTRY, Calibrator, Search
+from onnxptq.calibrators.search.objectives import WIDEST
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice
@@ -21,7 +22,7 @@ class Token(Calibrator):
     """For dynamic schemes: no parameters except the width.
 
     Option ``short`` names a calibrator of static ranges, by head (values: by channel), for an attention's operands
-    whose rows are so short that a range takes as many bits as the row's codes.
+    whose rows are so short that a range takes as many bits as the row's codes. Codes of 8 bits keep their ranges.
     """
 
     name = "token"
@@ -44,7 +45,7 @@ class Token(Calibrator):
             )
         options = {key: value for key, value in choice.options.items() if key not in ("short", "heads")}
         short = self.settings(choice.options)["short"]
-        if short and "heads" in choice.options:
+        if short and choice.bits < WIDEST and "heads" in choice.options:
             seen = cast(RowSample, (yield Request(site.tensor, RowSample(1, -2 if column else -1))))
             if seen.seen and scheme.range_bits >= choice.bits * seen.sample.shape[1]:
                 granularity, kept = "channel" if column else "head", options | {"heads": choice.options["heads"]}

@@ -17,7 +17,7 @@ from onnxptq.calibration.sources.inputs import input_specs
 from onnxptq.calibration.sources.opening import open_source
 from onnxptq.calibration.sources.source import Source
 from onnxptq.calibration.sources.split import Samples, extra, split_samples
-from onnxptq.calibration.sources.synthetic import DEFAULT_COUNT
+from onnxptq.calibration.sources.synthetic import limited
 from onnxptq.datasets.draw import How
 from onnxptq.errors import InputError
 from onnxptq.graph.model import Model
@@ -63,7 +63,9 @@ class Quantizer:
         max_loss: Most points of mask agreement to lose; the smallest weights that keep this.
         min_sqnr: Least signal to error of the outputs, dB; the smallest weights that keep this.
         seed: Of every random choice.
-        threads: Of onnxruntime. None: all cores. ``workers`` of ``onnxptq.workers.opened`` share the samples.
+        draw: How files of a folder and samples of a data set are chosen: ``"random"``, or the ``"first"`` ones.
+        threads: Of onnxruntime. None: all cores.
+        workers: What shares the samples: this process, or what ``onnxptq.workers.opened(2)`` gives.
         progress: True for progress on stderr, as on the command line; or an object with its methods.
 
     Example:
@@ -175,13 +177,11 @@ class Quantizer:
         resume: bool = False,
         transform: Transform | None = None,
     ) -> Plan:
-        """Fold the model, find every parameter, and keep the best where the recipe compares several candidates; then
-        relieve convolutions with large coding errors, where the recipe has a guard.
+        """Fold the model, find every parameter, keep the best of the recipe's candidates, and relieve convolutions.
 
         Arguments:
-            samples: A folder or file, a data set in one word (``"zoo:sam-mini-encoder"``), ``"synthetic"``; or a list,
-                a generator or a torch DataLoader of mappings, arrays or tuples of arrays; or one array, or one mapping
-                of arrays, with the samples along the first axis.
+            samples: A folder or file, a data set (``"zoo:sam-mini-encoder"``), ``"synthetic"``; a list, generator or
+                DataLoader of mappings, arrays or tuples of arrays; or an array, or a mapping of them, of all samples.
             limit: Samples that calibrate; a few more, if there are more, are kept for the selection and the report.
             preprocess: How images become inputs: ``"imagenet"``, ``"sam"``, ``"unit"`` or ``"raw"``.
             memory_limit: Most bytes of tensors and statistics held at a time.
@@ -191,8 +191,7 @@ class Quantizer:
         """
         check(limit=limit, preprocess=preprocess, memory_limit=memory_limit)
         self.config = config = replace(self.config, memory_limit=memory_limit, widths={})
-        synthetic = isinstance(samples, str) and samples == "synthetic"
-        limit = DEFAULT_COUNT if synthetic and limit is None else limit
+        limit, synthetic = limited(samples, limit)
         selecting = bool(config.recipe.selection) or config.judged
         source = self._source(samples, limit, extra(limit, selecting=selecting), preprocess, transform)
         split = split_samples(source, limit, selecting=selecting)
@@ -222,8 +221,7 @@ class Quantizer:
     ) -> dict[str, Sensitivity]:
         """How much each site costs the outputs at each width, by site key; nothing is quantized."""
         config = replace(self.config, memory_limit=memory_limit)
-        synthetic = isinstance(samples, str) and samples == "synthetic"
-        limit = DEFAULT_COUNT if synthetic and limit is None else limit
+        limit, _ = limited(samples, limit)
         source = self._source(samples, limit, 0, preprocess)
         split, context = Samples(source, source, source), RunContext(self._progress, self.watch, workers=self._workers)
         return sensitivities(stages.fold(self.prepared, split, config, context), split, config, context)
@@ -246,7 +244,5 @@ class Quantizer:
         """Lower, verify, measure."""
         held = self.calibration
         if held is None:
-            raise InputError(
-                "quantize: nothing is calibrated yet; call calibrate(samples), or calibrate() for synthetic ones"
-            )
+            raise InputError("quantize: nothing is calibrated yet; call calibrate(samples), or calibrate() without")
         return finish(self.prepared, held, self.config)

@@ -7,8 +7,11 @@ from numpy.typing import ArrayLike
 
 from onnxptq.calibration.statistics.base import F32, F64
 from onnxptq.calibration.statistics.histogram import Histogram
+from onnxptq.ops import schemes
+from onnxptq.ops.scheme import Params
 from onnxptq.ops.uniform import UniformParams, affine, symmetric
 
+WIDEST = 8
 _ROWS = 64
 _DIGITS = 5
 
@@ -19,6 +22,17 @@ def few_digits(errors: ArrayLike) -> F64:
     known = (errors > 1e-280) & (errors < np.inf)
     power = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.where(known, errors, 1))))
     return np.where(known, np.rint(errors * power) / power, errors)
+
+
+def charge(scheme: str, params: Params, line: int) -> float:
+    """Factor for the error of a code: four for each bit that an element takes beyond the width.
+
+    A bit of width reduces the error by that factor, so indices of groups and ranges at run time have to pay for theirs.
+    Ranges of 8-bit codes are free: nobody who asks for 8 bits can buy a better code with what a range takes.
+    """
+    kind = schemes()[scheme]
+    free = kind.range_bits / max(line, 1) if params.bits >= WIDEST else 0.0
+    return float(4 ** (kind.bits_per_element(params, line) - params.bits - free))
 
 
 def uniform_codes(low: ArrayLike, high: ArrayLike, bits: int, *, signed: bool = False) -> UniformParams:

@@ -113,6 +113,7 @@ class Engine:
         """Fold every sample into every job, in as many sessions as memory requires."""
         start, forwards, number, mark = time.monotonic(), 0, self._count, signature(jobs)
         self._count += 1
+        empty = dict(zip(map(id, jobs), emptied(jobs), strict=True)) if self._workers.remote else {}
         state = self._checkpoint.load(number, mark) if self._checkpoint is not None else None
         if state is not None:
             for job, seen, arrays in zip(jobs, state.seen, state.arrays, strict=True):
@@ -124,7 +125,7 @@ class Engine:
         with self._progress.task(stage, sum(group[0].end(total) - group[0].seen for group in groups)) as advance:
             for group in groups:
                 forwards += group[0].end(total) - group[0].seen
-                for _ in self._run(model, group, advance):
+                for _ in self._run(model, group, [empty.get(id(job), job) for job in group], advance):
                     if self._checkpoint is not None and self._checkpoint.due():
                         self._save(number, mark, jobs)
         if self._checkpoint is not None and groups:
@@ -185,10 +186,10 @@ class Engine:
             self._sized |= {name: 4 * math.prod(shape.numpy()) for name, shape in zip(missing, found, strict=True)}
         return self._sized
 
-    def _run(self, model: Model, group: list[Job], advance: Advance) -> Iterator[None]:
-        """Fold the remaining samples into a group of jobs; yield after each."""
+    def _run(self, model: Model, group: list[Job], folded: list[Job], advance: Advance) -> Iterator[None]:
+        """Fold the remaining samples into a group of jobs; yield after each. Workers fold them into ``folded``."""
         remote = self._workers.remote
-        wires = wired(emptied(group) if remote else group, observers=self._observing)
+        wires = wired(folded, observers=self._observing)
         names = [name for wire in wires for name in wire.outputs]
         runs = needed(wires, {tensor.name for tensor in model.graph.inputs})
         first, end = group[0].seen, group[0].end(len(self.source))

@@ -109,5 +109,5 @@ def forward(opened: ort.InferenceSession, sample: Mapping[str, NDArray[Any]], la
 
 
 def emptied(jobs: Sequence[Job]) -> list[Job]:
-    """The same jobs for another process."""
+    """The same jobs for other processes, before anything is folded in or loaded."""
     return [replace(job, statistic=copy.deepcopy(job.statistic), twins=[]) for job in jobs]

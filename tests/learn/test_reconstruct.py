@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 torch = pytest.importorskip("torch")
 
 from onnxptq import Quantizer  # noqa: E402
+from onnxptq.calibration.progress import Silent  # noqa: E402
 from onnxptq.learn import learner  # noqa: E402
 from onnxptq.ops import schemes  # noqa: E402
 from onnxptq.structure import Role  # noqa: E402
@@ -118,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     class Killed(Exception):
         pass
 
-    class Dies:
+    class Dies(Silent):
         @contextmanager
         def task(self, label: str, total: int) -> Iterator[Any]:
             left = [2]

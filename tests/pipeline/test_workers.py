@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from onnxptq import Quantizer
+from onnxptq.calibration.checkpoint import Checkpoint
 from onnxptq.calibration.progress import Silent
 from onnxptq.cli import main
 from onnxptq.datasets import zoo
@@ -61,6 +62,31 @@ def test_the_same_file_where_a_worker_is_killed(stage: str) -> None:
     with opened(2) as workers:
         assert file(workers, progress=killer) == file(HERE)
     assert killer.killed
+
+
+@pytest.mark.parametrize("killed", [HERE, None])
+def test_a_walk_goes_on_where_it_was_stopped(
+    processes: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: Workers | None
+) -> None:
+    """What is loaded counts once, not once a sample."""
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    real, saved = Checkpoint.save, []
+
+    def save(self: Checkpoint, *args: Any) -> None:
+        real(self, *args)
+        saved.append(args[2])
+        if 0 < max(args[2]) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+    q = Quantizer(MODEL, recipe="percentile", bits="w4a4", include=[".*"], threads=1, workers=killed or processes)
+    with pytest.raises(KeyboardInterrupt):
+        q.calibrate(SAMPLES, limit=8, folder=tmp_path / "kept")
+    monkeypatch.setattr(Checkpoint, "save", real)
+    q = Quantizer(MODEL, recipe="percentile", bits="w4a4", include=[".*"], threads=1, workers=processes)
+    q.calibrate(SAMPLES, limit=8, folder=tmp_path / "kept", resume=True)
+    done = q.quantize()
+    assert done.model.SerializeToString() + done.plan.to_json().encode() == file(HERE, recipe="percentile")
 
 
 class Loader:

@@ -172,3 +172,9 @@ def _scene(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64
             image[:, inside] = np.clip(colour + stripes, 0, 1)
     noisy: NDArray[np.float64] = np.clip(scene + 0.02 * rng.standard_normal(scene.shape), 0, 1) * 255
     return noisy
+
+
+def limited(samples: object, limit: int | None) -> tuple[int | None, bool]:
+    """The limit, that of synthetic samples where none is given; and whether samples are synthetic."""
+    synthetic = isinstance(samples, str) and samples == "synthetic"
+    return DEFAULT_COUNT if synthetic and limit is None else limit, synthetic

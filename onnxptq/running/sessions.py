@@ -49,22 +49,19 @@ def session(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     libraries: Sequence[str | Path] = (),
     optimised: Path | None = None,
+    options: ort.SessionOptions | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session with our ops: the native library if available (default), else the function bodies.
 
     ``executor`` forces ``native`` (an InputError without the library), ``function`` (bodies only, like any plain
     onnxruntime) or ``python`` (NumPy references through onnxruntime-extensions, for debugging). ``libraries`` are
     further custom-op libraries, which packaged models with a tokenizer need. ``optimised`` is a file to which
-    onnxruntime writes the graph that it executes.
+    onnxruntime writes the graph that it executes. ``options`` are the caller's own, to which the libraries are added;
+    without them errors are not printed, and memory patterns are off.
     """
-    options = ort.SessionOptions()
+    options = _options() if options is None else options
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    # Errors become exceptions with a message; onnxruntime would print them to stderr as well, in colour.
-    options.log_severity_level = 4
-    # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in
-    # once more.
-    options.enable_mem_pattern = False
     for other in libraries:
         options.register_custom_ops_library(str(other))
     if threads is not None:
@@ -96,6 +93,16 @@ def session(
     if weight > HEAVY:
         _give_back()
     return made
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    # Errors become exceptions with a message; onnxruntime would print them to stderr as well, in colour.
+    options.log_severity_level = 4
+    # The second run would put all its tensors into a new block beside those of the first: twice the memory, paged in
+    # once more.
+    options.enable_mem_pattern = False
+    return options
 
 
 @functools.cache

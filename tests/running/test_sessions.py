@@ -4,8 +4,10 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import parser
 
@@ -64,3 +66,13 @@ def test_the_command_line_shows_it() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PATH": "", "PYTHONPATH": "."}
     )
     assert done.stderr == f"onnxptq: warning: {sessions.WITHOUT_LIBRARY}\n"
+
+
+def test_options_of_the_caller_are_taken(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.enable_mem_pattern, options.log_severity_level = True, 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    made = sessions.session(parser.parse_model(MODEL), options=options, threads=1)
+    kept = made.get_session_options()
+    assert (kept.enable_mem_pattern, kept.log_severity_level, kept.intra_op_num_threads) == (True, 3, 1)
+    assert (tmp_path / "optimised.onnx").exists()

@@ -102,14 +102,13 @@ def _consistent(args: Namespace) -> None:
 
 def _given(args: Namespace) -> Sequence[Side]:
     """The user's files, the quantized side named by what its file says of itself."""
-    import onnx
-
+    from onnxptq.graph.source import parse
     from onnxptq.package.site import Side
     from onnxptq.report.introduction import introduced
 
     (encoder, *other), (decoder, *last) = args.encoder, args.decoder
     encoders, decoders = (encoder, *(other or [encoder])), (decoder, *(last or [decoder]))
-    named = (introduced(onnx.load(file, load_external_data=False)).get("bits") for file in (*other, *last))
+    named = (introduced(parse(file)[0]).get("bits") for file in (*other, *last))
     name = next((bits for bits in named if bits), "quantized")
     return [Side(*one) for one in zip(("FP32", name), map(Path, encoders), map(Path, decoders), strict=True)]
 

@@ -48,6 +48,14 @@ def parse(source: Source) -> tuple[onnx.ModelProto, Path | None, str]:
         raise InputError(f"{one_line(ValueError(path))}: cannot be read: {reason}") from error
 
 
+def whole(path: str | Path) -> onnx.ModelProto:
+    """A file's message with the data that lies beside it."""
+    proto, _, name = parse(path)
+    with readable(name):
+        onnx.load_external_data_for_model(proto, str(Path(path).parent))
+    return proto
+
+
 def _read(path: Path) -> bytes:
     if path.is_dir():
         inside = sorted(p.name for p in path.glob("*.onnx"))

@@ -13,16 +13,18 @@ from onnx import TensorProto, helper, parser
 from onnxptq.datasets.prompts import IMAGENET_MEAN, IMAGENET_STD
 from onnxptq.datasets.wordpiece import WordPiece
 from onnxptq.errors import InputError
+from onnxptq.graph.source import whole
 from onnxptq.package.image import mask_from_classes, to_square
 from onnxptq.package.join import OPSET, join, part, standard_opset
 
 
 def package_lavt(model: str | Path, vocabulary: str | Path) -> onnx.ModelProto:
     """Join tokenizer, image pre-processing, the model (quantized or not) and its mask."""
-    loaded = onnx.load(str(model))
+    loaded = whole(model)
     opset = max(OPSET, standard_opset(loaded))
     inputs = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in loaded.graph.input}
-    if set(inputs) != {"image", "input_ids", "attention_mask"} or inputs["image"][2] != inputs["image"][3]:
+    sides = inputs.get("image", [])[2:]
+    if set(inputs) != {"image", "input_ids", "attention_mask"} or len(sides) != 2 or sides[0] != sides[1]:
         raise InputError(
             f"model {model}: its inputs are {inputs}; package needs image [n, 3, S, S], input_ids, attention_mask"
         )

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxptq.datasets.prompts import SAM_MEAN, SAM_STD
 from onnxptq.errors import InputError
+from onnxptq.graph.source import whole
 from onnxptq.package.image import masks_from_low_resolution, official_masks, to_longest_side
 from onnxptq.package.join import OPSET, join, part, standard_opset
 from onnxptq.package.prompts import no_mask, official_prompts, scaled_boxes, scaled_points
@@ -147,7 +148,7 @@ class _Encoder:
     @classmethod
     def load(cls, path: str | Path) -> _Encoder:
         """The file, or an InputError."""
-        model = onnx.load(str(path))
+        model = whole(path)
         inputs = [i for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
         shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] < 1:
@@ -169,7 +170,7 @@ class _Decoder:
     @classmethod
     def load(cls, path: str | Path) -> _Decoder:
         """The file, or an InputError."""
-        model = onnx.load(str(path))
+        model = whole(path)
         inputs = {i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim) for i in model.graph.input}
         if set(inputs) not in (PROMPTS, PROMPTS | MASK):
             raise InputError(

@@ -162,3 +162,15 @@ def test_bodies_of_branches_read_outer_tensors() -> None:
     assert [n.op_type for n in model.graph.node] == ["Neg", "If"]
     run = session(model, threads=1)
     assert run.run(None, {"x": np.array([-2.0], np.float32), "c": np.array(True)})[0].tolist() == [2.0]
+
+
+def test_a_broken_file_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(zoo.path("sam-mini-decoder").read_bytes()[:100_000])
+    files = f"{zoo.path('sam-mini-encoder')},{broken}", f"{broken},{zoo.path('sam-mini-decoder')}"
+    for model in files:
+        assert main(["package", "sam", "--model", model, "-o", str(tmp_path / "p.onnx")]) == 2
+        assert f"{broken}: not an ONNX model, or cut off" in capsys.readouterr().err
+    with pytest.raises(InputError, match="not an ONNX model"):
+        package_lavt(broken, zoo.VOCABULARY)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]

@@ -244,5 +244,5 @@ class Quantizer:
         """Lower, verify, measure."""
         held = self.calibration
         if held is None:
-            raise InputError("quantize: nothing is calibrated yet; call calibrate(samples), or calibrate() without")
+            raise InputError("quantize: nothing is calibrated yet; call calibrate(samples) first, or calibrate()")
         return finish(self.prepared, held, self.config)

@@ -69,7 +69,7 @@ def guard(
             rest = score(partial(native_proto, floats))
             if solved.moved and rest < min(peer, enough):
                 rest = score(partial(native_proto, _solved_again(solved, floats.plan, samples, config, context)))
-            goal = min(max(rest - limits.below, min(peer, rest)), enough)
+            goal = min(max(rest - limits.below, min(peer, max(rest, after))), enough)
             if after < goal:
                 relief, after = _in_float, rest
         if before >= goal:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
-NATIVE := ops/native/CMakeLists.txt $(wildcard ops/native/*.cc ops/native/*.h ops/native/kernels/*)
+NATIVE := ops/native/CMakeLists.txt $(wildcard ops/native/*.cc ops/native/*.h ops/native/isa/* ops/native/kernels/*)
 SOURCES := $(shell find calibrators models onnxptq ops -name '*.py' -o -name '*.toml')
 # Of the editable install. The linker keeps one copy of a weak symbol for everybody, perhaps the AVX-512 one.
 OBJECTS := build/editable-*/CMakeFiles/kernels_*.dir/kernels/*.o

@@ -65,9 +65,7 @@ def isas(*, usable: bool = True) -> list[str]:
     file = path()
     if file is None:
         return []
-    library, flag, names = _load(file), ctypes.c_int(), list[str]()
+    library, flag, names = _load(file), ctypes.c_int(), list[tuple[str, bool]]()
     while (name := library.onnxptq_isa_name(len(names), ctypes.byref(flag))) is not None:
-        if usable and not flag.value:
-            break
-        names.append(name.decode())
-    return names
+        names.append((name.decode(), bool(flag.value)))
+    return [name for name, here in names if here or not usable]

@@ -6,87 +6,11 @@
 // columns and k are zero. One of the operands holds unsigned codes, the other signed ones. Every sum is exact: 16-bit
 // partial sums are widened before they could overflow, and codes that leave no room for that go the wide way.
 #pragma once
-#if defined(ONNXPTQ_neon) || defined(ONNXPTQ_dotprod)
-#include "gemm_neon.h"
-#endif
 #include "simd.h"
 
 namespace onnxptq {
 namespace {
 
-#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
-
-constexpr int kRows = 12, kColumns = 32;
-using V = __m512i;
-inline V zero_v() { return _mm512_setzero_si512(); }
-inline V load_v(const void* p) { return _mm512_loadu_si512(p); }
-inline void store_v(void* p, V v) { _mm512_storeu_si512(p, v); }
-inline V word_v(const void* p) {
-  int32_t word;
-  memcpy(&word, p, 4);
-  return _mm512_set1_epi32(word);
-}
-inline V add32(V a, V b) { return _mm512_add_epi32(a, b); }
-inline V add16(V a, V b) { return _mm512_add_epi16(a, b); }
-inline V bytes_to_pairs(V u, V s) { return _mm512_maddubs_epi16(u, s); }
-inline V pairs_to_words(V a, V b) { return _mm512_madd_epi16(a, b); }
-inline V ones16() { return _mm512_set1_epi16(1); }
-#define ONNXPTQ_NARROW 1
-#if defined(ONNXPTQ_avx512vnni)
-#define ONNXPTQ_DOT 1
-inline V dot(V acc, V u, V s) { return _mm512_dpbusd_epi32(acc, u, s); }
-#endif
-
-#elif defined(ONNXPTQ_avx2)
-
-constexpr int kRows = 4, kColumns = 16;
-using V = __m256i;
-inline V zero_v() { return _mm256_setzero_si256(); }
-inline V load_v(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void store_v(void* p, V v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
-inline V word_v(const void* p) {
-  int32_t word;
-  memcpy(&word, p, 4);
-  return _mm256_set1_epi32(word);
-}
-inline V add32(V a, V b) { return _mm256_add_epi32(a, b); }
-inline V add16(V a, V b) { return _mm256_add_epi16(a, b); }
-inline V bytes_to_pairs(V u, V s) { return _mm256_maddubs_epi16(u, s); }
-inline V pairs_to_words(V a, V b) { return _mm256_madd_epi16(a, b); }
-inline V ones16() { return _mm256_set1_epi16(1); }
-#define ONNXPTQ_NARROW 1
-
-#elif !defined(ONNXPTQ_neon) && !defined(ONNXPTQ_dotprod)
-
-constexpr int kRows = 4, kColumns = 8;
-using V = I;
-inline V zero_v() { return set(0); }
-inline V load_v(const void* p) { return load(static_cast<const int32_t*>(p)); }
-inline void store_v(void* p, V v) { memcpy(p, &v, sizeof(v)); }
-inline V word_v(const void* p) {
-  int32_t word;
-  memcpy(&word, p, 4);
-  return set(word);
-}
-inline V add32(V a, V b) { return a + b; }
-#if defined(__SSE2__)
-}  // namespace
-}  // namespace onnxptq
-#include <emmintrin.h>
-namespace onnxptq {
-namespace {
-inline V pairs_to_words(V a, V b) {
-  return reinterpret_cast<V>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
-}
-#else
-inline V pairs_to_words(V a, V b) { return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16); }
-#endif
-
-#endif
-
-#if !defined(ONNXPTQ_neon)
-constexpr int kMostNarrow = 255;  // the greatest unsigned code that products of bytes can take
-#endif
 constexpr int kVectors = kColumns / kLanes;  // of a row of C
 
 // How two operands are multiplied.
@@ -215,54 +139,53 @@ void tile_pairs(const char* a, const char* b, int64_t steps, int depth, int32_t*
 }
 #endif
 
+template <int rows, bool signed_a>
+inline void tile_rows(const Product& product, const char* a, const char* b, int64_t steps, int32_t* c, bool add) {
+#if defined(ONNXPTQ_NARROW) && !defined(ONNXPTQ_DOT)
+  if (product.wide) return tile_words<rows, true, signed_a>(a, b, steps, c, add);
+  if (product.depth >= 2) return tile_pairs<rows, signed_a>(a, b, steps, product.depth, c, add);
+#else
+  (void)product;
+#endif
+  tile_words<rows, false, signed_a>(a, b, steps, c, add);
+}
+
 // One tile of C, [rows][kColumns]; rows <= kRows.
 template <bool signed_a>
 void tile(const Product& product, const void* a_panel, const void* b_panel, int64_t steps, int rows, int32_t* c,
           bool add) {
   const char* a = static_cast<const char*>(a_panel);
   const char* b = static_cast<const char*>(b_panel);
-#if defined(ONNXPTQ_dotprod)
+#if defined(ONNXPTQ_TILE)
   (void)product;
   tile_dot<signed_a>(a, b, steps, rows, c, add);
-#elif defined(ONNXPTQ_NARROW) && !defined(ONNXPTQ_DOT)
-  constexpr int kHalf = kRows > 6 ? 6 : kRows;  // as many rows as leave their accumulators in registers
-  for (; rows > 0; rows -= kHalf, a += 4 * kHalf, c += kHalf * kColumns) {
-#define ONNXPTQ_CASE(n)                                            \
-  case n:                                                          \
-    if (product.wide)                                              \
-      tile_words<n, true, signed_a>(a, b, steps, c, add);          \
-    else if (product.depth < 2)                                    \
-      tile_words<n, false, signed_a>(a, b, steps, c, add);         \
-    else                                                           \
-      tile_pairs<n, signed_a>(a, b, steps, product.depth, c, add); \
+#else
+#if defined(ONNXPTQ_DOT)
+  constexpr int kTogether = kRows;
+#else
+  constexpr int kTogether = kRows > 6 ? 6 : kRows;  // as many rows as leave their accumulators in registers
+#endif
+  for (; rows > 0; rows -= kTogether, a += 4 * kTogether, c += kTogether * kColumns) {
+#define ONNXPTQ_CASE(n)                                                                 \
+  case n:                                                                               \
+    if constexpr (n <= kTogether) tile_rows<n, signed_a>(product, a, b, steps, c, add); \
     break;
-    switch (rows < kHalf ? rows : kHalf) {
+    switch (rows < kTogether ? rows : kTogether) {
       ONNXPTQ_CASE(1)
       ONNXPTQ_CASE(2)
       ONNXPTQ_CASE(3)
       ONNXPTQ_CASE(4)
-#if !defined(ONNXPTQ_avx2) && !defined(ONNXPTQ_neon)
-      ONNXPTQ_CASE(5) ONNXPTQ_CASE(6)
-#endif
+      ONNXPTQ_CASE(5)
+      ONNXPTQ_CASE(6)
+      ONNXPTQ_CASE(7)
+      ONNXPTQ_CASE(8)
+      ONNXPTQ_CASE(9)
+      ONNXPTQ_CASE(10)
+      ONNXPTQ_CASE(11)
+      ONNXPTQ_CASE(12)
     }
-  }
 #undef ONNXPTQ_CASE
-#else
-  (void)product;
-#define ONNXPTQ_CASE(n) \
-  case n:               \
-    return tile_words<n, false, signed_a>(a, b, steps, c, add);
-  switch (rows) {
-    ONNXPTQ_CASE(1)
-    ONNXPTQ_CASE(2)
-    ONNXPTQ_CASE(3)
-    ONNXPTQ_CASE(4)
-#if defined(ONNXPTQ_DOT)
-    ONNXPTQ_CASE(5)
-    ONNXPTQ_CASE(6) ONNXPTQ_CASE(7) ONNXPTQ_CASE(8) ONNXPTQ_CASE(9) ONNXPTQ_CASE(10) ONNXPTQ_CASE(11) ONNXPTQ_CASE(12)
-#endif
   }
-#undef ONNXPTQ_CASE
 #endif
 }
 

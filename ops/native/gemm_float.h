@@ -47,7 +47,7 @@ inline void tile_float(const float* a, const float* b, int64_t depth, int rows, 
   tile_float_rows<4>(a, b, depth, c);
 }
 
-#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+#if defined(ONNXPTQ_AVX512)
 // Floats of 16 neighbouring k of four rows, side by side for each k.
 template <int width>
 inline void scatter_floats(const F* v, float* to) {

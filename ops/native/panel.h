@@ -9,7 +9,7 @@ namespace {
 constexpr int kFour = 4;  // rows encoded side by side
 static_assert(kRows % kFour == 0 && kColumns % kFour == 0, "panels are filled four rows at a time");
 
-#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+#if defined(ONNXPTQ_AVX512)
 // Codes of 16 neighbouring k of four rows to their words.
 template <int width>
 inline void scatter_bytes(const I* codes, char* panel) {
@@ -27,7 +27,7 @@ inline void scatter_bytes(const I* codes, char* panel) {
 // Writes words [0, words) of each row; codes past the end are already zero.
 template <int width>
 inline void scatter(const I* codes, bool wide, int words, char* panel) {
-#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
+#if defined(ONNXPTQ_AVX512)
   if (!wide && words == 4) return scatter_bytes<width>(codes, panel);
 #endif
   for (int r = 0; r < kFour; ++r) {
@@ -49,18 +49,8 @@ inline void scatter(const I* codes, bool wide, int words, char* panel) {
 }
 
 inline I lanes_below(int n) {
-  static const int32_t kMask[2 * kLanes] = {
-#if defined(ONNXPTQ_avx512bw) || defined(ONNXPTQ_avx512vnni)
-      -1, -1, -1, -1, -1, -1, -1, -1, -1,
-      -1, -1, -1, -1, -1, -1, -1
-#elif defined(ONNXPTQ_avx2)
-      -1, -1, -1, -1, -1,
-      -1, -1, -1
-#else
-      -1, -1, -1, -1
-#endif
-  };
-  return load(kMask + kLanes - n);
+  static const int32_t kMask[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+  return load(kMask + 16 - n);
 }
 
 // Encodes x[row][0..k) of up to `width` rows into `parts` panels, part_bytes apart, and writes each row's sum of codes

@@ -1,26 +1,15 @@
-// The NEON part of gemm.h. Plain NEON multiplies bytes of equal signedness, so unsigned codes above 127 go the wide
-// way; with dot products they are moved to -128..127 and what that takes away is summed apart.
+// NEON with dot products of bytes of equal signedness: unsigned codes are moved to -128..127 and what that takes away
+// is summed apart.
 #pragma once
-#include "simd.h"
+#include "isa/arm.h"
+
+#define ONNXPTQ_DOT 1
+#define ONNXPTQ_TILE 1  // a tile of its own
 
 namespace onnxptq {
 namespace {
 
-using V = int32x4_t;
-inline V zero_v() { return vdupq_n_s32(0); }
-inline V load_v(const void* p) { return vld1q_s32(static_cast<const int32_t*>(p)); }
-inline void store_v(void* p, V v) { vst1q_s32(static_cast<int32_t*>(p), v); }
-inline V word_v(const void* p) { return vld1q_dup_s32(static_cast<const int32_t*>(p)); }
-inline V add32(V a, V b) { return vaddq_s32(a, b); }
-inline V pairs_to_words(V a, V b) {
-  const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
-  return vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
-}
-
-#if defined(ONNXPTQ_dotprod)
-
 constexpr int kRows = 8, kColumns = 8;
-#define ONNXPTQ_DOT 1
 
 // One tile of all rows: those that are missing are zero, and are not stored.
 template <bool signed_a>
@@ -58,22 +47,6 @@ void tile_dot(const char* a, const char* b, int64_t steps, int rows, int32_t* c,
 #undef ONNXPTQ_STEP
 #undef ONNXPTQ_END
 }
-
-#else
-
-constexpr int kRows = 4, kColumns = 8;
-#define ONNXPTQ_NARROW 1
-constexpr int kMostNarrow = 127;
-inline V add16(V a, V b) {
-  return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
-}
-inline V bytes_to_pairs(V a, V b) {
-  const int8x16_t x = vreinterpretq_s8_s32(a), y = vreinterpretq_s8_s32(b);
-  return vreinterpretq_s32_s16(vpaddq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)), vmull_high_s8(x, y)));
-}
-inline V ones16() { return vreinterpretq_s32_s16(vdupq_n_s16(1)); }
-
-#endif
 
 }  // namespace
 }  // namespace onnxptq

@@ -1,4 +1,4 @@
-// The NEON part of simd.h: 128-bit vectors of aarch64.
+// What NEON with and without dot products share: 128-bit vectors of aarch64.
 #pragma once
 #include <arm_neon.h>
 
@@ -74,6 +74,17 @@ inline I to_int(F a) { return vcvtnq_s32_f32(a); }
 inline I floor_int(F a) { return vcvtmq_s32_f32(a); }
 inline F to_float(I a) { return vcvtq_f32_s32(a); }
 inline F gather(const float* table, I i) { return F{table[i[0]], table[i[1]], table[i[2]], table[i[3]]}; }
+
+using V = int32x4_t;
+inline V zero_v() { return vdupq_n_s32(0); }
+inline V load_v(const void* p) { return vld1q_s32(static_cast<const int32_t*>(p)); }
+inline void store_v(void* p, V v) { vst1q_s32(static_cast<int32_t*>(p), v); }
+inline V word_v(const void* p) { return vld1q_dup_s32(static_cast<const int32_t*>(p)); }
+inline V add32(V a, V b) { return vaddq_s32(a, b); }
+inline V pairs_to_words(V a, V b) {
+  const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+  return vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
+}
 
 }  // namespace
 }  // namespace onnxptq

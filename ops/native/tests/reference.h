@@ -14,7 +14,8 @@ enum class Agreement {
 struct Expected {
   std::vector<Value> outputs;
   Agreement agreement = Agreement::kExact;
-  double least = 0;  // that counts as the greatest value: GELU's far tail is a difference of nearly equal numbers
+  double least = 0;  // that counts as the greatest value: GELU's far tail and a product beside its bias may be
+                     // differences of nearly equal numbers
 };
 
 // False where the op is not known here.

@@ -84,6 +84,8 @@ def _next(report: Report, page: str | None, speed: Speed | None, target: str | N
         return f"{look}; `onnxptq check {file} --target {target}` says what {target} makes of it"
     if speed is None:
         return f"{look}; `onnxptq bench {report.model} {file}` measures the speed"
+    if speed.native is not None and speed.native < 1:
+        return f"{look}; no faster here: `onnxptq inspect {file} --cost` shows what is multiplied in which width"
     if target is None and speed.native is not None and speed.plain < 1:
         return f"{look}; without our library: --target onnxruntime, web or openvino"
     if target == "onnxruntime" and speed.plain < 1:

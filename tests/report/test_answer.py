@@ -50,7 +50,8 @@ def test_a_bad_file_is_called_bad(report: Report) -> None:
 def test_the_speed_and_what_would_be_faster(report: Report) -> None:
     good = judged(report, 40.0)
     last = [answer(good, speed=one, target=target).splitlines()[3:] for one, target in (
-        (Speed(1.2, 1.8), None), (Speed(0.7, 1.8), None), (Speed(0.7), "onnxruntime"), (None, "tensorrt"), (None, None)
+        (Speed(1.2, 1.8), None), (Speed(0.7, 1.8), None), (Speed(0.7), "onnxruntime"), (None, "tensorrt"), (None, None),
+        (Speed(0.3, 0.7), None)
     )]  # fmt: skip
     assert last[0][0] == "speed     1.80 times FP32 here, on one thread; 1.20 without the op library"
     assert "onnxptq.session(" in last[0][1]
@@ -60,6 +61,7 @@ def test_the_speed_and_what_would_be_faster(report: Report) -> None:
     assert last[3][0] == "speed     not measured here"
     assert "onnxptq check" in last[3][1]
     assert "onnxptq bench" in last[4][1]
+    assert "no faster here: `onnxptq inspect" in last[5][1]
 
 
 def test_nothing_to_compare(degenerate: Report) -> None:

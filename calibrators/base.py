@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from onnxptq.bits import WIDTHS
 from onnxptq.calibration.statistics.base import F32, Axes, Request, Statistic
 from onnxptq.calibrators.search.objectives import uniform_codes
 from onnxptq.errors import InputError
@@ -22,7 +23,6 @@ Search = Generator[Request, Statistic, Choice]
 REGISTRY: dict[str, Calibrator] = {}
 MOST_ROWS = 2**24
 """Most rows of a sample that a calibrator may request."""
-WIDTHS = range(2, 9)
 WEIGHTED = frozenset({Role.LINEAR_INPUT, Role.CONV_INPUT, Role.GELU})
 """Roles whose consumer multiplies by a constant weight."""
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+from onnxptq.bits import WIDEST
 from onnxptq.calibration.statistics.base import Request
 from onnxptq.calibration.statistics.rows import RowSample
 from onnxptq.calibrators.base import REGISTRY, Calibrator, Search
-from onnxptq.calibrators.search.objectives import WIDEST
 from onnxptq.errors import InputError
 from onnxptq.ops import schemes
 from onnxptq.plan import Choice

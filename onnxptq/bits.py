@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnxptq.errors import InputError
 
 WIDTHS = range(2, 9)
+WIDEST = WIDTHS[-1]
 FLOAT = 32
 
 
@@ -26,9 +27,9 @@ class Bits:
         """``w8a8``, ``w4a32``, ``auto:4.5`` ..."""
         if mixed := re.fullmatch(r"auto:(\d+(?:\.\d+)?)", text.strip()):
             average = float(mixed[1])
-            if not WIDTHS[0] <= average <= WIDTHS[-1]:
+            if not WIDTHS[0] <= average <= WIDEST:
                 raise InputError(f"--bits {text!r}: an average of {mixed[1]} bits is out of range; use 2 to 8")
-            return cls(WIDTHS[-1], WIDTHS[-1], average)
+            return cls(WIDEST, WIDEST, average)
         match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text.strip())
         if not match:
             raise InputError(f"--bits {text!r}: write wXaY, for example w6a6 or w4a8, or auto:4.5")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxptq.bits import FLOAT, WIDTHS
+from onnxptq.bits import FLOAT, WIDEST, WIDTHS
 from onnxptq.calibrators import calibrators, weight_calibrators
 from onnxptq.errors import InputError, nearest
 from onnxptq.files import reading, require
@@ -64,7 +64,7 @@ class Guard:
 
     def enough_at(self, bits: int) -> float:
         """``enough`` at another width."""
-        return self.enough - 6.0 * (max(WIDTHS) - bits)
+        return self.enough - 6.0 * (WIDEST - bits)
 
 
 def parse(text: str, name: str, blank: Callable[..., Recipe]) -> Recipe:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from onnxptq.bits import WIDEST
 from onnxptq.calibration.statistics.base import F32, F64
 from onnxptq.calibration.statistics.histogram import Histogram
 from onnxptq.ops import schemes
 from onnxptq.ops.scheme import Params
 from onnxptq.ops.uniform import UniformParams, affine, symmetric
 
-WIDEST = 8
 _ROWS = 64
 _DIGITS = 5
 

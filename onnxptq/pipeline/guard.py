@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import onnx
 
+from onnxptq.bits import WIDEST
 from onnxptq.calibration.padding import unpadded
 from onnxptq.calibration.sources.source import Sample
 from onnxptq.calibration.sources.split import Samples, Split
@@ -37,7 +38,6 @@ from onnxptq.structure import Role
 SAMPLES = 4
 GROUPS = 16
 """Maximum number of groups measured alone; with more convolutions, neighbours share a group."""
-WIDEST = 8
 NAMED = 3
 MARGIN = 1.0
 """dB above onnxruntime's dynamic quantization on the samples here, which are few."""
@@ -66,11 +66,13 @@ def guard(
         relief: Relief = partial(_relieved, dynamic=config.format != "qdq")
         after = score(partial(native_proto, relief(solved, inputs)))
         goal = min(after - limits.below, enough)
+        resolved: Solved | None = None
         if len(sites) < len(plan) and all(choice.bits >= WIDEST for choice in plan.values()):
             floats, peer = _in_float(solved, inputs), _peer(prepared, score)
             rest = score(partial(native_proto, floats))
             if solved.moved and rest < min(peer, enough):
-                rest = score(partial(native_proto, _solved_again(solved, floats.plan, samples, config, context)))
+                resolved = _solved_again(solved, floats.plan, samples, config, context)
+                rest = score(partial(native_proto, resolved))
             goal = min(max(rest - limits.below, min(peer + MARGIN, max(rest, after))), enough)
             if after < goal:
                 relief, after = _in_float, rest
@@ -90,7 +92,9 @@ def guard(
         chosen = _joined(groups[:many])
         done = relief(solved, chosen)
         if solved.moved:
-            again = _solved_again(solved, done.plan, samples, config, context)
+            again = resolved
+            if again is None or again.plan.keys() != done.plan.keys():
+                again = _solved_again(solved, done.plan, samples, config, context)
             reached = score(partial(native_proto, again))
             done, after = (again, reached) if reached > after else (done, after)
     words = _words(done.plan, plan, chosen, products, before, after, whole=relief is _in_float)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar, Self, cast
@@ -153,12 +152,12 @@ class Windows(Blocks):
         return x.reshape(1, 1, -1, 1)
 
     def _chosen(self, x: F32, *partners: F32) -> tuple[F32, ...]:
-        view = self.window.rows(x)
-        lead = view.shape[: x.ndim - 1]
-        count = math.prod(lead)
+        count = self.window.count(x.shape)
         rows = spread_rows(count, self.rows, self.samples * self.rows)
-        left = view[np.unravel_index(rows, lead)].reshape(len(rows), -1)
-        return (left[None], *(np.moveaxis(part, 1, -1).reshape(count, -1)[rows][None] for part in partners))
+        return (
+            self.window.pick(x, rows)[None],
+            *(np.moveaxis(part, 1, -1).reshape(count, -1)[rows][None] for part in partners),
+        )
 
     def kind(self) -> Hashable:
         """Type and settings."""

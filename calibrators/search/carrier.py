@@ -37,17 +37,11 @@ class Target:
 
     def pick(self, x: F32, chosen: I64) -> F32:
         """The chosen rows [*, K] of those that the weight multiplies."""
-        if self.window is None:
-            return x.reshape(-1, x.shape[-1])[chosen]
-        view = self.window.rows(x)
-        lead = view.shape[: x.ndim - 1]
-        return view[np.unravel_index(chosen, lead)].reshape(len(chosen), -1)
+        return x.reshape(-1, x.shape[-1])[chosen] if self.window is None else self.window.pick(x, chosen)
 
     def count(self, shape: tuple[int, ...]) -> int:
         """Number of rows of an input of that shape."""
-        if self.window is None:
-            return int(np.prod(shape[:-1]))
-        return int(np.prod(self.window.rows(np.broadcast_to(np.float32(0), shape)).shape[: len(shape) - 1]))
+        return int(np.prod(shape[:-1])) if self.window is None else self.window.count(shape)
 
     def kernel(self, values: F32) -> F32:
         """A matrix [K, N] in the shape of the weight."""

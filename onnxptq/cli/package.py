@@ -87,6 +87,7 @@ def _consistent(args: Namespace) -> None:
 def _written(made: tuple[dict[Path, onnx.ModelProto], float], out: Output) -> int:
     """Write the packages whose masks agree with the parts'."""
     from onnxptq.graph.save import save
+    from onnxptq.report.introduction import introduced
     from onnxptq.report.text import megabytes
 
     packages, agreement = made
@@ -98,9 +99,9 @@ def _written(made: tuple[dict[Path, onnx.ModelProto], float], out: Output) -> in
         size = path.stat().st_size
         entries.append({"path": str(path), "bytes": size, "agreement": agreement})
         out.say(f"{path}: {megabytes(size)}, same masks as the parts by {agreement:.2f} %")
-        for entry in package.metadata_props:
-            if entry.key in ("onnxptq.package", "onnxptq.needs"):
-                out.say(f"  {entry.key.removeprefix('onnxptq.'):<9}{entry.value}")
+        words = introduced(package)
+        for key in ("package", "needs"):
+            out.say(f"  {key:<9}{words[key]}")
     out.emit(entries[0] if len(entries) == 1 else {"files": entries, "agreement": agreement})
     return 0
 

@@ -36,6 +36,8 @@ CODED = frozenset(
     }
 )
 """Quantized ops of the standard set and of onnxruntime; QLinear ops are recognised by their prefix."""
+MOVING = frozenset({"Abs", "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Ops between codes and a product that do not change its inputs' codes."""
 OWN = "onnxptq"
 MARK = "onnxptq.version"
 """Key of the metadata that all our files hold."""

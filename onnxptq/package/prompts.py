@@ -62,10 +62,7 @@ def scaled_points() -> onnx.GraphProto:
         }
         """
     )
-    padding = _padded("scaled_coords")
-    graph.node.extend(padding.node)
-    graph.initializer.extend(padding.initializer)
-    return graph
+    return _padded(graph, "scaled_coords")
 
 
 def official_prompts() -> onnx.GraphProto:
@@ -81,10 +78,7 @@ def official_prompts() -> onnx.GraphProto:
         }
         """
     )
-    padding = _padded("point_coords")
-    graph.node.extend(padding.node)
-    graph.initializer.extend(padding.initializer)
-    return graph
+    return _padded(graph, "point_coords")
 
 
 def no_mask(size: int) -> onnx.GraphProto:
@@ -108,10 +102,10 @@ def no_mask(size: int) -> onnx.GraphProto:
     return graph
 
 
-def _padded(coords: str) -> onnx.GraphProto:
-    """all_coords and labels: ``spare`` padding points more for each prompt, and one prompt of them where there is
-    none."""
-    return parser.parse_graph(
+def _padded(graph: onnx.GraphProto, coords: str) -> onnx.GraphProto:
+    """The graph with all_coords and labels: ``spare`` padding points more for each prompt, and one prompt of them where
+    there is none."""
+    padding = parser.parse_graph(
         f"""
         padding (float[n, k, 2] {coords}, float[n, k] point_labels, int64[1] spare)
           => (float[p, q, 2] all_coords, float[p, q] labels, int64[1] asked)
@@ -128,3 +122,6 @@ def _padded(coords: str) -> onnx.GraphProto:
         }}
         """
     )
+    graph.node.extend(padding.node)
+    graph.initializer.extend(padding.initializer)
+    return graph

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxptq.bits import FLOAT
+from onnxptq.graph.quantized import MOVING
 from onnxptq.ops import DOMAIN, schemes
 from onnxptq.ops.outlier_retained import index_bits
 from onnxptq.ops.qconv import ranges
 from onnxptq.running.runner import InnerTensors, Sample
 
-MOVING = frozenset({"Abs", "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 FLOATS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 INTEGERS = frozenset({"ConvInteger", "MatMulInteger"})
 TABLE = 8

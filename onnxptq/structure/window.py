@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,3 +28,12 @@ class Window:
         taps = tuple(slice(None, None, step) for step in self.dilations)
         view = view[(slice(None), slice(None), *places, *taps)]
         return np.moveaxis(view, 1, 1 + rank)
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        """Number of places on an input of that shape."""
+        return math.prod(self.rows(np.broadcast_to(np.float32(0), shape)).shape[: len(shape) - 1])
+
+    def pick(self, x: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The input under the kernel at the chosen places, as rows."""
+        view = self.rows(x)
+        return view[np.unravel_index(chosen, view.shape[: x.ndim - 1])].reshape(len(chosen), -1)

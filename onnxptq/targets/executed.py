@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from onnxptq.graph.quantized import MOVING
 from onnxptq.running.runtimes import compiled_by_openvino
 from onnxptq.running.sessions import library_path, session
 from onnxptq.targets.target import Target
@@ -29,8 +30,6 @@ FLOAT = frozenset(
         "MultiHeadAttention",
     }
 )  # fmt: skip
-MOVING = frozenset({"Abs", "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Ops between codes and a product that do not change its inputs' codes."""
 PLAIN = "no operand is coded: out of scope, or left in float for this target"
 ONE = "one operand is coded, the other is not"
 OUTPUT = "both operands are coded, its output is not, or the runtime has no kernel for these codes"

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.convnets import MODELS, build
 from benchmarks.graphs import Sample
 from benchmarks.measure import plain_session
-from benchmarks.peers import Reader
+from benchmarks.peers import dynamic, static
 from onnxptq.report.text import markdown_table
 from onnxptq.running.metrics import decibels
 
@@ -38,24 +38,11 @@ def ratio(expected: Sequence[Sequence[Any]], got: Sequence[Sequence[Any]]) -> fl
     return float(np.mean(np.median(np.array(found), axis=0)))
 
 
-def _peer(path: Path, out: Path, samples: list[Sample], *, static: bool) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = out.with_suffix(".prepared.onnx")
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    if static:
-        quantize_static(
-            str(prepared),
-            str(out),
-            Reader(samples),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+def _peer(path: Path, out: Path, samples: list[Sample], kind: str) -> None:
+    if kind == "static":
+        static(path, out, samples, per_channel=True, activation_type="QUInt8", weight_type="QInt8")
     else:
-        quantize_dynamic(str(prepared), str(out), per_channel=True, op_types_to_quantize=["MatMul"])
-    prepared.unlink()
+        dynamic(path, out, per_channel=True, op_types_to_quantize=["MatMul"])
 
 
 def measure(name: str, folder: Path, bits: str, settings: dict[str, str]) -> dict[str, Any]:
@@ -73,7 +60,7 @@ def measure(name: str, folder: Path, bits: str, settings: dict[str, str]) -> dic
     for kind in ("dynamic", "static"):
         out, figures = folder / f"{name}.{kind}.onnx", folder / f"{name}.{kind}.json"
         if not figures.exists():
-            _peer(path, out, calibration, static=kind == "static")
+            _peer(path, out, calibration, kind)
             figures.write_text(json.dumps(ratio(expected, run(plain_session(out, optimize=False)))))
         record[kind] = json.loads(figures.read_text())
     quantizer = Quantizer(path, bits=bits, settings=settings)

@@ -11,6 +11,7 @@ import argparse
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,38 +48,42 @@ class Reader:
         return next(self._left, None)
 
 
-def _prepared(graph: Graph, out: Path) -> Path:
+@contextmanager
+def _prepared(path: Path, out: Path) -> Iterator[str]:
     """onnxruntime's documented first step."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    path = out.with_suffix(".prepared.onnx")
-    quant_pre_process(str(graph.path), str(path), skip_symbolic_shape=True)
-    return path
+    made = out.with_suffix(".prepared.onnx")
+    quant_pre_process(str(path), str(made), skip_symbolic_shape=True)
+    yield str(made)
+    made.unlink()
+
+
+def static(path: Path, out: Path, samples: list[Sample], **options: Any) -> None:
+    """onnxruntime's static quantization; types and methods are given by name."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+
+    given = {key: QuantType[value] if key.endswith("_type") else value for key, value in options.items()}
+    if "calibrate_method" in given:
+        given["calibrate_method"] = CalibrationMethod[given["calibrate_method"]]
+    with _prepared(path, out) as prepared:
+        quantize_static(prepared, str(out), Reader(samples), **given)
+
+
+def dynamic(path: Path, out: Path, **options: Any) -> None:
+    """onnxruntime's dynamic quantization."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    with _prepared(path, out) as prepared:
+        quantize_dynamic(prepared, str(out), **options)
 
 
 def _static(name: str, **options: Any) -> Row:
-    def make(graph: Graph, out: Path) -> None:
-        from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
-
-        given = {key: QuantType[value] if key.endswith("_type") else value for key, value in options.items()}
-        if "calibrate_method" in given:
-            given["calibrate_method"] = CalibrationMethod[given["calibrate_method"]]
-        prepared = _prepared(graph, out)
-        quantize_static(str(prepared), str(out), Reader(graph.calibration), **given)
-        prepared.unlink()
-
-    return Row(f"onnxruntime static {name}", make)
+    return Row(f"onnxruntime static {name}", lambda graph, out: static(graph.path, out, graph.calibration, **options))
 
 
 def _dynamic(name: str, **options: Any) -> Row:
-    def make(graph: Graph, out: Path) -> None:
-        from onnxruntime.quantization import quantize_dynamic
-
-        prepared = _prepared(graph, out)
-        quantize_dynamic(str(prepared), str(out), **options)
-        prepared.unlink()
-
-    return Row(f"onnxruntime dynamic{name}", make)
+    return Row(f"onnxruntime dynamic{name}", lambda graph, out: dynamic(graph.path, out, **options))
 
 
 def _ours(recipe: str, bits: str, format: str = "native") -> Row:

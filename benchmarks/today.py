@@ -23,7 +23,7 @@ from benchmarks.coverage import coverage
 from benchmarks.family import MODELS, Model
 from benchmarks.graphs import Sample, images
 from benchmarks.measure import job, machine, outputs, plain_session
-from benchmarks.peers import Reader
+from benchmarks.peers import dynamic, static
 from onnxptq import Quantizer, session
 from onnxptq.evaluate.records import write_record
 from onnxptq.models.export import export
@@ -81,16 +81,10 @@ def build(name: str, exporter: Any, path: Path) -> list[Sample]:
 
 
 def _peer(path: Path, out: Path, samples: list[Sample], kind: str) -> None:
-    from onnxruntime.quantization import quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = out.with_suffix(".prepared.onnx")
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
     if kind == "static":
-        quantize_static(str(prepared), str(out), Reader(samples))
+        static(path, out, samples)
     else:
-        quantize_dynamic(str(prepared), str(out), op_types_to_quantize=["MatMul", "Gemm"])
-    prepared.unlink()
+        dynamic(path, out, op_types_to_quantize=["MatMul", "Gemm"])
 
 
 def _why(error: BaseException) -> str:

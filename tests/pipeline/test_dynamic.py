@@ -11,14 +11,10 @@ import pytest
 from onnxptq import Quantizer
 from onnxptq.pipeline import guard
 from onnxptq.pipeline.dynamic import dynamically_quantized
-from tests.graph.build import model
+from tests.pipeline.test_guard import network as guarded
+from tests.pipeline.test_guard import samples
 
-NODES = """
-    a = Conv <pads = [1, 1, 1, 1]> (x, first)
-    large = Mul(a, thousand)
-    both = Concat <axis = 1> (a, large)
-    b = Conv <pads = [1, 1, 1, 1]> (both, bad)
-    c = Relu(b)
+TAIL = """
     rows = Reshape(c, shape)
     tokens = Transpose <perm = [0, 2, 1]> (rows)
     d = MatMul(tokens, wide)
@@ -26,34 +22,18 @@ NODES = """
     f = MatMul(e, narrow)
     y = MatMul(f, last)
 """
+CONSTANTS = {"shape": np.array([1, 8, 144]), "wide": (8, 32), "narrow": (32, 8), "last": (8, 4)}
 
 
 def network() -> onnx.ModelProto:
-    """Two convolutions and three linears. The second reads channels a thousand times the others, and ignores them."""
-    rng = np.random.default_rng(0)
-
-    def weight(*shape: int) -> np.ndarray:
-        return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-
-    bad = weight(8, 16, 3, 3)
-    bad[:, 8:] = 0
-    return model(
-        f"g (float[1,3,12,12] x) => (float[1,144,4] y) {{ {NODES} }}",
-        first=weight(8, 3, 3, 3),
-        thousand=np.array(1000, np.float32),
-        bad=bad,
-        shape=np.array([1, 8, 144]),
-        wide=weight(8, 32),
-        narrow=weight(32, 8),
-        last=weight(8, 4),
-    )
+    """Two convolutions, the second spoiled, and three linears."""
+    return guarded(spoiled=True, tail=TAIL, output="1,144,4", constants=CONSTANTS)
 
 
 def inputs_of_convolutions() -> list[str]:
-    rng = np.random.default_rng(1)
     settings = {"selection": "off", "guard.below": "90", "guard.enough": "90", "conv_input.calibrator": "minmax"}
     q = Quantizer(network(), bits="w8a8", settings=settings, threads=1)
-    q.calibrate([{"x": rng.normal(size=(1, 3, 12, 12)).astype(np.float32)} for _ in range(6)])
+    q.calibrate(samples())
     return [site.tensor for site in q.plan().sites.values() if site.role == "conv_input"]
 
 

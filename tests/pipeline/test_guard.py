@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -12,21 +14,27 @@ from onnxptq.recipe import Recipe
 from onnxptq.structure import Role
 from tests.graph.build import model
 
-NODES = """
+STEM = """
     a = Conv <pads = [1, 1, 1, 1]> (x, first)
     large = Mul(a, thousand)
     both = Concat <axis = 1> (a, large)
     b = Conv <pads = [1, 1, 1, 1]> (both, bad)
     c = Relu(b)
+"""
+"""The second convolution reads channels ``thousand`` times the others, which its weights ignore."""
+TAIL = """
     d = Conv <pads = [1, 1, 1, 1]> (c, good)
     e = Relu(d)
     y = Conv(e, last)
 """
+CONSTANTS = {"good": (8, 8, 3, 3), "last": (4, 8, 1, 1)}
 PLAIN = {"passes": "off", "selection": "off", "weights.calibrator": "minmax", "conv_input.calibrator": "minmax"}
 
 
-def network(*, spoiled: bool) -> onnx.ModelProto:
-    """Four convolutions. The second reads channels a thousand times the others, which its weights ignore."""
+def network(
+    *, spoiled: bool, tail: str = TAIL, output: str = "1,4,12,12", constants: dict[str, Any] = CONSTANTS
+) -> onnx.ModelProto:
+    """Two convolutions, the second spoiled or not, and what follows; random ``constants`` are given by their shapes."""
     rng = np.random.default_rng(0)
 
     def weight(*shape: int) -> np.ndarray:
@@ -35,12 +43,11 @@ def network(*, spoiled: bool) -> onnx.ModelProto:
     bad = weight(8, 16, 3, 3)
     bad[:, 8:] = 0
     return model(
-        f"g (float[1,3,12,12] x) => (float[1,4,12,12] y) {{ {NODES} }}",
+        f"g (float[1,3,12,12] x) => (float[{output}] y) {{ {STEM} {tail} }}",
         first=weight(8, 3, 3, 3),
         thousand=np.array(1000 if spoiled else 1, np.float32),
         bad=bad,
-        good=weight(8, 8, 3, 3),
-        last=weight(4, 8, 1, 1),
+        **{name: weight(*held) if isinstance(held, tuple) else held for name, held in constants.items()},
     )
 
 
